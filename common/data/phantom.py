@@ -1,0 +1,167 @@
+"""Invented chest radiographs in JSRT's own layout, for demonstrations and tests without patient data."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from common.data.phantom_anatomy import Anatomy, draw_pose
+from common.data.phantom_canvas import Canvas
+from common.data.phantom_chest import Chest
+from common.data.phantom_exposure import Exposure
+from common.data.phantom_findings import Findings
+
+ORGANS = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
+SMALLEST, LARGEST = 64, 4096
+_NODULE_SHARE = 154 / 247  # of JSRT's patients
+_WHITE = 4095  # 12 bits
+
+
+@dataclass(frozen=True)
+class PhantomPatient:
+    """Patient `index` of a seed: JSRT name, whether there is a nodule, and the site that took the picture."""
+
+    index: int
+    name: str
+    nodule: bool
+    number: int
+    site: str
+
+
+def describe_patient(seed: int, patient: int, site_shift: float = 1.0) -> PhantomPatient:
+    """Name and site of patient `patient` (0, 1, ...), whatever the number of patients.
+
+    Patients come in pairs of one kind (with a nodule JPCLN, without JPCNN) with an odd and an even number, so that
+    the two halves that papers split by odd and even numbers stay equal. Kinds are mixed as in JSRT, 154 to 93.
+    """
+    pair = patient // 2
+    with_nodule = [int(np.ceil(j * _NODULE_SHARE)) for j in (pair, pair + 1)]
+    nodule = with_nodule[1] > with_nodule[0]
+    before = with_nodule[0] if nodule else pair - with_nodule[0]
+    number = 2 * before + 1 + patient % 2
+    name = f"{'JPCLN' if nodule else 'JPCNN'}{number:03d}"
+    return PhantomPatient(patient, name, nodule, number, _exposure(seed, patient, site_shift).site)
+
+
+def _exposure(seed: int, patient: int, site_shift: float) -> Exposure:
+    return Exposure.draw(np.random.default_rng([seed, patient, 0]), site_shift)
+
+
+def render_patient(
+    seed: int, patient: int, size: int = 128, *, site_shift: float = 1.0, anatomy_variation: float = 1.0
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One patient's radiograph and masks, the same at every call and (but for the pixels) at every size.
+
+    Attenuations of the body's parts are summed along the ray, exposed, scattered, blurred, made noisy and turned
+    into grey values by the patient's site: "digital" (sharp, wide latitude) or "film" (soft, grainy, steep, another
+    field of view, collimated).
+
+    Args:
+        seed: of the whole set, 0 or more.
+        patient: index in the set, 0 or more.
+        size: pixels per side, 64 to 4096.
+        site_shift: how far the two sites differ; 0 = alike, 1 = as they are meant to.
+        anatomy_variation: spread of sizes, pose and disease between patients; 0 = one body for all.
+
+    Returns:
+        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in the order of `ORGANS`. The
+        patient's right is on the image's left. Lung and clavicle masks overlap.
+
+    Raises:
+        ValueError: for a size, seed or index out of range.
+    """
+    _check_number("size", size, SMALLEST, LARGEST)
+    _check_number("seed", seed, 0, 2**63)
+    _check_number("patient", patient, 0, 2**31)
+    for name, value in (("site_shift", site_shift), ("anatomy_variation", anatomy_variation)):
+        if not 0.0 <= value <= 2.0:
+            raise ValueError(f"{name} must be between 0 and 2, got {value}; 1 is the default strength")
+    # one stream of random numbers per part: a change to one leaves the others as they were
+    shape_rng, finding_rng, detail_rng, picture_rng = (
+        np.random.default_rng([seed, patient, i]) for i in (1, 2, 3, 4)
+    )
+    exposure = _exposure(seed, patient, site_shift)
+    anatomy = Anatomy.draw(shape_rng, anatomy_variation)
+    pose = draw_pose(shape_rng, anatomy_variation, exposure.setting["zoom"], exposure.setting["wander"])
+    findings = Findings.draw(finding_rng, anatomy, describe_patient(seed, patient).nodule, anatomy_variation)
+    chest = Chest(anatomy, findings, Canvas(size, pose), detail_rng)
+    return exposure.picture(chest.attenuation, picture_rng), {organ: chest.masks[organ] for organ in ORGANS}
+
+
+def make_jsrt_phantom(
+    directory: str | os.PathLike,
+    patients: int = 40,
+    size: int = 128,
+    seed: int = 0,
+    site_shift: float = 1.0,
+    anatomy_variation: float = 1.0,
+) -> Path:
+    """Write invented radiographs as JSRT and SCR are distributed, and return the folder.
+
+    `All247images/<name>.IMG`: size x size, unsigned 16 bit, big-endian, no header, 0..4095, high = dark.
+    `scratch/fold1|fold2/masks/<organ>/<name>.gif`: 0/255; odd numbers in fold1, even numbers in fold2.
+    `phantom.csv`: name, index, site and nodule of each patient, which the readers do not need.
+
+    The folder must be new or empty. Everything is written beside it and renamed at the end, so that a stopped call
+    leaves nothing half-written.
+
+    Args: as `render_patient`; patients: 2 to 1000.
+
+    Raises:
+        ValueError: for a number out of range.
+        FileExistsError: where the folder holds something already.
+    """
+    _check_number("patients", patients, 2, 1000)
+    _check_number("size", size, SMALLEST, LARGEST)
+    _check_number("seed", seed, 0, 2**63)
+    target = Path(directory).expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(
+            f"{target} must be a new or an empty folder, and it is not; choose another or remove it"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        rows = []
+        for index in tqdm(range(patients), desc=f"phantoms, {size} x {size}", unit="patient"):
+            patient = describe_patient(seed, index, site_shift)
+            image, masks = render_patient(
+                seed, index, size, site_shift=site_shift, anatomy_variation=anatomy_variation
+            )
+            _write_patient(partial, patient, image, masks)
+            rows.append([patient.name, index, patient.site, int(patient.nodule)])
+        with open(partial / "phantom.csv", "w", newline="") as file:
+            csv.writer(file).writerows([["patient", "index", "site", "nodule"], *rows])
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _write_patient(
+    folder: Path, patient: PhantomPatient, image: np.ndarray, masks: dict[str, np.ndarray]
+) -> None:
+    raw = np.round((1.0 - image) * _WHITE).astype(">u2")
+    path = folder / "All247images" / f"{patient.name}.IMG"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw.tofile(path)
+    fold = "fold1" if patient.number % 2 else "fold2"
+    for organ, mask in masks.items():
+        path = folder / "scratch" / fold / "masks" / organ.replace("_", " ") / f"{patient.name}.gif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+
+
+def _check_number(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
