@@ -1,0 +1,20 @@
+"""Readers, splits by patient, datalists and their checks, and phantoms."""
+
+from common.data.datalist import find_datalist, load_datalist, save_datalist
+from common.data.folder import folder_datalist
+from common.data.jsrt import find_jsrt, jsrt_datalist
+from common.data.readers import read_image, read_label, read_mask
+from common.data.splits import make_datalist
+
+__all__ = [
+    "find_datalist",
+    "find_jsrt",
+    "folder_datalist",
+    "jsrt_datalist",
+    "load_datalist",
+    "make_datalist",
+    "read_image",
+    "read_label",
+    "read_mask",
+    "save_datalist",
+]

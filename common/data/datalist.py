@@ -1,0 +1,245 @@
+"""Datalists: which images are labelled, unlabelled, for validation and for test, as a JSON file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.label_space import MODES
+
+PARTS = ("labeled", "unlabeled", "validation", "test")
+_PATH_KEYS = ("image", "label", "truth")
+_logger = logging.getLogger(__name__)
+
+
+def save_datalist(datalist: dict, path: str | Path) -> Path:
+    """Write a datalist as JSON, paths relative to the file's folder, first under a temporary name.
+
+    Raises:
+        ValueError: when the datalist is not sound (see `validate_datalist`).
+    """
+    validate_datalist(datalist)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = path.parent.resolve()
+    content = dict(datalist)
+    for part in PARTS:
+        content[part] = [
+            _map_paths(item, lambda file: _relative(file, base)) for item in datalist.get(part, [])
+        ]
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def load_datalist(path: str | Path) -> dict:
+    """Read a datalist and return it with absolute paths.
+
+    Raises:
+        FileNotFoundError: when the datalist, or an image or label that it names, is missing.
+        ValueError: when the file is no JSON or the datalist is not sound (see `validate_datalist`).
+    """
+    datalist = read_datalist(path)
+    missing = [
+        file
+        for part in PARTS
+        for item in datalist[part]
+        for file in item_files(item)
+        if not os.path.isfile(file)
+    ]
+    if missing:
+        raise FileNotFoundError(
+            f"{path}: {len(missing)} of its files are missing: {first_few(missing)}. "
+            "Its paths are relative to its own folder: make it again if it or the data was moved."
+        )
+    return datalist
+
+
+def read_datalist(path: str | Path) -> dict:
+    """Read a datalist as `load_datalist` does, but without asking whether its files exist."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such datalist. Make one by `python -m common datalist`."
+        )
+    try:
+        datalist = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: a datalist must be JSON, got: {error}. Make it again.") from error
+    try:
+        validate_datalist(datalist)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    base = path.parent.resolve()
+    for part in PARTS:
+        datalist[part] = [
+            _map_paths(item, lambda file: os.path.normpath(base / file)) for item in datalist.get(part, [])
+        ]
+    return datalist
+
+
+def validate_datalist(datalist: Any) -> None:
+    """Check a datalist's form; what the files hold is left to `common.data.check`.
+
+    Raises:
+        ValueError: when a key is missing or of the wrong form, an item lacks its image, patient or label, a label does
+            not fit the classes, an image occurs twice, or two parts share a patient.
+    """
+    if not isinstance(datalist, dict) or "classes" not in datalist or "labeled" not in datalist:
+        raise ValueError(
+            "a datalist must be an object with at least 'classes', 'mode' and 'labeled'. Make it again."
+        )
+    classes, mode = datalist["classes"], datalist.get("mode")
+    if mode not in MODES:
+        raise ValueError(f"a datalist's 'mode' must be one of {MODES}, got {mode!r}.")
+    if not isinstance(classes, list) or not classes or len(set(map(str, classes))) != len(classes):
+        raise ValueError(f"a datalist's 'classes' must be a list of different names, got {classes!r}.")
+    for part in PARTS:
+        items = datalist.get(part, [])
+        if not isinstance(items, list):
+            raise ValueError(f"a datalist's '{part}' must be a list, got {type(items).__name__}.")
+        for index, item in enumerate(items):
+            _validate_item(item, f"'{part}' item {index}", classes, mode, needs_label=part != "unlabeled")
+    _refuse_shared(datalist, "patient")
+    _refuse_shared(datalist, "image")
+    counts = Counter(item["image"] for part in PARTS for item in datalist.get(part, []))
+    repeated = [image for image, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
+
+
+def find_datalist(
+    dataset_dir: str | Path | None,
+    datalist: str | Path | None = None,
+    labeled: int = 3,
+    split: int = 0,
+    seed: int = 0,
+) -> dict:
+    """The datalist of a dataset's folder, with absolute paths.
+
+    That is the given file; else ``dataset_dir/datalist.json``; else one made from JSRT's layout in ``dataset_dir``,
+    to which alone ``labeled``, ``split`` and ``seed`` apply.
+
+    Raises:
+        FileNotFoundError: when none of the three is there.
+        ValueError: when the datalist is not sound, or the request cannot be met.
+    """
+    if datalist is not None:
+        file = Path(datalist)
+        if not file.is_file() and not file.is_absolute() and dataset_dir is not None:
+            file = Path(dataset_dir) / file
+        return _loaded_as_is(file if file.is_file() else Path(datalist), labeled, split, seed)
+    if dataset_dir is None or not Path(dataset_dir).is_dir():
+        raise FileNotFoundError(
+            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which is none. "
+            "`python -m common phantom jsrt DIR` makes one for a first try."
+        )
+    file = Path(dataset_dir) / "datalist.json"
+    if file.is_file():
+        return _loaded_as_is(file, labeled, split, seed)
+    from common.data.jsrt import jsrt_datalist
+
+    return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed)
+
+
+def summarize_datalist(datalist: dict) -> str:
+    """A few lines for people: images and patients of each part, and the classes."""
+    lines = [
+        f"{datalist.get('name', 'datalist')}: {datalist['mode']}, classes {', '.join(datalist['classes'])}"
+    ]
+    for part in PARTS:
+        items = datalist.get(part, [])
+        truth = sum("truth" in item for item in items)
+        note = f", {truth} of them with a hidden truth" if truth else ""
+        lines.append(
+            f"{part:>11}: {len(items)} images of {len({item['patient'] for item in items})} patients{note}"
+        )
+    if datalist.get("left_out"):
+        lines.append(
+            f"   left out: {datalist['left_out']} more images of the patients above, to keep the parts apart"
+        )
+    return "\n".join(lines)
+
+
+def item_files(item: dict) -> list[str]:
+    """All files that an item names."""
+    files = []
+    for key in _PATH_KEYS:
+        value = item.get(key, [])
+        files.extend([value] if isinstance(value, str) else value)
+    return files
+
+
+def first_few(values: Iterable, count: int = 5) -> str:
+    """The first values for an error message, and how many more there are."""
+    values = [str(value) for value in values]
+    more = f" and {len(values) - count} more" if len(values) > count else ""
+    return ", ".join(values[:count]) + more
+
+
+def _loaded_as_is(path: Path, labeled: int, split: int, seed: int) -> dict:
+    datalist = load_datalist(path)
+    for name, asked, default in (("labeled", labeled, 3), ("split", split, 0), ("seed", seed, 0)):
+        held = len(datalist["labeled"]) if name == "labeled" else datalist.get(name)
+        if asked not in (default, held):
+            _logger.warning(
+                "%s is used as it is, with %s=%s; %s=%s is not applied.", path, name, held, name, asked
+            )
+    return datalist
+
+
+def _validate_item(item: Any, where: str, classes: list, mode: str, needs_label: bool) -> None:
+    if not isinstance(item, dict) or not isinstance(item.get("image"), str) or "patient" not in item:
+        raise ValueError(f"{where} must be an object with 'image' and 'patient', got {item!r}.")
+    key = "label" if needs_label else "truth"
+    if key not in item:
+        if needs_label:
+            raise ValueError(f"{where} ({item['image']}) must have a 'label', got keys {sorted(item)}.")
+        return
+    label = item[key]
+    if isinstance(label, str):
+        return
+    if not isinstance(label, list) or mode != "multilabel" or len(label) != len(classes):
+        expected = (
+            f"a list of {len(classes)} masks or one label map" if mode == "multilabel" else "one label map"
+        )
+        raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
+
+
+def _refuse_shared(datalist: dict, key: str) -> None:
+    parts = {part: {item[key] for item in datalist.get(part, [])} for part in PARTS}
+    for index, part in enumerate(PARTS):
+        for other in PARTS[index + 1 :]:
+            shared = sorted(map(str, parts[part] & parts[other]))
+            if shared:
+                raise ValueError(
+                    f"'{part}' and '{other}' must not share a {key}, got {len(shared)} in both: {first_few(shared)}. "
+                    "Keep all images of a patient in one part."
+                )
+
+
+def _map_paths(item: dict, change) -> dict:
+    changed = dict(item)
+    for key in _PATH_KEYS:
+        if key in item:
+            value = item[key]
+            changed[key] = change(value) if isinstance(value, str) else [change(file) for file in value]
+    return changed
+
+
+def _relative(file: str, base: Path) -> str:
+    # the file's own name is kept when it is a link: annexed data sets link to files named by their hash
+    absolute = Path(file).parent.resolve() / Path(file).name
+    try:
+        return Path(os.path.relpath(absolute, base)).as_posix()
+    except ValueError:  # another drive on Windows
+        return str(absolute)

@@ -1,0 +1,157 @@
+"""MONAI dictionary transforms that load radiographs and their labels with our readers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from common.data.readers import read_image, read_label, read_mask
+from common.label_space import LabelSpace
+
+
+class LoadRadiographd(MapTransform):
+    """Load one grey image from its path as a ``(1, W, H)`` float32 MetaTensor, high values bright.
+
+    The orientation is MONAI's ``LoadImage``'s, whatever the file's kind (see `common.data.readers.read_image`). The
+    file's name is in ``meta["filename_or_obj"]``; the affine is the identity, in pixels.
+
+    Args:
+        keys: keys of the paths.
+        allow_missing_keys: whether an item may lack a key.
+
+    Raises:
+        FileNotFoundError, ValueError: as `common.data.readers.read_image`.
+    """
+
+    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            path = str(loaded[key])
+            loaded[key] = _meta_tensor(read_image(path)[None], path)
+        return loaded
+
+
+class LoadLabeld(MapTransform):
+    """Load a label as a float32 MetaTensor in the form of its `LabelSpace`, of the image's size.
+
+    ===========  ==========================================  =================================================
+    mode         file or files                               result
+    ===========  ==========================================  =================================================
+    multilabel   one mask for each class, above 0 is inside  ``(C, W, H)`` of 0 and 1
+    multilabel   one label map, value j + 1 is class j       ``(C, W, H)`` of 0 and 1
+    multiclass   one label map, 0 is background              ``(1, W, H)`` of 0 to C
+    ===========  ==========================================  =================================================
+
+    A label of another size than the image, but of the same shape up to scale (SCR's masks have half the size of JSRT's
+    images), is brought to the image's size by the nearest pixel.
+
+    Args:
+        keys: keys of the labels: a path, or in multi-label a list of paths.
+        labels: the label space.
+        image_key: key of the image, loaded before, whose size the label takes; labels stay as they are where an item
+            lacks it.
+        allow_missing_keys: whether an item may lack a label; for 'truth' of unlabelled images.
+
+    Raises:
+        FileNotFoundError: when a label's file is missing.
+        ValueError: naming the file, when it cannot be read, holds a value outside the classes, has a shape that the
+            image's is no multiple of, or when the number of masks is not that of the classes.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        labels: LabelSpace | None = None,
+        image_key: str = "image",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if labels is None or not hasattr(labels, "classes"):
+            raise ValueError(f"labels must be a LabelSpace, got {labels!r}.")
+        self.labels = labels
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
+        loaded = dict(data)
+        for key in self.key_iterator(loaded):
+            files = loaded[key]
+            image = loaded.get(self.image_key)
+            if isinstance(image, str):
+                raise ValueError(
+                    f"'{self.image_key}' must be loaded before '{key}'. Put LoadRadiographd first."
+                )
+            array = load_label(files, self.labels)
+            first = str(files) if not isinstance(files, (list, tuple)) else str(files[0])
+            if image is not None:
+                array = _to_size(array, tuple(image.shape[-2:]), first)
+            loaded[key] = _meta_tensor(array, first)
+        return loaded
+
+
+def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
+    """A label's files as float32 ``(C, W, H)`` or ``(1, W, H)`` (see `LoadLabeld`), of the files' own size."""
+    multilabel = labels.mode == "multilabel"
+    if isinstance(files, (list, tuple)):
+        if not multilabel or len(files) != labels.num_classes:
+            expected = (
+                f"{labels.num_classes} masks, one for each of {labels.classes}"
+                if multilabel
+                else "one label map"
+            )
+            raise ValueError(
+                f"a {labels.mode} label must be {expected}, got {len(files)} files: {list(files)}."
+            )
+        masks = [read_mask(file) for file in files]
+        sizes = {mask.shape for mask in masks}
+        if len(sizes) > 1:
+            raise ValueError(f"{files[0]}: the masks of one image must have one size, got {sorted(sizes)}.")
+        return np.stack(masks).astype(np.float32)
+    label = read_label(files)
+    outside = np.setdiff1d(label, np.arange(labels.num_classes + 1))
+    if outside.size:
+        raise ValueError(
+            f"{files}: a label map of {labels.num_classes} classes {labels.classes} must hold values 0 to "
+            f"{labels.num_classes}, got {outside[:8].tolist()}. Declare the classes, or renumber the values."
+        )
+    if multilabel:
+        return np.stack([label == value + 1 for value in range(labels.num_classes)]).astype(np.float32)
+    return label[None].astype(np.float32)
+
+
+def same_shape_up_to_scale(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether one of the 2D sizes is the other one scaled, up to the rounding to whole pixels."""
+    (large, small) = (size, other) if max(size) >= max(other) else (other, size)
+    scale = large[1] / small[1]
+    return abs(small[0] * scale - large[0]) <= max(1.0, scale)
+
+
+def _to_size(array: np.ndarray, size: tuple[int, int], file: str) -> np.ndarray:
+    if array.shape[1:] == size:
+        return array
+    if not same_shape_up_to_scale(array.shape[1:], size):
+        raise ValueError(
+            f"{file}: a label must have its image's size or shape, got {array.shape[1]} x {array.shape[2]} pixels for an "
+            f"image of {size[0]} x {size[1]}. Pair them anew."
+        )
+    return torch.nn.functional.interpolate(torch.from_numpy(array)[None], size=size, mode="nearest-exact")[
+        0
+    ].numpy()
+
+
+def _meta_tensor(array: np.ndarray, path: str) -> MetaTensor:
+    meta = {
+        "filename_or_obj": path,
+        "original_channel_dim": 0,
+        "spatial_shape": np.asarray(array.shape[1:]),
+    }
+    return MetaTensor(
+        torch.from_numpy(np.ascontiguousarray(array)), affine=torch.eye(4, dtype=torch.float64), meta=meta
+    )
