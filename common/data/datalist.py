@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from common.label_space import MODES
+from common.data.datalist_rules import PARTS, validate_datalist
+from common.data.files import first_few
 
-PARTS = ("labeled", "unlabeled", "validation", "test")
 _PATH_KEYS = ("image", "label", "truth")
 _logger = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ def save_datalist(datalist: dict, path: str | Path) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -54,7 +51,7 @@ def load_datalist(path: str | Path) -> dict:
         for part in PARTS
         for item in datalist[part]
         for file in item_files(item)
-        if not os.path.isfile(file)
+        if not Path(file).is_file()
     ]
     if missing:
         raise FileNotFoundError(
@@ -87,36 +84,6 @@ def read_datalist(path: str | Path) -> dict:
     return datalist
 
 
-def validate_datalist(datalist: Any) -> None:
-    """Check a datalist's form; what the files hold is left to `common.data.check`.
-
-    Raises:
-        ValueError: when a key is missing or of the wrong form, an item lacks its image, patient or label, a label does
-            not fit the classes, an image occurs twice, or two parts share a patient.
-    """
-    if not isinstance(datalist, dict) or "classes" not in datalist or "labeled" not in datalist:
-        raise ValueError(
-            "a datalist must be an object with at least 'classes', 'mode' and 'labeled'. Make it again."
-        )
-    classes, mode = datalist["classes"], datalist.get("mode")
-    if mode not in MODES:
-        raise ValueError(f"a datalist's 'mode' must be one of {MODES}, got {mode!r}.")
-    if not isinstance(classes, list) or not classes or len(set(map(str, classes))) != len(classes):
-        raise ValueError(f"a datalist's 'classes' must be a list of different names, got {classes!r}.")
-    for part in PARTS:
-        items = datalist.get(part, [])
-        if not isinstance(items, list):
-            raise ValueError(f"a datalist's '{part}' must be a list, got {type(items).__name__}.")
-        for index, item in enumerate(items):
-            _validate_item(item, f"'{part}' item {index}", classes, mode, needs_label=part != "unlabeled")
-    _refuse_shared(datalist, "patient")
-    _refuse_shared(datalist, "image")
-    counts = Counter(item["image"] for part in PARTS for item in datalist.get(part, []))
-    repeated = [image for image, count in counts.items() if count > 1]
-    if repeated:
-        raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
-
-
 def find_datalist(
     dataset_dir: str | Path | None,
     datalist: str | Path | None = None,
@@ -126,8 +93,8 @@ def find_datalist(
 ) -> dict:
     """The datalist of a dataset's folder, with absolute paths.
 
-    That is the given file; else ``dataset_dir/datalist.json``; else one made from JSRT's layout in ``dataset_dir``,
-    to which alone ``labeled``, ``split`` and ``seed`` apply.
+    That is the given file; else ``dataset_dir/datalist.json``; else one made from JSRT's layout in
+    ``dataset_dir``, to which alone ``labeled``, ``split`` and ``seed`` apply.
 
     Raises:
         FileNotFoundError: when none of the three is there.
@@ -140,7 +107,8 @@ def find_datalist(
         return _loaded_as_is(file if file.is_file() else Path(datalist), labeled, split, seed)
     if dataset_dir is None or not Path(dataset_dir).is_dir():
         raise FileNotFoundError(
-            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which is none. "
+            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which "
+            "is none. "
             "`python -m common phantom jsrt DIR` makes one for a first try."
         )
     file = Path(dataset_dir) / "datalist.json"
@@ -179,13 +147,6 @@ def item_files(item: dict) -> list[str]:
     return files
 
 
-def first_few(values: Iterable, count: int = 5) -> str:
-    """The first values for an error message, and how many more there are."""
-    values = [str(value) for value in values]
-    more = f" and {len(values) - count} more" if len(values) > count else ""
-    return ", ".join(values[:count]) + more
-
-
 def _loaded_as_is(path: Path, labeled: int, split: int, seed: int) -> dict:
     datalist = load_datalist(path)
     for name, asked, default in (("labeled", labeled, 3), ("split", split, 0), ("seed", seed, 0)):
@@ -195,36 +156,6 @@ def _loaded_as_is(path: Path, labeled: int, split: int, seed: int) -> dict:
                 "%s is used as it is, with %s=%s; %s=%s is not applied.", path, name, held, name, asked
             )
     return datalist
-
-
-def _validate_item(item: Any, where: str, classes: list, mode: str, needs_label: bool) -> None:
-    if not isinstance(item, dict) or not isinstance(item.get("image"), str) or "patient" not in item:
-        raise ValueError(f"{where} must be an object with 'image' and 'patient', got {item!r}.")
-    key = "label" if needs_label else "truth"
-    if key not in item:
-        if needs_label:
-            raise ValueError(f"{where} ({item['image']}) must have a 'label', got keys {sorted(item)}.")
-        return
-    label = item[key]
-    if isinstance(label, str):
-        return
-    if not isinstance(label, list) or mode != "multilabel" or len(label) != len(classes):
-        expected = (
-            f"a list of {len(classes)} masks or one label map" if mode == "multilabel" else "one label map"
-        )
-        raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
-
-
-def _refuse_shared(datalist: dict, key: str) -> None:
-    parts = {part: {item[key] for item in datalist.get(part, [])} for part in PARTS}
-    for index, part in enumerate(PARTS):
-        for other in PARTS[index + 1 :]:
-            shared = sorted(map(str, parts[part] & parts[other]))
-            if shared:
-                raise ValueError(
-                    f"'{part}' and '{other}' must not share a {key}, got {len(shared)} in both: {first_few(shared)}. "
-                    "Keep all images of a patient in one part."
-                )
 
 
 def _map_paths(item: dict, change) -> dict:

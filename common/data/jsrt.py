@@ -1,12 +1,12 @@
-"""The JSRT radiographs with the SCR masks, as distributed or converted, and the phantoms in the same layout."""
+"""The JSRT radiographs with the SCR masks, as distributed or converted, and phantoms in that layout."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from common.data.datalist import first_few, save_datalist, summarize_datalist
-from common.data.readers import list_images
+from common.data.datalist import save_datalist, summarize_datalist
+from common.data.files import first_few, list_images
 from common.data.splits import make_datalist
 
 CLASSES = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
@@ -15,12 +15,12 @@ _IMAGE_FOLDERS = (("all247images",), ("nodule154images", "nonnodule93images"), (
 
 
 def find_jsrt(directory: str | Path) -> list[dict]:
-    """All radiographs of a folder with their five masks: items with 'image', 'label' (in the order of `CLASSES`) and
-    'patient' (the file's stem), sorted by patient.
+    """All radiographs of a folder with their five masks: items with 'image', 'label' (in the order of
+    `CLASSES`) and 'patient' (the file's stem), sorted by patient.
 
-    Images lie in ``All247images``, in ``Nodule154images`` and ``Nonnodule93images``, in ``images`` or in the folder
-    itself. Masks lie in ``scratch/fold1/masks/right lung`` and so on, or in ``masks/right lung``; upper or lower case,
-    with space or underscore.
+    Images lie in ``All247images``, in ``Nodule154images`` and ``Nonnodule93images``, in ``images`` or in the
+    folder itself. Masks lie in ``scratch/fold1/masks/right lung`` and so on, or in ``masks/right lung``;
+    upper or lower case, with space or underscore.
 
     Raises:
         FileNotFoundError: when the folder is missing, or holds no radiographs or no masks.
@@ -48,8 +48,8 @@ def jsrt_datalist(
     validation: int = 5,
     output: str | Path | None = None,
 ) -> dict | None:
-    """Make a datalist of the JSRT radiographs: labelled, validation and unlabelled images from the odd numbers (fold 1),
-    test images the even numbers (fold 2).
+    """Make a datalist of the JSRT radiographs: labelled, validation and unlabelled images from the odd
+    numbers (fold 1), test images the even numbers (fold 2).
 
     Args:
         dir: folder with All247images and scratch (SCR masks), or a phantom of that layout.
@@ -110,7 +110,8 @@ def _find_images(directory: Path) -> dict[str, Path]:
     images = _radiographs(directory)
     if not images:
         raise FileNotFoundError(
-            f"{directory}: no radiograph named JPCLN001 or JPCNN001 (.IMG, .png, .dcm) was found in it or in its "
+            f"{directory}: no radiograph named JPCLN001 or JPCNN001 (.IMG, .png, .dcm) was found in it or "
+            "in its "
             "All247images. Give the folder that holds JSRT's All247images."
         )
     return images
@@ -134,7 +135,8 @@ def _find_masks(directory: Path) -> dict[str, dict[str, Path]]:
                 masks[name][stem] = path
     if not any(masks.values()):
         raise FileNotFoundError(
-            f"{directory}: no SCR masks were found in scratch/fold1/masks/right lung and so on, or in masks/right lung. "
+            f"{directory}: no SCR masks were found in scratch/fold1/masks/right lung and so on, or in "
+            "masks/right lung. "
             "Unpack the SCR database (scratch) there."
         )
     return masks
@@ -151,6 +153,7 @@ def _check_pairs(directory: Path, images: dict[str, Path], masks: dict[str, dict
             )
         if orphans:
             raise ValueError(
-                f"{directory}: {len(orphans)} of {len(found)} {name} masks have no image: {first_few(orphans)}. "
+                f"{directory}: {len(orphans)} of {len(found)} {name} masks have no image: "
+                f"{first_few(orphans)}. "
                 "Add the images, or take the masks out."
             )

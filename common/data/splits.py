@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 
-from common.data.datalist import first_few, validate_datalist
+from common.data.datalist_rules import validate_datalist
+from common.data.files import first_few
 from common.data.readers import read_label, read_mask
 
 
@@ -26,11 +28,12 @@ def make_datalist(
     """Draw the parts of a datalist by patient, the same ones for the same ``(seed, split)``.
 
     The patients of ``items`` are shuffled and put in an order in which every class occurs as early as it can.
-    Labelled images come from the front, one image from each patient, so that 3 labelled images are among 6 and those
-    among 12. Validation images come from the end, one image from each patient, so that they do not depend on
-    ``labeled``; test images, where a number of them is asked for, come from before those. What is left between goes to
-    test, or, where the test part is given otherwise, to the unlabelled images with its label as 'truth'.
-    A labelled or validation patient's further images go nowhere: they would leak. They are counted as 'left_out'.
+    Labelled images come from the front, one image from each patient, so that 3 labelled images are among 6
+    and those among 12. Validation images come from the end, one image from each patient, so that they do not
+    depend on ``labeled``; test images, where a number of them is asked for, come from before those. What is
+    left between goes to test, or, where the test part is given otherwise, to the unlabelled images with its
+    label as 'truth'. A labelled or validation patient's further images go nowhere: they would leak. They are
+    counted as 'left_out'.
 
     Args:
         items: annotated images, each with 'image', 'label' and 'patient'.
@@ -40,21 +43,23 @@ def make_datalist(
         validation: number of validation images.
         split: index of the split; each draws its own patients.
         seed: seed of the shuffle.
-        test: annotated images of other patients; or how many patients of ``items`` to test on, with all their images;
-            or None: all patients of ``items`` that are left. Only the first two let one compare several ``labeled``.
+        test: annotated images of other patients; or how many patients of ``items`` to test on, with all their
+            images; or None: all patients of ``items`` that are left. Only the first two let one compare
+            several ``labeled``.
         unlabeled: further images without a label. Those of a patient of another part are left out.
         name: the data set's name.
 
     Raises:
         ValueError: when there are too few patients, or a class does not occur among the labelled images.
     """
+    _check_numbers(labeled=(labeled, 1), validation=(validation, 1), split=(split, 0), seed=(seed, 0))
     items = [dict(item) for item in items]
     rng = np.random.default_rng([seed, split])
     patients = _by_patient(items, rng)
-    drawn_test = test if isinstance(test, int) else 0
+    drawn_test = test if isinstance(test, Integral) else 0
     _check_request(len(patients), len(items), labeled, validation, test)
     front = _cover_classes(patients, classes)
-    _check_classes(front, classes, labeled, validation + drawn_test, len(patients))
+    _check_classes(front, classes, labeled)
     cut = len(front) - validation - drawn_test
     middle = [item for images in front[labeled:cut] for item in images]
     tail = front[cut:]
@@ -68,12 +73,12 @@ def make_datalist(
         parts["test"] = middle
     else:
         parts["unlabeled"] = [_hide(item) for item in middle]
-        parts["test"] = parts["test"] if isinstance(test, int) else [dict(item) for item in test]
+        parts["test"] = parts["test"] if isinstance(test, Integral) else [dict(item) for item in test]
     taken = {item["patient"] for part in parts.values() for item in part}
     further = [dict(item) for item in unlabeled if item["patient"] not in taken]
     parts["unlabeled"] = sorted(parts["unlabeled"], key=lambda item: item["image"]) + further
     parts["test"] = sorted(parts["test"], key=lambda item: item["image"])
-    given = len(items) + len(unlabeled) + (0 if test is None or isinstance(test, int) else len(test))
+    given = len(items) + len(unlabeled) + (0 if test is None or isinstance(test, Integral) else len(test))
     datalist = {"name": name, "mode": mode, "classes": list(classes), "seed": seed, "split": split}
     datalist["left_out"] = given - sum(map(len, parts.values()))
     datalist.update(parts)
@@ -108,7 +113,7 @@ def _by_patient(items: list[dict], rng: np.random.Generator) -> list[list[dict]]
 
 
 def _cover_classes(patients: list[list[dict]], classes: Sequence[str]) -> list[list[dict]]:
-    """Move forward, one after the other, the patient's image that adds the most of the classes still missing."""
+    """Move forward, one by one, the patient's image that adds the most of the classes still missing."""
     waiting, ordered = list(patients), []
     missing = set(range(len(classes)))
     present: dict[str, frozenset[int]] = {}
@@ -126,7 +131,8 @@ def _cover_classes(patients: list[list[dict]], classes: Sequence[str]) -> list[l
         if best_gain == 0:
             names = first_few([classes[index] for index in sorted(missing)])
             raise ValueError(
-                f"every class must occur among the labelled images, got none with {names} in {len(present)} images "
+                f"every class must occur among the labelled images, got none with {names} in "
+                f"{len(present)} images "
                 f"of {len(patients)} patients. Leave the class out, or annotate an image of it."
             )
         images = waiting.pop(best[0])
@@ -135,36 +141,39 @@ def _cover_classes(patients: list[list[dict]], classes: Sequence[str]) -> list[l
     return ordered + waiting
 
 
+def _check_numbers(**numbers: tuple[int, int]) -> None:
+    for name, (value, least) in numbers.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+
+
 def _check_request(
     patients: int, images: int, labeled: int, validation: int, test: Sequence[dict] | int | None
 ) -> None:
-    for key, value, least in (("labeled", labeled, 1), ("validation", validation, 1)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{key} must be a whole number of at least {least}, got {value!r}.")
-    kept = validation + (test if isinstance(test, int) else 1 if test is None else 0)
+    kept = validation + (test if isinstance(test, Integral) else 1 if test is None else 0)
     most = patients - kept
     if labeled > most:
         purpose = f"{validation} for validation"
-        if test is None or isinstance(test, int):
+        if test is None or isinstance(test, Integral):
             purpose += f" and {'at least 1' if test is None else test} for test"
         raise ValueError(
-            f"labeled must be at most {max(most, 0)}: of {patients} patients ({images} annotated images) {purpose} are "
+            f"labeled must be at most {max(most, 0)}: of {patients} patients ({images} annotated images) "
+            f"{purpose} are "
             f"set apart, and each labelled image comes from a patient of its own; got {labeled}. "
             "Ask for fewer, or annotate more patients."
         )
 
 
-def _check_classes(
-    front: list[list[dict]], classes: Sequence[str], labeled: int, kept: int, patients: int
-) -> None:
-    missing = set(range(len(classes)))
-    needed = 0
+def _check_classes(front: list[list[dict]], classes: Sequence[str], labeled: int) -> None:
+    missing, needed, absent = set(range(len(classes))), 0, []
     while missing:
         missing -= classes_present(front[needed][0]["label"], len(classes))
         needed += 1
-        if needed == labeled and missing:
-            names = first_few([classes[index] for index in sorted(missing)])
-            raise ValueError(
-                f"labeled must be large enough for every class to occur, got {labeled} images without {names} "
-                f"(of {patients} patients, {kept} set apart). Ask for more labelled images."
-            )
+        if needed == labeled:
+            absent = [classes[index] for index in sorted(missing)]
+    if needed > labeled:
+        raise ValueError(
+            f"labeled must be at least {needed} for every class to occur among the labelled images, got "
+            f"{labeled}, "
+            f"which leaves out {first_few(absent)}. Ask for more labelled images."
+        )

@@ -17,8 +17,9 @@ from common.label_space import LabelSpace
 class LoadRadiographd(MapTransform):
     """Load one grey image from its path as a ``(1, W, H)`` float32 MetaTensor, high values bright.
 
-    The orientation is MONAI's ``LoadImage``'s, whatever the file's kind (see `common.data.readers.read_image`). The
-    file's name is in ``meta["filename_or_obj"]``; the affine is the identity, in pixels.
+    The orientation is MONAI's ``LoadImage``'s, whatever the file's kind (see
+    `common.data.readers.read_image`). The file's name is in ``meta["filename_or_obj"]``; the affine is the
+    identity, in pixels.
 
     Args:
         keys: keys of the paths.
@@ -50,20 +51,20 @@ class LoadLabeld(MapTransform):
     multiclass   one label map, 0 is background              ``(1, W, H)`` of 0 to C
     ===========  ==========================================  =================================================
 
-    A label of another size than the image, but of the same shape up to scale (SCR's masks have half the size of JSRT's
-    images), is brought to the image's size by the nearest pixel.
+    A label of another size than the image, but of the same shape up to scale (SCR's masks have half the size
+    of JSRT's images), is brought to the image's size by the nearest pixel.
 
     Args:
         keys: keys of the labels: a path, or in multi-label a list of paths.
         labels: the label space.
-        image_key: key of the image, loaded before, whose size the label takes; labels stay as they are where an item
-            lacks it.
+        image_key: key of the image, loaded before, whose size the label takes; labels stay as they are where
+            an item lacks it.
         allow_missing_keys: whether an item may lack a label; for 'truth' of unlabelled images.
 
     Raises:
         FileNotFoundError: when a label's file is missing.
-        ValueError: naming the file, when it cannot be read, holds a value outside the classes, has a shape that the
-            image's is no multiple of, or when the number of masks is not that of the classes.
+        ValueError: naming the file, when it cannot be read, holds a value outside the classes, has a shape
+            that the image's is no multiple of, or when the number of masks is not that of the classes.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class LoadLabeld(MapTransform):
 
 
 def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
-    """A label's files as float32 ``(C, W, H)`` or ``(1, W, H)`` (see `LoadLabeld`), of the files' own size."""
+    """A label's files as float32 ``(C, W, H)`` or ``(1, W, H)`` (see `LoadLabeld`), of their own size."""
     multilabel = labels.mode == "multilabel"
     if isinstance(files, (list, tuple)):
         if not multilabel or len(files) != labels.num_classes:
@@ -138,7 +139,8 @@ def _to_size(array: np.ndarray, size: tuple[int, int], file: str) -> np.ndarray:
         return array
     if not same_shape_up_to_scale(array.shape[1:], size):
         raise ValueError(
-            f"{file}: a label must have its image's size or shape, got {array.shape[1]} x {array.shape[2]} pixels for an "
+            f"{file}: a label must have its image's size or shape, got {array.shape[1]} x {array.shape[2]} "
+            "pixels for an "
             f"image of {size[0]} x {size[1]}. Pair them anew."
         )
     return torch.nn.functional.interpolate(torch.from_numpy(array)[None], size=size, mode="nearest-exact")[

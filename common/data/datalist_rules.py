@@ -1,0 +1,76 @@
+"""The form that a datalist must have, and that no two of its parts share a patient."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from common.data.files import first_few
+from common.label_space import MODES
+
+PARTS = ("labeled", "unlabeled", "validation", "test")
+
+
+def validate_datalist(datalist: Any) -> None:
+    """Check a datalist's form; what the files hold is left to `common.data.check`.
+
+    Raises:
+        ValueError: when a key is missing or of the wrong form, an item lacks its image, patient or label, a
+            label does not fit the classes, an image occurs twice, or two parts share a patient.
+    """
+    if not isinstance(datalist, dict) or "classes" not in datalist or "labeled" not in datalist:
+        raise ValueError(
+            "a datalist must be an object with at least 'classes', 'mode' and 'labeled'. Make it again."
+        )
+    classes, mode = datalist["classes"], datalist.get("mode")
+    if mode not in MODES:
+        raise ValueError(f"a datalist's 'mode' must be one of {MODES}, got {mode!r}.")
+    if not isinstance(classes, list) or not classes or len(set(map(str, classes))) != len(classes):
+        raise ValueError(f"a datalist's 'classes' must be a list of different names, got {classes!r}.")
+    for part in PARTS:
+        items = datalist.get(part, [])
+        if not isinstance(items, list):
+            raise ValueError(f"a datalist's '{part}' must be a list, got {type(items).__name__}.")
+        for index, item in enumerate(items):
+            _validate_item(item, f"'{part}' item {index}", classes, mode, needs_label=part != "unlabeled")
+    _refuse_shared(datalist, "patient")
+    _refuse_shared(datalist, "image")
+    counts = Counter(item["image"] for part in PARTS for item in datalist.get(part, []))
+    repeated = [image for image, count in counts.items() if count > 1]
+    if repeated:
+        raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
+
+
+def _validate_item(item: Any, where: str, classes: list, mode: str, needs_label: bool) -> None:
+    if (
+        not isinstance(item, dict)
+        or not isinstance(item.get("image"), str)
+        or not isinstance(item.get("patient"), (str, int))
+    ):
+        raise ValueError(f"{where} must be an object with an 'image' and a 'patient', got {item!r}.")
+    key = "label" if needs_label else "truth"
+    if key not in item:
+        if needs_label:
+            raise ValueError(f"{where} ({item['image']}) must have a 'label', got keys {sorted(item)}.")
+        return
+    label = item[key]
+    if isinstance(label, str):
+        return
+    if not isinstance(label, list) or mode != "multilabel" or len(label) != len(classes):
+        expected = (
+            f"a list of {len(classes)} masks or one label map" if mode == "multilabel" else "one label map"
+        )
+        raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
+
+
+def _refuse_shared(datalist: dict, key: str) -> None:
+    parts = {part: {item[key] for item in datalist.get(part, [])} for part in PARTS}
+    for index, part in enumerate(PARTS):
+        for other in PARTS[index + 1 :]:
+            shared = sorted(map(str, parts[part] & parts[other]))
+            if shared:
+                raise ValueError(
+                    f"'{part}' and '{other}' must not share a {key}, got {len(shared)} in both: "
+                    f"{first_few(shared)}. "
+                    "Keep all images of a patient in one part."
+                )

@@ -1,0 +1,88 @@
+"""Which patient an image shows, from a CSV."""
+
+from __future__ import annotations
+
+import csv
+import re
+import warnings
+from pathlib import Path
+
+from common.data.files import file_stem, first_few
+
+_IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "image_file", "image_id", "path")
+_PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id")
+
+
+def patients_of_images(
+    path: str | Path | None, found: dict[str, Path], free: dict[str, Path]
+) -> dict[str, str]:
+    """The patient of each image, by file stem; an image that no CSV names is a patient of its own.
+
+    Args:
+        path: the CSV, or None, which warns.
+        found: annotated images, all of which the CSV must name.
+        free: images without a label, which it may name.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_patients`, and when the CSV misses an annotated image.
+    """
+    own = {stem: stem for stem in (*free, *found)}
+    if path is None:
+        warnings.warn(
+            "without a CSV of patients each image counts as a patient of its own: images of one patient "
+            "may fall into "
+            "different parts. Give patients=FILE.csv if a patient has several images.",
+            stacklevel=3,
+        )
+        return own
+    patient_of = read_patients(path)
+    unnamed = sorted(set(found) - set(patient_of))
+    if unnamed:
+        raise ValueError(
+            f"{path}: {len(unnamed)} of {len(found)} images are not named there: {first_few(unnamed)}. Add "
+            "their lines."
+        )
+    return {**own, **patient_of}
+
+
+def read_patients(path: str | Path) -> dict[str, str]:
+    """The patient of each image from a CSV, by the image's file stem as it is written and without a suffix.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when a column is missing, a cell is empty, or an image has two patients.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such CSV of patients.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        sample = file.readline()
+        file.seek(0)
+        delimiter = max(",;\t", key=sample.count)
+        reader = csv.DictReader(file, delimiter=delimiter)
+        columns = {_plain(column): column for column in reader.fieldnames or []}
+        image_column = next((columns[key] for key in _IMAGE_COLUMNS if key in columns), None)
+        patient_column = next((columns[key] for key in _PATIENT_COLUMNS if key in columns), None)
+        if image_column is None or patient_column is None:
+            raise ValueError(
+                f"{path}: the CSV must have a column image (or file, filename) and a column patient (or "
+                "patient_id, "
+                f"subject), got {list(columns.values())}. Rename its columns."
+            )
+        patient_of: dict[str, str] = {}
+        for line, row in enumerate(reader, start=2):
+            image, patient = (row[image_column] or "").strip(), (row[patient_column] or "").strip()
+            if not image or not patient:
+                raise ValueError(
+                    f"{path}, line {line}: image and patient must be filled, got '{image}' and '{patient}'."
+                )
+            stem = file_stem(image.replace("\\", "/"))
+            if patient_of.setdefault(stem, patient) != patient:
+                raise ValueError(
+                    f"{path}, line {line}: '{stem}' must have one patient, got {patient_of[stem]}, {patient}."
+                )
+    return patient_of
+
+
+def _plain(column: str | None) -> str:
+    return re.sub(r"[\s-]+", "_", (column or "").strip().lower())
