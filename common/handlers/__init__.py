@@ -1,0 +1,25 @@
+"""Handlers for MONAI's and ignite's engines."""
+
+from common.handlers.cases import CasePictures
+from common.handlers.checkpoint import BestModel, Checkpoint, load_weights
+from common.handlers.pictures import TensorBoardPictures
+from common.handlers.progress import LossProgressBar
+from common.handlers.report import Report
+from common.handlers.run_folder import RunFolder, prepare_run
+from common.handlers.scores import CaseScores, ValidationScores
+from common.handlers.training_log import TrainingLog
+
+__all__ = [
+    "BestModel",
+    "CasePictures",
+    "CaseScores",
+    "Checkpoint",
+    "LossProgressBar",
+    "Report",
+    "RunFolder",
+    "TensorBoardPictures",
+    "TrainingLog",
+    "ValidationScores",
+    "load_weights",
+    "prepare_run",
+]

@@ -1,0 +1,96 @@
+"""Saves the hardest and the median case for the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data import list_data_collate
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from common.files import replacing
+from common.handlers.checkpoint import BestModel
+from common.handlers.ranks import is_first_rank
+from common.handlers.scores import IOU, case_name
+from common.label_space import LabelSpace
+from common.methods.base import Method, to_device
+
+
+class CasePictures:
+    """Saves the hardest and the median case of an evaluation as ``<role>_<case>.npz`` for the report.
+
+    Each holds ``image`` (H, W) in [0, 1], ``truth`` and ``prediction`` (C, H, W), and for a method with pseudo-labels
+    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from the first
+    images of ``references`` as the pool. Axes are those of a picture, row and column.
+
+    Args:
+        folder: where to write; earlier cases in it are replaced.
+        labels: the label space.
+        network: the network that is evaluated.
+        method: the method, asked for pseudo-labels.
+        references: the labelled images, whose first p are the pool, without random transforms.
+        dataset: the cases, in the evaluator's order.
+        pool_size: number p of references.
+        best_model: write only when this evaluation was the best so far; ``None`` to write always.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        labels: LabelSpace,
+        network: nn.Module,
+        method: Method,
+        references: Dataset,
+        dataset: Dataset,
+        pool_size: int = 3,
+        best_model: BestModel | None = None,
+    ) -> None:
+        self.folder, self.labels, self.network, self.method = Path(folder), labels, network, method
+        self.references, self.dataset, self.pool_size = references, dataset, pool_size
+        self.best_model = best_model
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
+        outdone = self.best_model is not None and self.best_model.epoch != engine.state.epoch
+        if not is_first_rank() or outdone:
+            return
+        per_case = torch.as_tensor(engine.state.metric_details[IOU]).nanmean(dim=1)
+        per_case = per_case[: len(self.dataset)].nan_to_num(nan=1.0)
+        order = per_case.argsort().tolist()
+        for old in self.folder.glob("*.npz"):
+            old.unlink()
+        self.network.eval()
+        for role, index in (("hardest", order[0]), ("median", order[len(order) // 2])):
+            item = self.dataset[index]
+            with replacing(self.folder / f"{role}_{case_name(item)}.npz") as temporary:
+                np.savez_compressed(temporary, **self.arrays(item, engine.state.device))
+
+    def arrays(self, item: dict, device: torch.device) -> dict[str, np.ndarray]:
+        """The arrays of one case, in picture axes."""
+        case = to_device(list_data_collate([item]), device)
+        outputs = self.network(case["image"])
+        arrays = {
+            "image": picture(case["image"])[0].astype(np.float32),
+            "truth": picture(self.labels.masks(case["label"])).astype(np.uint8),
+            "prediction": picture(self.labels.masks(self.labels.predict(outputs))).astype(np.uint8),
+        }
+        pool = list_data_collate([self.references[i] for i in range(min(self.pool_size, len(self.references)))])
+        found = self.method.pseudo_label(self.network, to_device(pool, device), case)
+        if found is not None:
+            arrays["pseudo_label"] = picture(self.labels.masks(found[0])).astype(np.uint8)
+            arrays["weight"] = picture(found[1])[0].astype(np.float32)
+        return arrays
+
+
+def picture(maps: Tensor) -> np.ndarray:
+    """The first image of ``B C W H [D]`` as ``C H W``: a volume's middle slice, axes swapped to rows and columns."""
+    first = maps[0].float().cpu()
+    if first.ndim == 4:
+        first = first[..., first.shape[-1] // 2]
+    return first.transpose(1, 2).numpy()

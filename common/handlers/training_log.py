@@ -1,0 +1,94 @@
+"""The training log: losses and pseudo-label statistics as a table."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+from ignite.engine import Engine, Events
+
+from common.files import replacing
+from common.handlers.ranks import is_first_rank
+from common.label_space import LabelSpace
+from common.metrics import pseudo_label_statistics
+
+
+class TrainingLog:
+    """Writes ``train.csv``: one row for every ``interval`` iterations with the means since the row before.
+
+    Columns: ``iteration``, ``epoch``, ``seconds`` (of training, over all resumed parts), ``learning_rate``, ``loss``,
+    ``loss_<term>``, and for methods with pseudo-labels those of
+    :func:`~common.metrics.pseudo_label.pseudo_label_statistics`, measured at the row's own iteration. The numbers of the
+    newest row are in ``engine.state.log`` for other handlers.
+
+    Args:
+        path: the CSV file; written after every epoch. Rows after the resumed checkpoint are dropped.
+        labels: the label space.
+        interval: number of iterations between two rows.
+    """
+
+    def __init__(self, path: str | Path, labels: LabelSpace, interval: int = 10) -> None:
+        self.path, self.labels, self.interval = Path(path), labels, interval
+        self.rows: list[dict[str, float]] = []
+        self.sums: dict[str, float] = defaultdict(float)
+        self.count, self.seconds, self.clock = 0, 0.0, 0.0
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
+
+    def start(self, engine: Engine) -> None:
+        self.rows = rows_up_to(self.path, "iteration", engine.state.iteration)
+        self.seconds = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.clock = time.perf_counter()
+
+    def iteration_completed(self, engine: Engine) -> None:
+        output, state = engine.state.output, engine.state
+        self.count += 1
+        self.sums["loss"] += output["loss"]
+        for name, value in output["terms"].items():
+            self.sums[f"loss_{name}"] += value
+        if state.iteration % self.interval == 0 or state.iteration % state.epoch_length == 0:
+            self.add_row(engine)
+
+    def add_row(self, engine: Engine) -> None:
+        now = time.perf_counter()
+        self.seconds, self.clock = self.seconds + now - self.clock, now
+        row = {
+            "iteration": engine.state.iteration,
+            "epoch": engine.state.epoch,
+            "seconds": self.seconds,
+            "learning_rate": engine.optimizer.param_groups[0]["lr"],
+            **{name: total / self.count for name, total in self.sums.items()},
+        }
+        output = engine.state.output
+        if "pseudo_label" in output:
+            truth = engine.state.batch["unlabeled"].get("truth")
+            if truth is not None:
+                truth = truth.to(output["pseudo_label"].device)
+            row |= pseudo_label_statistics(self.labels, output["pseudo_label"], output["weight"], truth)
+        self.rows.append(row)
+        self.sums.clear()
+        self.count = 0
+        engine.state.log = row
+
+    def write(self, engine: Engine) -> None:
+        if is_first_rank():
+            write_table(self.path, self.rows)
+
+
+def rows_up_to(path: Path, column: str, last: float) -> list[dict]:
+    """Rows of a CSV file whose ``column`` is at most ``last``; none where there is no file yet."""
+    if not path.exists() or last == 0:
+        return []
+    table = pd.read_csv(path)
+    return table[table[column] <= last].to_dict("records")
+
+
+def write_table(path: Path, rows: list[dict]) -> None:
+    """Writes rows as a CSV file, replacing the one before."""
+    with replacing(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")

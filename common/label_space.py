@@ -1,0 +1,103 @@
+"""The label space: which classes there are, and whether they may overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MODES = ("multilabel", "multiclass")
+
+
+class LabelSpace:
+    """Names of the classes, and how a network's outputs and a label's values stand for them.
+
+    ===============  ==============================  =======================================
+    \\                multi-label (sigmoid)           multi-class (softmax)
+    ===============  ==============================  =======================================
+    network outputs  ``B C H W [D]``                 ``B C+1 H W [D]``, background first
+    label            ``B C H W [D]`` of 0 and 1      ``B 1 H W [D]``, 0 background, j+1 class j
+    ===============  ==============================  =======================================
+
+    Losses, weights and metrics ask this object instead of deciding on their own.
+
+    Args:
+        classes: names of the C foreground classes.
+        mode: ``"multilabel"`` where a pixel may belong to several classes (lung and clavicle of a radiograph),
+            ``"multiclass"`` where it belongs to at most one.
+
+    Raises:
+        ValueError: when there is no class, a name is repeated, or the mode is unknown.
+    """
+
+    def __init__(self, classes: Sequence[str], mode: str = "multilabel") -> None:
+        if isinstance(classes, str) or not classes:
+            raise ValueError(f"classes must be a list with at least one name, got {classes!r}.")
+        if len(set(classes)) != len(classes):
+            raise ValueError(f"classes must differ from one another, got {list(classes)}.")
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
+        self.classes = tuple(str(name) for name in classes)
+        self.mode = mode
+
+    def __repr__(self) -> str:
+        return f"LabelSpace({list(self.classes)}, mode={self.mode!r})"
+
+    @property
+    def multilabel(self) -> bool:
+        return self.mode == "multilabel"
+
+    @property
+    def num_classes(self) -> int:
+        """Number C of foreground classes."""
+        return len(self.classes)
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of the network's output channels: C, or C + 1 with the softmax's background."""
+        return self.num_classes if self.multilabel else self.num_classes + 1
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class probabilities of the network's outputs, in their shape."""
+        return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
+
+    def predict(self, logits: Tensor) -> Tensor:
+        """The label that the network's outputs say: probability over 0.5, or the most probable class."""
+        return (logits > 0).to(logits.dtype) if self.multilabel else logits.argmax(dim=1, keepdim=True)
+
+    def masks(self, label: Tensor) -> Tensor:
+        """One mask for each foreground class, ``B C H W [D]`` of 0 and 1, from a label of either form."""
+        if self.multilabel:
+            return label
+        return torch.cat([label == value + 1 for value in range(self.num_classes)], dim=1).to(torch.float32)
+
+    def cross_entropy(self, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Mean over the pixels of (weighted) cross-entropy, binary for multi-label (eq. 8 of RPG).
+
+        The mean runs over all pixels, not over the sum of the weights, so that an image whose pixels count little
+        adds little.
+
+        Args:
+            logits: the network's outputs, ``B C H W [D]`` or ``B C+1 H W [D]``.
+            label: the label to match; values below 0 are ignored.
+            weight: weight of each pixel, ``B 1 H W [D]``; 1 everywhere where not given.
+
+        Raises:
+            ValueError: when the label's shape does not fit the outputs.
+        """
+        expected = (logits.shape[0], self.num_classes if self.multilabel else 1, *logits.shape[2:])
+        if tuple(label.shape) != expected or logits.shape[1] != self.num_outputs:
+            raise ValueError(
+                f"outputs of shape {tuple(logits.shape)} need a {self.mode} label of shape {expected} and "
+                f"{self.num_outputs} output channels, got a label of shape {tuple(label.shape)}."
+            )
+        if self.multilabel:
+            valid = label >= 0
+            target = label.clamp(min=0).to(logits.dtype)
+            loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+        else:
+            loss = F.cross_entropy(logits, label.squeeze(1).long().clamp(min=-1), reduction="none", ignore_index=-1)
+            loss = loss.unsqueeze(1)
+        return loss.mean() if weight is None else (loss * weight).mean()

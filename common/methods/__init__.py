@@ -1,0 +1,7 @@
+"""Semi-supervised methods, one object in a bundle's ``train.json`` each."""
+
+from common.methods.base import Method
+from common.methods.rpg import RPG, NearestNeighbor
+from common.methods.supervised import Supervised
+
+__all__ = ["Method", "NearestNeighbor", "RPG", "Supervised"]

@@ -1,0 +1,5 @@
+"""Networks of MONAI that also give their features."""
+
+from common.networks.basic_unet import BasicUNet
+
+__all__ = ["BasicUNet"]
