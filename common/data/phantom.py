@@ -39,8 +39,8 @@ class PhantomPatient:
 def describe_patient(seed: int, patient: int, site_shift: float = 1.0) -> PhantomPatient:
     """Name and site of patient `patient` (0, 1, ...), whatever the number of patients.
 
-    Patients come in pairs of one kind (with a nodule JPCLN, without JPCNN) with an odd and an even number, so that
-    the two halves that papers split by odd and even numbers stay equal. Kinds are mixed as in JSRT, 154 to 93.
+    Patients come in pairs of one kind (with a nodule JPCLN, without JPCNN), one number odd and one even, so
+    that the halves that papers split by odd and even numbers stay equal. Kinds mix as in JSRT, 154 to 93.
     """
     pair = patient // 2
     with_nodule = [int(np.ceil(j * _NODULE_SHARE)) for j in (pair, pair + 1)]
@@ -60,9 +60,9 @@ def render_patient(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """One patient's radiograph and masks, the same at every call and (but for the pixels) at every size.
 
-    Attenuations of the body's parts are summed along the ray, exposed, scattered, blurred, made noisy and turned
-    into grey values by the patient's site: "digital" (sharp, wide latitude) or "film" (soft, grainy, steep, another
-    field of view, collimated).
+    Attenuations of the body's parts are summed along the ray, exposed, scattered, blurred, made noisy and
+    turned into grey values by the patient's site: "digital" (sharp, wide latitude) or "film" (soft, grainy,
+    steep, another field of view, collimated).
 
     Args:
         seed: of the whole set, 0 or more.
@@ -72,7 +72,7 @@ def render_patient(
         anatomy_variation: spread of sizes, pose and disease between patients; 0 = one body for all.
 
     Returns:
-        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in the order of `ORGANS`. The
+        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in `ORGANS` order. The
         patient's right is on the image's left. Lung and clavicle masks overlap.
 
     Raises:
@@ -81,19 +81,19 @@ def render_patient(
     _check_number("size", size, SMALLEST, LARGEST)
     _check_number("seed", seed, 0, 2**63)
     _check_number("patient", patient, 0, 2**31)
-    for name, value in (("site_shift", site_shift), ("anatomy_variation", anatomy_variation)):
-        if not 0.0 <= value <= 2.0:
-            raise ValueError(f"{name} must be between 0 and 2, got {value}; 1 is the default strength")
+    _check_strengths(site_shift, anatomy_variation)
     # one stream of random numbers per part: a change to one leaves the others as they were
-    shape_rng, finding_rng, detail_rng, picture_rng = (
-        np.random.default_rng([seed, patient, i]) for i in (1, 2, 3, 4)
+    shape_rng, finding_rng, detail_rng, picture_rng, noise_rng = (
+        np.random.default_rng([seed, patient, part]) for part in range(1, 6)
     )
     exposure = _exposure(seed, patient, site_shift)
     anatomy = Anatomy.draw(shape_rng, anatomy_variation)
     pose = draw_pose(shape_rng, anatomy_variation, exposure.setting["zoom"], exposure.setting["wander"])
     findings = Findings.draw(finding_rng, anatomy, describe_patient(seed, patient).nodule, anatomy_variation)
     chest = Chest(anatomy, findings, Canvas(size, pose), detail_rng)
-    return exposure.picture(chest.attenuation, picture_rng), {organ: chest.masks[organ] for organ in ORGANS}
+    annotated = np.any(list(chest.masks.values()), axis=0)
+    image = exposure.picture(chest.attenuation, annotated, picture_rng, noise_rng)
+    return image, {organ: chest.masks[organ] for organ in ORGANS}
 
 
 def make_jsrt_phantom(
@@ -110,8 +110,8 @@ def make_jsrt_phantom(
     `scratch/fold1|fold2/masks/<organ>/<name>.gif`: 0/255; odd numbers in fold1, even numbers in fold2.
     `phantom.csv`: name, index, site and nodule of each patient, which the readers do not need.
 
-    The folder must be new or empty. Everything is written beside it and renamed at the end, so that a stopped call
-    leaves nothing half-written.
+    The folder must be new or empty. Everything is written beside it and renamed at the end, so that a stopped
+    call leaves nothing half-written.
 
     Args: as `render_patient`; patients: 2 to 1000.
 
@@ -122,6 +122,7 @@ def make_jsrt_phantom(
     _check_number("patients", patients, 2, 1000)
     _check_number("size", size, SMALLEST, LARGEST)
     _check_number("seed", seed, 0, 2**63)
+    _check_strengths(site_shift, anatomy_variation)
     target = Path(directory).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(
@@ -138,7 +139,7 @@ def make_jsrt_phantom(
             )
             _write_patient(partial, patient, image, masks)
             rows.append([patient.name, index, patient.site, int(patient.nodule)])
-        with open(partial / "phantom.csv", "w", newline="") as file:
+        with (partial / "phantom.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["patient", "index", "site", "nodule"], *rows])
         if target.exists():
             target.rmdir()
@@ -165,3 +166,9 @@ def _write_patient(
 def _check_number(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+
+
+def _check_strengths(site_shift: float, anatomy_variation: float) -> None:
+    for name, value in (("site_shift", site_shift), ("anatomy_variation", anatomy_variation)):
+        if not isinstance(value, (int, float, np.number)) or not 0.0 <= value <= 2.0:
+            raise ValueError(f"{name} must be between 0 and 2, got {value!r}; 1 is the default strength")

@@ -1,4 +1,4 @@
-"""One invented patient's chest: sizes and outlines in body coordinates (u to the image's right, v down, -1..1)."""
+"""One invented patient's sizes and soft outlines: u to the image's right, v down, the frame is -1..1."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.phantom_canvas import Pose, ellipse, smooth_curve, tube
+from common.data.phantom_canvas import Pose, smooth_curve
 
 SIDES = {"right": -1.0, "left": 1.0}  # the patient's right lies on the image's left
 
@@ -15,23 +15,23 @@ _SIZES = {
     "half_width": (0.76, 0.055),  # of both lungs together, at the base
     "taper": (1.0, 0.08),  # width of the upper lungs against the lower
     "apex": (-0.77, 0.045),
-    "apex_u": (0.33, 0.025),
+    "apex_u": (0.34, 0.03),
     "diaphragm": (0.44, 0.085),  # top of the right dome: breathing in, and belly
     "dome_difference": (0.05, 0.04),  # the left dome lies lower
     "dome_height": (0.17, 0.045),  # of the dome above the costophrenic angle
     "mediastinum": (0.125, 0.022),
     "aorta": (0.055, 0.025),  # how far the aortic arch stands out
     "heart_ratio": (0.46, 0.06),  # heart's width to the thorax's
-    "heart_angle": (0.6, 0.13),
+    "heart_angle": (0.55, 0.12),
     "heart_shape": (0.76, 0.06),  # short axis to long axis
     "heart_shift": (0.11, 0.035),  # of its centre to the patient's left
-    "clavicle_medial": (-0.60, 0.06),
-    "clavicle_rise": (0.16, 0.10),  # of the lateral end above the medial one
+    "clavicle_medial": (-0.57, 0.06),
+    "clavicle_rise": (0.15, 0.09),  # of the lateral end above the medial one
     "clavicle_bend": (0.055, 0.028),  # of its S
-    "clavicle_thickness": (0.034, 0.005),  # half
+    "clavicle_thickness": (0.040, 0.006),  # half
     "rib_spacing": (0.142, 0.012),
-    "rib_tilt": (0.36, 0.07),
-    "rib_thickness": (0.026, 0.004),
+    "rib_tilt": (0.46, 0.08),
+    "rib_thickness": (0.030, 0.004),
     "body_margin": (0.17, 0.06),  # chest wall beside the lungs
     "turn": (0.0, 0.035),  # about the body's long axis: shifts what lies in front against the spine
 }
@@ -41,8 +41,8 @@ _SIZES = {
 class Anatomy:
     """A patient's sizes, the two diaphragm domes' own offsets, and how far left and right differ.
 
-    `Anatomy.draw(rng, variation)` takes every size from its mean by `variation` standard deviations times a normal
-    number (cut at 2.2), so `variation=0` is one and the same patient.
+    `Anatomy.draw(rng, variation)` takes every size from its mean by `variation` standard deviations times a
+    normal number (cut at 2.2), so `variation=0` is one and the same patient.
     """
 
     size: dict[str, float]
@@ -60,22 +60,23 @@ class Anatomy:
         asymmetry = dict(zip(names, deviations * variation * rng.uniform(-1.5, 1.5, (4, 2)), strict=True))
         return cls(size, asymmetry)
 
-    def _own(self, name: str, side: str) -> float:
+    def own(self, name: str, side: str) -> float:
+        """How far this side is from the mean of both sides."""
         return float(self.asymmetry[name][0 if side == "right" else 1])
 
     def dome_top(self, side: str) -> float:
         return self.size["diaphragm"] + (self.size["dome_difference"] if side == "left" else 0.0)
 
     def wall(self, side: str) -> np.ndarray:
-        """The inside of the chest wall from the apex down to the costophrenic angle, (n, 2) with u > 0 outward."""
+        """The inside of the chest wall from the apex down to the costophrenic angle, u > 0 outward."""
         size = self.size
-        width = size["half_width"] + self._own("width", side)
-        apex = size["apex"] + self._own("apex", side)
+        width = size["half_width"] + self.own("width", side)
+        apex = size["apex"] + self.own("apex", side)
         bottom = self.dome_top(side) + size["dome_height"]
         share = np.array([0.0, 0.06, 0.2, 0.42, 0.66, 0.87, 1.0])
         upper = np.clip(1.0 + (size["taper"] - 1.0) * (1.0 - share), 0.7, 1.3)
-        reach = np.array([0.43, 0.60, 0.765, 0.90, 0.975, 1.0, 0.985]) * width * upper
-        reach[0] = size["apex_u"]
+        reach = np.array([0.43, 0.66, 0.825, 0.93, 0.985, 1.0, 0.975]) * width * upper
+        reach[0] = size["apex_u"] * width / 0.76
         return np.stack([reach, apex + share * (bottom - apex)], axis=1)
 
     def hemithorax(self, side: str) -> np.ndarray:
@@ -83,7 +84,7 @@ class Anatomy:
         wall = self.wall(side)
         apex_u, apex = wall[0]
         outer = smooth_curve(
-            [(0.05, apex + 0.30), (0.10, apex + 0.14), (apex_u - 0.15, apex + 0.035), *wall], samples=120
+            [(0.05, apex + 0.34), (0.09, apex + 0.16), (apex_u - 0.15, apex + 0.03), *wall], samples=120
         )
         corner_u, corner = wall[-1]
         top = self.dome_top(side)
@@ -97,10 +98,7 @@ class Anatomy:
             ],
             samples=60,
         )
-        return self._mirror(np.vstack([outer, floor]), side)
-
-    def _mirror(self, outline: np.ndarray, side: str) -> np.ndarray:
-        return outline * np.array([SIDES[side], 1.0])
+        return mirrored(np.vstack([outer, floor]), side)
 
     def heart(self) -> np.ndarray:
         """An egg that leans to the patient's left and rests on the diaphragm."""
@@ -119,58 +117,18 @@ class Anatomy:
         return egg + np.array([size["heart_shift"] + size["turn"], bottom - egg[:, 1].max()])
 
     def mediastinum(self) -> np.ndarray:
-        """The shadow of great vessels and spine between the lungs, with the aortic arch on the image's right."""
+        """Great vessels and spine between the lungs, with the aortic arch on the image's right."""
         width, knob, turn = self.size["mediastinum"], self.size["aorta"], self.size["turn"]
         top, bottom = -1.3, 1.2
         arch = self.size["apex"] + 0.44
-        left = [
-            (0.8, top),
-            (0.9, arch - 0.25),
-            (0.98 + knob / width, arch),
-            (0.95, arch + 0.17),
-            (1.15, arch + 0.34),
-        ]
-        right = [(0.75, top), (0.85, arch - 0.25), (1.02, arch), (0.95, arch + 0.2), (1.1, arch + 0.36)]
-        left = smooth_curve([(u * width, v) for u, v in left] + [(0.85 * width, 0.5), (0.8 * width, bottom)])
+        left = [(0.8, top), (0.9, arch - 0.25), (0.98 + knob / width, arch), (1.05, arch + 0.16)]
+        left += [(1.30, arch + 0.28), (1.75, arch + 0.46), (1.5, arch + 0.62)]
+        right = [(0.75, top), (0.85, arch - 0.25), (1.02, arch), (1.0, arch + 0.2), (1.25, arch + 0.42)]
+        left = smooth_curve([(u * width, v) for u, v in left] + [(0.85 * width, 0.62), (0.8 * width, bottom)])
         right = smooth_curve(
             [(-u * width, v) for u, v in right] + [(-0.85 * width, 0.5), (-0.8 * width, bottom)]
         )
         return np.vstack([left, right[::-1]]) + np.array([0.4 * turn, 0.0])
-
-    def clavicle(self, side: str) -> tuple[np.ndarray, np.ndarray]:
-        """Centre line (n, 2) and half width (n,): S-shaped, thick at the breast bone, flat toward the shoulder."""
-        size = self.size
-        medial = size["clavicle_medial"] + self._own("clavicle", side)
-        rise = size["clavicle_rise"] + self._own("rise", side)
-        share = np.linspace(0.0, 1.0, 60)
-        outward = 0.075 + share * (1.12 * size["half_width"] - 0.03)
-        height = (
-            medial
-            - rise * share**0.9
-            - size["clavicle_bend"] * np.sin(2.0 * np.pi * share) * (1.0 - 0.3 * share)
-        )
-        half_width = size["clavicle_thickness"] * (
-            1.15 - 0.55 * share + 0.45 * share**3 + 0.25 * np.exp(-((share / 0.08) ** 2))
-        )
-        curve = self._mirror(np.stack([outward, height], axis=1), side)
-        return curve + np.array([1.5 * size["turn"], 0.0]), half_width
-
-    def ribs(self, side: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Posterior and anterior arc of each rib: half a tilted ring around the chest, seen from the front."""
-        size = self.size
-        wall = smooth_curve(self.wall(side), samples=60)
-        pairs = []
-        for level in range(11):
-            start = size["apex"] - 0.04 + level * size["rib_spacing"]
-            tilt = size["rib_tilt"] * min(1.0, 0.35 + 0.13 * level)
-            reach = np.interp(start + 0.5 * tilt, wall[:, 1], wall[:, 0]) + 0.015
-            around = np.linspace(0.07, 0.80, 72) * np.pi
-            u = reach * np.sin(around) ** 0.85
-            v = start + tilt * (1.0 - np.cos(around)) / 2.0 - 0.035 * np.sin(around) * np.cos(around)
-            ring = self._mirror(np.stack([u, v], axis=1), side)
-            shift = size["turn"] * np.array([[1.0, 0.0]]) * -np.cos(around)[:, None]
-            pairs.append(((ring + shift)[:44], (ring + shift)[40:]))
-        return pairs
 
     def body(self) -> np.ndarray:
         """Outline of neck, shoulders and trunk; it leaves the frame at the top, the bottom and the arms."""
@@ -178,44 +136,20 @@ class Anatomy:
         chest = size["half_width"] + size["body_margin"]
         shoulder = size["clavicle_medial"] - 0.22
         half = [(0.26, -2.0), (0.25, shoulder - 0.25), (0.34, shoulder - 0.12), (0.75, shoulder + 0.0)]
-        half += [
-            (1.12, shoulder + 0.14),
-            (1.32, shoulder + 0.45),
-            (1.36, shoulder + 1.0),
-            (1.30, shoulder + 1.1),
-        ]
-        arm = smooth_curve(half, samples=80)
-        pit = [
-            (chest + 0.16, shoulder + 0.75),
-            (chest + 0.04, shoulder + 0.80),
-            (chest, 0.3),
-            (chest + 0.02, 1.0),
-        ]
-        side = np.vstack([arm, smooth_curve(pit + [(chest + 0.05, 2.0)], samples=40)])
+        half += [(1.12, shoulder + 0.14), (1.32, shoulder + 0.45), (1.36, shoulder + 1.0)]
+        arm = smooth_curve([*half, (1.30, shoulder + 1.1)], samples=80)
+        pit = [(chest + 0.16, shoulder + 0.75), (chest + 0.04, shoulder + 0.80), (chest, 0.3)]
+        side = np.vstack([arm, smooth_curve([*pit, (chest + 0.02, 1.0), (chest + 0.05, 2.0)], samples=40)])
         return np.vstack([side, (side * np.array([-1.0, 1.0]))[::-1]])
 
-    def scapula(self, side: str) -> np.ndarray:
-        """The shoulder blade, which looks out beside the upper lung."""
-        width, top = self.size["half_width"], self.size["clavicle_medial"]
-        blade = [
-            (1.22, top - 0.10),
-            (1.0, top - 0.02),
-            (0.88, top + 0.1),
-            (0.93, top + 0.42),
-            (1.04, top + 0.68),
-        ]
-        blade += [(1.12, top + 0.45), (1.22, top + 0.2)]
-        return self._mirror(smooth_curve([(u * width, v) for u, v in blade], closed=True), side)
 
-    def humerus(self, side: str) -> list[np.ndarray]:
-        """Head and shaft of the upper arm, often at the edge of the frame."""
-        u, v = 1.10 + self.size["body_margin"] * 0.3, self.size["clavicle_medial"] + 0.06
-        shaft = tube(np.array([(u + 0.02, v), (u + 0.09, v + 0.5), (u + 0.12, v + 1.2)]), 0.06)
-        return [self._mirror(ellipse((u, v), (0.10, 0.11)), side), self._mirror(shaft, side)]
+def mirrored(outline: np.ndarray, side: str) -> np.ndarray:
+    """An outline with u > 0 outward, on its side of the image."""
+    return outline * np.array([SIDES[side], 1.0])
 
 
 def draw_pose(rng: np.random.Generator, variation: float, zoom: float, wander: float) -> Pose:
-    """Position of the patient before the detector; `zoom` and `wander` (share of frame) belong to the site."""
+    """Position of the patient before the detector; `zoom` and `wander` are the site's."""
     rotation = np.deg2rad(3.0) * np.clip(rng.standard_normal(), -2.2, 2.2) * variation
     stretch = 1.0 + 0.04 * variation * np.clip(rng.standard_normal(2), -2, 2)
     shift = wander * variation * rng.uniform(-1.0, 1.0, 2)

@@ -20,6 +20,13 @@ def smooth_curve(points, samples: int = 80, closed: bool = False) -> np.ndarray:
     return spline(np.linspace(0.0, knots[-1], samples))
 
 
+def bends(joints: np.ndarray, samples: int = 6) -> np.ndarray:
+    """Many short curves at once (quadratic Bezier): joints (n, 3, 2) to (n, samples, 2)."""
+    t = np.linspace(0.0, 1.0, samples)[:, None]
+    weights = np.concatenate([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=1)
+    return weights @ joints
+
+
 def ellipse(center, radii, angle: float = 0.0, samples: int = 72) -> np.ndarray:
     """The outline of an ellipse, `angle` in radians."""
     turn = np.linspace(0.0, 2.0 * np.pi, samples, endpoint=False)
@@ -107,16 +114,17 @@ class Canvas:
         return full
 
     def strokes(self, curves, widths, strengths) -> np.ndarray:
-        """Many thin lines in one layer (the later one wins where they cross): body widths, strengths 0..1."""
+        """Many thin lines in one layer, the thicker on top where they cross: body widths, strengths 0..1."""
         fine = Image.new("L", (self.size * self.fineness,) * 2)
         draw = ImageDraw.Draw(fine)
         unit = self.size * self.fineness / (2.0 * self.reach)
-        for curve, width, strength in zip(curves, widths, strengths, strict=True):
-            drawn = max(1.0, width * unit)
+        points = self.pixels(np.concatenate(curves)) * self.fineness - 0.5
+        points = np.split(points, np.cumsum([len(curve) for curve in curves])[:-1])
+        for i in np.argsort(widths, kind="stable"):
+            drawn = max(1.0, widths[i] * unit)
             # a line thinner than a fine pixel is drawn as one, paler by as much
-            level = int(round(255 * min(1.0, strength * min(1.0, width * unit / drawn))))
-            points = [tuple(point) for point in (self.pixels(curve) * self.fineness - 0.5).tolist()]
-            draw.line(points, fill=level, width=int(round(drawn)), joint="curve")
+            level = round(255 * min(1.0, strengths[i] * min(1.0, widths[i] * unit / drawn)))
+            draw.line(list(map(tuple, points[i].tolist())), fill=level, width=round(drawn), joint="curve")
         if self.fineness > 1:
             fine = fine.reduce(self.fineness)
         return np.asarray(fine, dtype=np.float32) / 255.0
@@ -132,7 +140,7 @@ def resized(field_values: np.ndarray, size: int, keep: float = 1.0) -> np.ndarra
 
 
 def depth(inside: np.ndarray, radius: float) -> np.ndarray:
-    """Thickness along the ray of a rounded body, 0..1: a circle's profile over `radius` pixels from its edge."""
+    """Thickness along the ray of a rounded body, 0..1: a circle's profile over `radius` pixels."""
     distance = np.clip(distance_transform_edt(inside > 0.5) / radius, 0.0, 1.0)
     return np.sqrt(1.0 - (1.0 - distance) ** 2).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""How a site makes a picture of attenuation: exposure, scatter, blur, noise, film or digital curve, collimation."""
+"""How a site makes a picture: exposure, scatter, blur, noise, film or digital curve, collimation."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from common.data.phantom_canvas import cloud, resized
 
 # (digital site, film site, standard deviation between patients of one site)
 _SETTINGS = {
-    "zoom": (1.03, 0.88, 0.035),  # field of view: how large the chest appears
+    "zoom": (1.08, 0.97, 0.035),  # field of view: how large the chest appears
     "wander": (0.04, 0.09, 0.0),  # how far it lies from the centre, share of half a frame
-    "blur": (0.25, 0.85, 0.12),  # standard deviation, in 128ths of the frame
+    "blur": (0.25, 0.6, 0.1),  # standard deviation, in 128ths of the frame
     "noise": (0.012, 0.045, 0.35),  # of attenuation behind 2.5 nepers; deviation as a share of it
-    "scatter": (0.25, 1.0, 0.12),  # scattered to primary exposure
-    "center": (1.9, 1.55, 0.16),  # attenuation that comes out mid-grey
-    "latitude": (2.0, 1.15, 0.13),  # attenuation from mid-grey to white
+    "scatter": (0.25, 0.8, 0.12),  # scattered to primary exposure
+    "center": (0.0, -0.15, 0.14),  # of mid-grey against the middle of the picture, in nepers
+    "latitude": (1.75, 1.25, 0.13),  # attenuation from mid-grey to white
     "film": (0.0, 1.0, 0.0),  # straight line (0) to S-shaped film curve (1)
     "equalize": (0.25, 0.0, 0.12),  # share of large-scale contrast that processing takes out
     "edge": (0.5, 0.0, 0.2),  # edge enhancement
-    "fog": (0.03, 0.14, 0.03),  # lightest tone of open exposure
+    "fog": (0.03, 0.09, 0.03),  # lightest tone of open exposure
     "tilt": (0.02, 0.14, 0.08),  # heel effect: change of exposure across the frame, in nepers
     "border": (0.0, 0.75, 0.0),  # probability of collimator blades in the picture
 }
@@ -38,7 +38,8 @@ class Exposure:
     def draw(cls, rng: np.random.Generator, site_shift: float = 1.0) -> Exposure:
         """A site, half of the patients each, and this picture's settings.
 
-        `site_shift` moves both sites away from their common mean: 0 = alike but for the spread, 1 = as in the table.
+        `site_shift` moves both sites away from their common mean: 0 = alike but for the spread, 1 = as in
+        the table.
         """
         site = "digital" if rng.random() < 0.5 else "film"
         setting = {}
@@ -52,19 +53,29 @@ class Exposure:
         setting["latitude"] = max(0.7, setting["latitude"])
         return cls(site, setting)
 
-    def picture(self, attenuation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Attenuation (H, W) to a picture (H, W) float32 in 0..1, dense tissue bright."""
+    def picture(self, attenuation: np.ndarray, keep: np.ndarray, rng, noise_rng) -> np.ndarray:
+        """Attenuation (H, W) to a picture (H, W) float32 in 0..1, dense tissue bright.
+
+        Collimator blades stay off the pixels `keep` (H, W): what is annotated is in the picture. Noise has its
+        own generator, since how much of it is drawn depends on the image's size.
+        """
         setting, size = self.setting, attenuation.shape[0]
         signal = self._scattered(attenuation)
         signal = signal + self._tilt(size, rng)
-        signal = signal + self._noise(signal, rng)
+        signal = signal + self._noise(signal, noise_rng)
         signal = gaussian_filter(signal, setting["blur"] * size / 128.0, truncate=3.0)
         signal = self._processed(signal)
-        step = (signal - setting["center"]) / setting["latitude"]
+        step = (signal - self._reference(signal) - setting["center"]) / setting["latitude"]
         share = np.clip(setting["film"], 0.0, 1.0)
         tone = (1.0 - share) * np.clip(0.5 + 0.5 * step, 0.0, 1.0) + share * (0.5 + 0.5 * np.tanh(1.1 * step))
         tone = setting["fog"] + (1.0 - setting["fog"]) * tone
-        return np.clip(self._framed(tone, rng), 0.0, 1.0).astype(np.float32)
+        return np.clip(self._framed(tone, keep, rng), 0.0, 1.0).astype(np.float32)
+
+    @staticmethod
+    def _reference(signal: np.ndarray) -> float:
+        """What the automatic exposure control goes by: the mean in the middle of the frame."""
+        quarter = signal.shape[0] // 4
+        return float(signal[quarter:-quarter, quarter:-quarter].mean())
 
     def _scattered(self, attenuation: np.ndarray) -> np.ndarray:
         """Scatter adds a broad veil of exposure: -log(primary + scatter), with open air unveiled at 0."""
@@ -97,28 +108,30 @@ class Exposure:
         small = resized(signal, 128)
         if setting["equalize"] > 0.0:
             smooth = gaussian_filter(small, 12.0, mode="nearest")
-            signal = signal - setting["equalize"] * resized(smooth - setting["center"], size)
+            signal = signal - setting["equalize"] * resized(smooth - smooth.mean(), size)
         if setting["edge"] > 0.0:
             signal = signal + setting["edge"] * (
                 signal - resized(gaussian_filter(small, 1.5, mode="nearest"), size)
             )
         return signal
 
-    def _framed(self, tone: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _framed(self, tone: np.ndarray, keep: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Collimator blades: unexposed film stays white. And a side marker of lead."""
         size = tone.shape[0]
         blades = rng.random() < self.setting["border"]
-        widths = rng.uniform(-0.03, 0.07, 4) * size
+        widths = rng.uniform(-0.03, 0.08, 4) * size
         marker = rng.random() < 0.5
         row, column = int(rng.uniform(0.06, 0.2) * size), int(rng.uniform(0.86, 0.92) * size)
         if marker:
             _letter_l(tone, row, column, max(1, round(0.045 * size)))
-        if blades:
-            top, bottom, left, right = (max(0, round(float(width))) for width in widths)
-            inside = np.zeros(tone.shape, bool)
-            inside[top : size - bottom, left : size - right] = True
-            tone = np.where(inside, tone, 0.97)
-        return tone
+        if not blades:
+            return tone
+        rows, columns = np.flatnonzero(keep.any(axis=1)), np.flatnonzero(keep.any(axis=0))
+        room = (rows[0], size - 1 - rows[-1], columns[0], size - 1 - columns[-1])
+        top, bottom, left, right = (max(0, min(round(w), int(r))) for w, r in zip(widths, room, strict=True))
+        framed = np.full_like(tone, 0.97)
+        framed[top : size - bottom, left : size - right] = tone[top : size - bottom, left : size - right]
+        return framed
 
 
 def _letter_l(tone: np.ndarray, row: int, column: int, tall: int) -> None:

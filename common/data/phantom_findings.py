@@ -12,7 +12,7 @@ from common.data.phantom_canvas import ellipse, smooth_curve
 
 @dataclass
 class Shade:
-    """One opacity in a lung: center, radii and angle in body coordinates, attenuation against a lung's air."""
+    """One opacity in a lung: center, radii and angle in the body, attenuation in a full lung."""
 
     center: tuple[float, float]
     radii: tuple[float, float]
