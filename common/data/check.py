@@ -2,47 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from scipy import ndimage
-from tqdm import tqdm
-
-from common.data.datalist import PARTS, read_datalist
+from common.data.datalist import read_datalist
 from common.data.files import first_few
-from common.data.readers import read_image
-from common.label_space import LabelSpace
-from common.transforms.load import load_label, same_shape_up_to_scale
-
-
-@dataclass
-class Inspection:
-    """What `inspect_datalist` found; errors stop a training, warnings and notes do not."""
-
-    parts: pd.DataFrame
-    classes: pd.DataFrame
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Part:
-    """The facts about one part, gathered image by image."""
-
-    sizes: list[tuple[int, ...]] = field(default_factory=list)
-    lowest: float = np.inf
-    highest: float = -np.inf
-    pixels: list[np.ndarray] = field(default_factory=list)  # per label, each class's pixels
-    shares: list[np.ndarray] = field(default_factory=list)  # per label, each class's share of the image
-    empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
-    rescaled: int = 0
-    bright_lungs: list[bool] = field(default_factory=list)
+from common.data.inspection import inspect_datalist
 
 
 def check(path: str | Path) -> None:
@@ -75,141 +39,15 @@ def check(path: str | Path) -> None:
         raise SystemExit(1)
 
 
-def inspect_datalist(datalist: dict) -> Inspection:
-    """Read all files of a datalist that has absolute paths (see `common.data.datalist.read_datalist`)."""
-    labels = LabelSpace(datalist["classes"], datalist["mode"])
-    found = Inspection(pd.DataFrame(), pd.DataFrame())
-    parts = {part: _Part() for part in PARTS}
-    places: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
-    total = sum(len(datalist[part]) for part in PARTS)
-    with tqdm(total=total, desc="checking", unit="image", leave=False, disable=None) as progress:
-        for part in PARTS:
-            for item in datalist[part]:
-                _inspect_item(item, part, parts[part], labels, places, found.errors)
-                progress.update()
-    _report_duplicates(places, found)
-    for part, facts in parts.items():
-        _report_part(part, facts, datalist[part], labels.classes, found)
-    found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
-    rows = [_class_row(part, parts[part], j, name) for part in PARTS for j, name in enumerate(labels.classes)]
-    found.classes = pd.DataFrame([row for row in rows if row is not None])
-    return found
+def require_sound_datalist(datalist: dict) -> None:
+    """Read every file of a datalist with absolute paths, so that a training stops before it starts.
 
-
-def _inspect_item(
-    item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]
-) -> None:
-    image = label = None
-    try:
-        image = read_image(item["image"])
-        digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())
-        places[digest.digest()].append((part, item["image"]))
-        facts.sizes.append(image.shape)
-        facts.lowest, facts.highest = min(facts.lowest, image.min()), max(facts.highest, image.max())
-    except (OSError, ValueError) as error:
-        errors.append(f"{part}: {error}")
-    files = item.get("label", item.get("truth"))
-    try:
-        label = None if files is None else load_label(files, labels)
-    except (OSError, ValueError) as error:
-        errors.append(f"{part}: {error}")
-    if label is not None:
-        _inspect_masks(_class_masks(label, labels), image, item["image"], facts, labels.classes)
-    if label is not None and image is not None and not same_shape_up_to_scale(label.shape[1:], image.shape):
-        errors.append(
-            f"{part}: {item['image']} and its label must have one size or shape, got {image.shape} and "
-            f"{label.shape[1:]} ({files if isinstance(files, str) else files[0]})."
+    Raises:
+        ValueError: naming the first few of the errors that `check` prints.
+    """
+    errors = inspect_datalist(datalist).errors
+    if errors:
+        raise ValueError(
+            f"the data must be sound, got {len(errors)} errors: {first_few(errors, 3)} "
+            "`python -m common check FILE.json` lists all of them."
         )
-
-
-def _inspect_masks(
-    masks: np.ndarray, image: np.ndarray | None, name: str, facts: _Part, classes: Sequence[str]
-) -> None:
-    facts.pixels.append(masks.sum(axis=(1, 2)))
-    facts.shares.append(masks.mean(axis=(1, 2)))
-    for index in np.flatnonzero(facts.pixels[-1] == 0):
-        facts.empty[int(index)].append(Path(name).name)
-    if image is not None:
-        facts.bright_lungs += _lungs_are_bright(image, masks, classes)
-        facts.rescaled += masks.shape[1:] != image.shape
-
-
-def _class_masks(label: np.ndarray, labels: LabelSpace) -> np.ndarray:
-    if labels.mode == "multilabel":
-        return label > 0
-    return label == np.arange(1, labels.num_classes + 1)[:, None, None]
-
-
-def _lungs_are_bright(image: np.ndarray, masks: np.ndarray, classes: Sequence[str]) -> list[bool]:
-    """Whether the lungs are brighter than a margin around them, as in an inverted radiograph alone; [] "
-    "without."""
-    chosen = [index for index, name in enumerate(classes) if "lung" in name.lower()]
-    small = image[_grid(image.shape)]
-    lungs = np.stack([mask[_grid(mask.shape)] for mask in masks])[chosen].any(axis=0)
-    margin = ndimage.binary_dilation(lungs, iterations=6) & ~lungs
-    if not lungs.any() or not margin.any():
-        return []
-    return [bool(small[lungs].mean() > small[margin].mean())]
-
-
-def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    return np.ix_(*(np.linspace(0, length - 1, 128).astype(int) for length in shape))
-
-
-def _report_duplicates(places: dict[bytes, list[tuple[str, str]]], found: Inspection) -> None:
-    for same in places.values():
-        if len(same) < 2:
-            continue
-        names = ", ".join(f"{Path(image).name} ({part})" for part, image in same)
-        if len({part for part, _ in same}) > 1:
-            found.errors.append(f"the same pixels are in several parts: {names}. Keep one of them.")
-        else:
-            found.warnings.append(f"the same pixels occur several times: {names}. Keep one of them.")
-
-
-def _report_part(
-    part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection
-) -> None:
-    if not items:
-        (found.errors if part == "labeled" else found.warnings).append(f"{part} holds no image.")
-    for index, names in sorted(facts.empty.items()):
-        if part == "labeled" and len(names) == len(facts.pixels):
-            found.errors.append(
-                f"labeled: no image holds {classes[index]}. Choose others, or leave the class out."
-            )
-        else:
-            message = f"{part}: {len(names)} of {len(facts.pixels)} labels hold no {classes[index]}"
-            found.warnings.append(f"{message}: {first_few(names)}.")
-    if sum(facts.bright_lungs) * 2 > len(facts.bright_lungs):
-        found.warnings.append(
-            f"{part}: in {sum(facts.bright_lungs)} of {len(facts.bright_lungs)} images the lungs are "
-            "brighter than "
-            "what surrounds them. Air must be dark: invert the images."
-        )
-    if facts.rescaled:
-        found.notes.append(f"{part}: {facts.rescaled} labels will be scaled to their image's size.")
-
-
-def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:
-    sizes = sorted(set(facts.sizes), key=lambda size: (size[0] * size[1], size))
-    ends = [f"{size[0]} x {size[1]}" for size in (sizes[:1] + sizes[-1:] if len(sizes) > 1 else sizes)]
-    return {
-        "part": part,
-        "images": len(items),
-        "patients": len({item["patient"] for item in items}),
-        "width x height": " to ".join(ends) or "-",
-        "grey values": f"{facts.lowest:g} to {facts.highest:g}" if facts.sizes else "-",
-    }
-
-
-def _class_row(part: str, facts: _Part, index: int, name: str) -> dict | None:
-    if not facts.pixels:
-        return None
-    pixels = [int(counts[index]) for counts in facts.pixels]
-    return {
-        "part": part if part != "unlabeled" else "unlabeled (hidden truth)",
-        "class": name,
-        "in images": f"{sum(count > 0 for count in pixels)} of {len(pixels)}",
-        "pixels": f"{sum(pixels):,}",
-        "mean share": f"{100 * np.mean([share[index] for share in facts.shares]):.2f} %",
-    }

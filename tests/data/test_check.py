@@ -1,0 +1,155 @@
+"""What the check of a datalist finds, problem by problem."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.check import check, require_sound_datalist
+from common.data.datalist import load_datalist, read_datalist, save_datalist
+from common.data.inspection import inspect_datalist
+
+SHAPE = (12, 16)
+
+
+def write_png(path, array):
+    Image.fromarray(np.asarray(array, np.uint8)).save(path)
+    return str(path)
+
+
+def write_item(folder, name, label=True):
+    rng = np.random.default_rng(sum(map(ord, name)))
+    item = {"image": write_png(folder / f"{name}.png", rng.integers(1, 255, SHAPE)), "patient": name}
+    if label:
+        item["label"] = []
+        for index in range(2):
+            mask = np.zeros(SHAPE)
+            mask[2 + 4 * index : 4 + 4 * index, 3:9] = 255
+            item["label"].append(write_png(folder / f"{name}_{index}.png", mask))
+    return item
+
+
+@pytest.fixture
+def datalist(tmp_path):
+    made = {"name": "made", "mode": "multilabel", "classes": ["spot", "band"], "seed": 0, "split": 0}
+    made["labeled"] = [write_item(tmp_path, f"labeled{index}") for index in range(3)]
+    made["unlabeled"] = [write_item(tmp_path, f"free{index}", label=False) for index in range(2)]
+    made["validation"] = [write_item(tmp_path, "validation0")]
+    made["test"] = [write_item(tmp_path, "test0")]
+    save_datalist(made, tmp_path / "list.json")
+    return made
+
+
+def failing(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        check(tmp_path / "list.json")
+    assert stop.value.code not in (0, None)
+    return capsys.readouterr().out
+
+
+def test_sound_data_passes_with_sizes_and_pixel_counts(tmp_path, datalist, capsys):
+    assert check(tmp_path / "list.json") is None
+    printed = capsys.readouterr().out
+    assert "16 x 12" in printed
+    assert "0 errors, 0 warnings" in printed
+    require_sound_datalist(load_datalist(tmp_path / "list.json"))
+    found = inspect_datalist(load_datalist(tmp_path / "list.json"))
+    labeled = found.classes[found.classes["part"] == "labeled"]
+    assert labeled["pixels"].tolist() == ["36", "36"]  # 3 images of 2 x 6
+    assert labeled["mean share"].tolist() == ["6.25 %", "6.25 %"]
+    assert found.parts["images"].tolist() == [3, 2, 1, 1]
+
+
+def test_unreadable_missing_nan_and_constant_files(tmp_path, datalist, capsys):
+    image = tmp_path / "free0.png"
+    image.write_bytes(image.read_bytes()[:60])
+    (tmp_path / "test0_1.png").unlink()
+    write_png(tmp_path / "free1.png", np.full(SHAPE, 3))
+    values = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    values[0, 0] = np.nan
+    nibabel.Nifti1Image(values.T, np.eye(4)).to_filename(tmp_path / "nan.nii.gz")
+    datalist["unlabeled"].append({"image": str(tmp_path / "nan.nii.gz"), "patient": "nan"})
+    save_datalist(datalist, tmp_path / "list.json")
+    printed = failing(tmp_path, capsys)
+    for expected in ("free0.png: the file cannot be decoded", "test0_1.png: there is no such file"):
+        assert expected in printed
+    assert "free1.png: an image must hold several values, got 3 everywhere" in printed
+    assert "nan.nii.gz: an image must hold finite values" in printed
+    assert "4 errors" in printed
+    with pytest.raises(ValueError, match=r"got 4 errors: .*free0\.png"):
+        require_sound_datalist(read_datalist(tmp_path / "list.json"))
+
+
+def test_label_of_another_shape_fails_and_of_another_scale_is_noted(tmp_path, datalist, capsys):
+    for index in range(2):
+        write_png(tmp_path / f"test0_{index}.png", np.kron(np.eye(6, 8), np.ones((4, 4))))
+    check(tmp_path / "list.json")
+    assert "note: test: 1 labels will be scaled" in capsys.readouterr().out
+    for index in range(2):
+        write_png(tmp_path / f"test0_{index}.png", np.eye(16, 12))
+    printed = failing(tmp_path, capsys)
+    assert "must have one size or shape, got (16, 12) and (12, 16)" in printed
+
+
+def test_values_outside_the_classes(tmp_path, datalist, capsys):
+    datalist["labeled"][0]["label"] = write_png(tmp_path / "map.png", np.eye(*SHAPE) * 3)
+    save_datalist(datalist, tmp_path / "list.json")
+    assert "map.png: a label map of 2 classes" in failing(tmp_path, capsys)
+
+
+def test_empty_masks_warn_and_an_unlabelled_class_fails(tmp_path, datalist, capsys):
+    write_png(tmp_path / "labeled1_1.png", np.zeros(SHAPE))
+    check(tmp_path / "list.json")
+    printed = capsys.readouterr().out
+    assert "warning: labeled: 1 of 3 labels hold no band: labeled1.png" in printed
+    for index in range(3):
+        write_png(tmp_path / f"labeled{index}_1.png", np.zeros(SHAPE))
+    assert "error: labeled: no image holds band" in failing(tmp_path, capsys)
+
+
+def test_duplicates_by_content_whatever_the_format(tmp_path, datalist, capsys):
+    with Image.open(tmp_path / "test0.png") as picture:
+        picture.save(tmp_path / "free1.tif")
+    datalist["unlabeled"][1]["image"] = str(tmp_path / "free1.tif")
+    save_datalist(datalist, tmp_path / "list.json")
+    assert "same pixels are in several parts: free1.tif (unlabeled), test0.png (test)" in failing(
+        tmp_path, capsys
+    )
+
+
+def test_duplicates_within_a_part_warn(tmp_path, datalist, capsys):
+    (tmp_path / "free1.png").write_bytes((tmp_path / "free0.png").read_bytes())
+    check(tmp_path / "list.json")
+    assert "warning: the same pixels occur several times" in capsys.readouterr().out
+
+
+def test_inverted_radiographs_warn(tmp_path, datalist, capsys):
+    datalist["classes"] = ["lung", "band"]
+    for item in datalist["labeled"]:
+        image = np.full(SHAPE, 20)
+        image[2:4, 3:9] = 200
+        image[0, 0] = len(item["image"])
+        write_png(item["image"], image)
+    save_datalist(datalist, tmp_path / "list.json")
+    check(tmp_path / "list.json")
+    assert "in 3 of 3 images the lungs are brighter" in capsys.readouterr().out
+
+
+def test_shared_patients_stop_before_anything_is_read(tmp_path, datalist):
+    text = (tmp_path / "list.json").read_text().replace('"patient": "test0"', '"patient": "labeled0"')
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(SystemExit, match="must not share a patient"):
+        check(tmp_path / "list.json")
+
+
+def test_multiclass_counts_each_value(tmp_path, datalist):
+    label = np.zeros(SHAPE)
+    label[0, :5], label[1, :7] = 1, 2
+    made = {**datalist, "mode": "multiclass", "validation": [], "test": [], "unlabeled": []}
+    made["labeled"] = [{**datalist["labeled"][0], "label": write_png(tmp_path / "map.png", label)}]
+    save_datalist(made, tmp_path / "classes.json")
+    found = inspect_datalist(read_datalist(tmp_path / "classes.json"))
+    assert found.classes["pixels"].tolist() == ["5", "7"]
+    assert not found.errors

@@ -1,0 +1,220 @@
+"""Splits by patient, nested labelled sets, class coverage, and the datalist's file."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common.data.datalist import find_datalist, load_datalist, save_datalist
+from common.data.splits import classes_present, make_datalist
+
+PARTS = ("labeled", "unlabeled", "validation", "test")
+
+
+def write_items(folder, patients=20, images_of=lambda patient: 1, present=lambda patient: (0, 1)):
+    """Images of invented patients with two mask files each, in which the classes `present` says occur."""
+    items = []
+    for patient in range(patients):
+        for index in range(images_of(patient)):
+            name = f"p{patient:02d}_{index}"
+            image = folder / f"{name}.png"
+            rng = np.random.default_rng(100 * patient + index)
+            Image.fromarray(rng.integers(0, 256, (8, 8)).astype(np.uint8)).save(image)
+            masks = []
+            for j in range(2):
+                masks.append(folder / f"{name}_mask{j}.png")
+                Image.fromarray(np.eye(8, dtype=np.uint8) * 255 * (j in present(patient))).save(masks[-1])
+            items.append({"image": str(image), "label": [str(m) for m in masks], "patient": f"p{patient}"})
+    return items
+
+
+def make(items, **options):
+    return make_datalist(items, classes=["a", "b"], mode="multilabel", **options)
+
+
+def images(datalist, part):
+    return {item["image"] for item in datalist[part]}
+
+
+def test_parts_share_no_patient_and_have_the_sizes_asked_for(tmp_path):
+    items = write_items(tmp_path, images_of=lambda patient: 1 + patient % 3)
+    for split in range(10):
+        datalist = make(items, labeled=4, split=split)
+        assert len(datalist["labeled"]) == 4
+        assert len(datalist["validation"]) == 5
+        patients = {part: {item["patient"] for item in datalist[part]} for part in PARTS}
+        assert sum(len(found) for found in patients.values()) == len(set().union(*patients.values())) == 20
+        in_test = [item for item in items if item["patient"] in patients["test"]]
+        assert images(datalist, "test") == {item["image"] for item in in_test}
+        assert datalist["left_out"] == len(items) - 9 - len(in_test)
+
+
+def test_same_seed_and_split_give_the_same_datalist_and_others_do_not(tmp_path):
+    items = write_items(tmp_path)
+    assert make(items, seed=1, split=2) == make(list(reversed(items)), seed=1, split=2)
+    drawn = {
+        tuple(sorted(images(make(items, seed=seed, split=split), "labeled")))
+        for seed in (0, 1)
+        for split in (0, 1)
+    }
+    assert len(drawn) == 4
+
+
+def test_labelled_sets_are_nested_and_validation_and_test_do_not_depend_on_their_number(tmp_path):
+    items = write_items(tmp_path, patients=30, present=lambda patient: (0, 1) if patient % 5 == 0 else (0,))
+    for split in range(5):
+        lists = [make(items, labeled=number, test=6, split=split) for number in (3, 6, 12)]
+        small, middle, large = (images(datalist, "labeled") for datalist in lists)
+        assert small < middle < large
+        for other in lists[1:]:
+            assert other["validation"] == lists[0]["validation"]
+            assert other["test"] == lists[0]["test"]
+        assert images(lists[0], "unlabeled") > images(lists[2], "unlabeled")
+
+
+def test_every_class_occurs_among_the_labelled_images(tmp_path):
+    items = write_items(tmp_path, present=lambda patient: {7: (1,), 11: (1,)}.get(patient, (0,)))
+    for split in range(20):
+        labels = [item["label"] for item in make(items, labeled=2, split=split)["labeled"]]
+        assert set().union(*(classes_present(label, 2) for label in labels)) == {0, 1}
+
+
+def test_requests_that_cannot_be_met_say_what_can(tmp_path):
+    items = write_items(tmp_path, present=lambda patient: (patient % 2,))
+    with pytest.raises(
+        ValueError, match=r"labeled must be at most 14: of 20 patients .* at least 1 for test.*got 15"
+    ):
+        make(items, labeled=15)
+    with pytest.raises(ValueError, match=r"labeled must be at most 11.* 4 for test"):
+        make(items, labeled=12, test=4)
+    with pytest.raises(ValueError, match=r"labeled must be at least 2 for every class.*leaves out [ab]"):
+        make(items, labeled=1)
+    bare = write_items(tmp_path, present=lambda patient: (0,))
+    with pytest.raises(ValueError, match="got none with b in 20 images"):
+        make(bare)
+    for name in ("labeled", "validation", "split", "seed"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            make(items, **{name: -1})
+
+
+def test_unlabelled_images_of_a_labelled_patient_are_left_out(tmp_path):
+    items = write_items(tmp_path)
+    free = [{"image": "x.png", "patient": "p3"}, {"image": "y.png", "patient": "new"}]
+    datalist = make(items, unlabeled=free)
+    assert datalist["unlabeled"] == [free[1]]
+    assert datalist["left_out"] == 1
+
+
+def test_file_holds_relative_paths_and_is_found_again_after_a_move(tmp_path):
+    data = tmp_path / "set" / "data"
+    data.mkdir(parents=True)
+    datalist = make(write_items(data), test=4)
+    save_datalist(datalist, tmp_path / "set" / "lists" / "a.json")
+    content = json.loads((tmp_path / "set" / "lists" / "a.json").read_text())
+    assert content["labeled"][0]["image"].startswith("../data/p")
+    assert list((tmp_path / "set" / "lists").iterdir()) == [tmp_path / "set" / "lists" / "a.json"]
+    assert load_datalist(tmp_path / "set" / "lists" / "a.json") == datalist
+    (tmp_path / "set").rename(tmp_path / "moved")
+    moved = load_datalist(tmp_path / "moved" / "lists" / "a.json")
+    assert moved["labeled"][0]["image"] == datalist["labeled"][0]["image"].replace("/set/", "/moved/")
+    (tmp_path / "moved" / "lists" / "a.json").rename(tmp_path / "a.json")
+    with pytest.raises(
+        FileNotFoundError, match=r"a\.json: 60 of its files are missing: .*p\d\d_0\.png.* and 55 more"
+    ):
+        load_datalist(tmp_path / "a.json")
+
+
+def test_links_keep_their_own_name(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir()
+    items = write_items(store)
+    (tmp_path / "links").mkdir()
+    for item in items:
+        link = tmp_path / "links" / f"{item['patient']}.png"
+        link.symlink_to(item["image"])
+        item["image"] = str(link)
+    save_datalist(make(items), tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text())["labeled"][0]["image"].startswith("links/p")
+
+
+def spoil_patient(datalist):
+    datalist["test"][0]["patient"] = datalist["labeled"][0]["patient"]
+
+
+def spoil_image(datalist):
+    datalist["unlabeled"].append({**datalist["test"][0], "patient": "another"})
+
+
+def spoil_twice(datalist):
+    datalist["test"].append(datalist["test"][0])
+
+
+def spoil_label(datalist):
+    datalist["validation"][1]["label"] = datalist["validation"][1]["label"][:1]
+
+
+def spoil_no_label(datalist):
+    del datalist["labeled"][2]["label"]
+
+
+def spoil_mode(datalist):
+    datalist["mode"] = "softmax"
+
+
+SPOILED = [
+    (spoil_patient, "'labeled' and 'test' must not share a patient, got 1 in both: p"),
+    (spoil_image, "'unlabeled' and 'test' must not share a image, got 1"),
+    (spoil_twice, "1 images occur twice"),
+    (spoil_label, "'validation' item 1 .*'label' must be a list of 2 masks"),
+    (spoil_no_label, "'labeled' item 2 .*must have a 'label'"),
+    (spoil_mode, "'mode' must be one of"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILED)
+def test_unsound_datalists_are_refused_on_saving_and_on_loading(tmp_path, spoil, message):
+    path = save_datalist(make(write_items(tmp_path)), tmp_path / "a.json")
+    datalist = json.loads(path.read_text())
+    spoil(datalist)
+    with pytest.raises(ValueError, match=message):
+        save_datalist(datalist, tmp_path / "b.json")
+    assert not (tmp_path / "b.json").exists()
+    path.write_text(json.dumps(datalist))
+    with pytest.raises(ValueError, match=rf"a\.json: .*{message}"):
+        load_datalist(path)
+
+
+def test_files_that_are_no_datalist_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.json"):
+        load_datalist(tmp_path / "absent.json")
+    (tmp_path / "half.json").write_text('{"classes": [')
+    with pytest.raises(ValueError, match=r"half\.json: a datalist must be JSON"):
+        load_datalist(tmp_path / "half.json")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"list\.json: a datalist must be an object"):
+        load_datalist(tmp_path / "list.json")
+
+
+def test_find_datalist_prefers_the_given_file_then_the_folder_s(tmp_path, caplog):
+    items = write_items(tmp_path)
+    first = save_datalist(make(items, split=0), tmp_path / "datalist.json")
+    second = save_datalist(make(items, split=1), tmp_path / "other.json")
+    assert find_datalist(tmp_path) == load_datalist(first)
+    assert find_datalist(tmp_path, "other.json") == find_datalist(None, second) == load_datalist(second)
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        find_datalist(tmp_path, split=4)
+    assert "split=4 is not applied" in caplog.text
+    with pytest.raises(FileNotFoundError, match="dataset_dir must be a folder"):
+        find_datalist(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match="no radiograph"):
+        find_datalist(write_empty(tmp_path))
+
+
+def write_empty(folder):
+    (folder / "empty").mkdir()
+    return folder / "empty"
