@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.data.datalist_rules import PARTS, validate_datalist
 from common.data.files import first_few
+from common.files import replacing
 
 _PATH_KEYS = ("image", "label", "truth")
 _logger = logging.getLogger(__name__)
@@ -22,19 +23,14 @@ def save_datalist(datalist: dict, path: str | Path) -> Path:
     """
     validate_datalist(datalist)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     base = path.parent.resolve()
     content = dict(datalist)
     for part in PARTS:
         content[part] = [
             _map_paths(item, lambda file: _relative(file, base)) for item in datalist.get(part, [])
         ]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

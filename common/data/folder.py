@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -108,27 +110,47 @@ def _list_filled(directory: str | Path, argument: str) -> dict[str, Path]:
     return files
 
 
-def _match_masks(found: dict[str, Path], masks, classes, mode):
+def _mask_folders(masks: Any) -> dict[str, str]:
+    """The mask folder of each class; also from text, as a command line passes paths without quotes inside."""
+    if isinstance(masks, str):
+        pairs = [
+            re.split(r"[:=]", pair, maxsplit=1)
+            for pair in masks.strip().strip("{}").split(",")
+            if pair.strip()
+        ]
+        masks = {pair[0].strip(" '\""): pair[1].strip(" '\"") for pair in pairs if len(pair) == 2}
+        masks = masks if len(masks) == len(pairs) else None
     if not isinstance(masks, Mapping) or not masks:
-        raise ValueError(f"masks must be written as \"{{'right_lung': DIR, 'heart': DIR}}\", got {masks!r}.")
+        raise ValueError(
+            "masks must be written as \"{'right_lung': DIR, 'left_lung': DIR}\", a folder for each class."
+        )
+    return {str(name): str(directory) for name, directory in masks.items()}
+
+
+def _match_masks(
+    found: dict[str, Path], masks: Any, classes: Sequence[str] | None, mode: str | None
+) -> tuple[dict[str, list[str]], list[str], str]:
+    folders = _mask_folders(masks)
     if mode not in (None, "multilabel"):
         raise ValueError(
             f"masks of one folder for each class may overlap: mode must be multilabel, got {mode!r}."
         )
-    if classes is not None and list(classes) != list(masks):
+    if classes is not None and list(classes) != list(folders):
         raise ValueError(
-            f"classes are named by masks ({list(masks)}) and must not be given otherwise, got {classes}."
+            f"classes are named by masks ({list(folders)}) and must not be given otherwise, got {classes}."
         )
     label_of: dict[str, list[str]] = {stem: [] for stem in found}
-    for name, directory in masks.items():
+    for name, directory in folders.items():
         files = _list_filled(directory, f"masks['{name}']")
         _check_pairs(found, files, f"{name} mask", directory)
         for stem in found:
             label_of[stem].append(str(files[stem]))
-    return label_of, [str(name) for name in masks], "multilabel"
+    return label_of, list(folders), "multilabel"
 
 
-def _match_label_maps(found: dict[str, Path], labels, classes, mode):
+def _match_label_maps(
+    found: dict[str, Path], labels: str | Path, classes: Sequence[str] | None, mode: str | None
+) -> tuple[dict[str, str], list[str], str]:
     files = _list_filled(labels, "labels")
     _check_pairs(found, files, "label map", labels)
     if isinstance(classes, str):

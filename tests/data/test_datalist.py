@@ -167,7 +167,7 @@ def spoil_mode(datalist):
 
 SPOILED = [
     (spoil_patient, "'labeled' and 'test' must not share a patient, got 1 in both: p"),
-    (spoil_image, "'unlabeled' and 'test' must not share a image, got 1"),
+    (spoil_image, "'unlabeled' and 'test' must not share an image, got 1"),
     (spoil_twice, "1 images occur twice"),
     (spoil_label, "'validation' item 1 .*'label' must be a list of 2 masks"),
     (spoil_no_label, "'labeled' item 2 .*must have a 'label'"),

@@ -61,6 +61,15 @@ def test_masks_make_a_multilabel_datalist(folder):
 
 
 @pytest.mark.filterwarnings("ignore:without a CSV")
+@pytest.mark.parametrize("quote", ["'", '"', ""])
+def test_masks_may_be_text_as_a_command_line_passes_them(folder, quote):
+    text = f"{{{quote}left{quote}: {folder}/left, {quote}right{quote}: {quote}{folder}/right{quote}}}"
+    assert folder_datalist(folder / "images", masks=text) == folder_datalist(
+        folder / "images", masks=masks(folder)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:without a CSV")
 def test_label_maps_make_a_multiclass_datalist(folder):
     named = folder_datalist(folder / "images", labels=folder / "labels", classes=["left", "right"])
     counted = folder_datalist(folder / "images", labels=folder / "labels")
@@ -118,6 +127,8 @@ def test_arguments_that_do_not_fit_are_refused(folder):
         folder_datalist(images)
     with pytest.raises(ValueError, match="masks must be written as"):
         folder_datalist(images, masks=str(folder / "left"))
+    with pytest.raises(ValueError, match="masks must be written as"):
+        folder_datalist(images, masks={})
     with pytest.raises(ValueError, match="mode must be multilabel"):
         folder_datalist(images, masks=masks(folder), mode="multiclass")
     for stem in STEMS:
