@@ -1,0 +1,141 @@
+"""The saved cases of a run, drawn as overlays."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from .runs import Run
+from .style import WEIGHT_COLORMAP, encode
+
+ROLES = ("hardest", "median")
+FILL = 0.30
+PANEL_PIXELS = 400
+
+
+@dataclass(frozen=True)
+class Case:
+    """One saved case.
+
+    Shapes: image and weight (H, W) in 0..1; masks (C, H, W) of booleans, C in the order of the run's classes.
+    """
+
+    part: str
+    role: str
+    name: str
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    pseudo_label: np.ndarray | None
+    weight: np.ndarray | None
+
+
+def load_cases(run: Run) -> list[Case]:
+    """The run's cases of the test part, or of the validation part where there are none; hardest first."""
+    for part in ("test", "validation"):
+        files = sorted((run.folder / "cases" / part).glob("*_*.npz"))
+        files = [path for path in files if path.stem.split("_", 1)[0] in ROLES]
+        if files:
+            files.sort(key=lambda path: ROLES.index(path.stem.split("_", 1)[0]))
+            return [_load(path, part, len(run.classes)) for path in files]
+    return []
+
+
+def _load(path: Path, part: str, classes: int) -> Case:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} must be a readable .npz file without pickled objects, got {error}"
+        ) from error
+    missing = [key for key in ("image", "truth", "prediction") if key not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path} must hold image, truth and prediction, got {', '.join(arrays) or 'nothing'}"
+        )
+    image = arrays["image"]
+    if image.ndim != 2:
+        raise ValueError(f"{path}: image must have the shape (H, W), got {image.shape}")
+    for key, shape in (
+        *((key, (classes, *image.shape)) for key in ("truth", "prediction", "pseudo_label")),
+        ("weight", image.shape),
+    ):
+        if key in arrays and arrays[key].shape != shape:
+            raise ValueError(f"{path}: {key} must have the shape {shape}, got {arrays[key].shape}")
+    role, name = path.stem.split("_", 1)
+    masks = {key: arrays[key] > 0 for key in ("truth", "prediction", "pseudo_label") if key in arrays}
+    return Case(
+        part,
+        role,
+        name,
+        image,
+        masks["truth"],
+        masks["prediction"],
+        masks.get("pseudo_label"),
+        arrays.get("weight"),
+    )
+
+
+def case_scores(case: Case, run: Run) -> dict[str, float]:
+    """IoU per class of one case: from test.csv where it lists the case, otherwise of the drawn masks."""
+    if case.part == "test" and run.test is not None:
+        rows = run.test[run.test["case"] == case.name].drop_duplicates("label").set_index("label")["iou"]
+        if set(rows.index) == set(run.classes):
+            return {name: float(rows[name]) for name in run.classes}
+    return {name: mask_iou(case.truth[i], case.prediction[i]) for i, name in enumerate(run.classes)}
+
+
+def mask_iou(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Intersection over union of two masks, NaN if both are empty."""
+    union = np.logical_or(truth, prediction).sum()
+    return float(np.logical_and(truth, prediction).sum() / union) if union else float("nan")
+
+
+def draw_image(image: np.ndarray) -> str:
+    """The image alone, in grey."""
+    return _panel(_grey(image))
+
+
+def draw_masks(image: np.ndarray, masks: np.ndarray, colors: list[str]) -> str:
+    """Masks over the image: translucent areas with solid outlines, so that overlapping classes all show."""
+    canvas = _grey(image)
+    # Large classes first: a small one lying inside them is then painted last and keeps its colour.
+    order = sorted(range(len(masks)), key=lambda index: -int(masks[index].sum()))
+    for index in order:
+        area = masks[index][..., None]
+        canvas = np.where(area, (1 - FILL) * canvas + FILL * np.asarray(to_rgb(colors[index])), canvas)
+    return _panel(canvas, [(masks[index], colors[index]) for index in order])
+
+
+def draw_weight(weight: np.ndarray) -> str:
+    """The weight of every pixel on the fixed scale 0..1, so that maps of different cases compare."""
+    return _panel(matplotlib.colormaps[WEIGHT_COLORMAP](np.clip(weight, 0, 1))[..., :3])
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(np.nan_to_num(image.astype(float)), 0, 1)[..., None], 3, axis=-1)
+
+
+def _panel(picture: np.ndarray, outlines: list[tuple[np.ndarray, str]] = ()) -> str:
+    height, width = picture.shape[:2]
+    scale = PANEL_PIXELS / max(height, width) / 100
+    figure = Figure(figsize=(width * scale, height * scale), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture, interpolation="bilinear", aspect="auto")
+    for mask, color in outlines:
+        if mask.any() and not mask.all():
+            # A border of zeros closes the outline of a mask that touches the edge of the image.
+            padded = np.pad(mask.astype(float), 1)
+            rows, columns = np.arange(-1, height + 1), np.arange(-1, width + 1)
+            axes.contour(columns, rows, padded, levels=[0.5], colors=[color], linewidths=2)
+    axes.set_xlim(-0.5, width - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.set_axis_off()
+    return encode(figure, dpi=100)

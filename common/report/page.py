@@ -1,0 +1,70 @@
+"""Renders a run's folder as one self-contained HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from .comparison_report import comparison_context
+from .files import write_whole
+from .results import with_spread
+from .run_report import explains_pseudo_labels, run_context
+from .runs import find_runs
+from .style import DARK, LIGHT, weight_gradient
+from .text import count, duration, moment, plain, score_text, setting
+
+
+def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
+    """Write report.html for one run, or for the comparison of all runs in the sub-folders of `run_dir`.
+
+    Args:
+        run_dir: a folder that holds run.json, or whose sub-folders do.
+        output: the file to write, report.html in `run_dir` by default.
+
+    Returns:
+        The path of the report, a file that needs nothing else to be read.
+
+    Raises:
+        FileNotFoundError: if the folder is missing or holds no run.
+        ValueError: if a file of a run is malformed, or the runs cannot be compared.
+    """
+    runs, several = find_runs(run_dir)
+    output = Path(run_dir) / "report.html" if output is None else Path(output)
+    if several:
+        page = _environment().get_template("comparison.html").render(comparison_context(runs))
+    else:
+        page = _environment().get_template("run.html").render(run_context(runs[0]))
+    return write_whole(output, page)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "plain": plain,
+        "score": score_text,
+        "duration": duration,
+        "moment": moment,
+        "setting": setting,
+        "count": count,
+        "with_spread": with_spread,
+        "css": css_color,
+    }
+    environment.globals |= {
+        "light": LIGHT,
+        "dark": DARK,
+        "weight_gradient": weight_gradient(),
+        "explains_pseudo_labels": explains_pseudo_labels,
+    }
+    return environment
+
+
+def css_color(name: str) -> str:
+    """A colour of `Theme.color` as the page's style sheet names it."""
+    return name if name.startswith("#") else f"var(--{name})"

@@ -1,0 +1,277 @@
+"""Reports as a reader gets them: complete, self-contained, and honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from common.report import render
+
+WriteRun = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """Collects addresses, visible text and unclosed tags of a page."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.addresses: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [
+            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")
+        ]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def page_of(folder: Path) -> Page:
+    page = Page(render(folder))
+    assert not page.open
+    return page
+
+
+def assert_self_contained(page: Page) -> None:
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", page.source)
+    assert "url(" not in page.source
+    assert "@import" not in page.source
+
+
+def test_a_run_becomes_one_self_contained_page(one_run: Path, classes: tuple[str, ...]) -> None:
+    page = page_of(one_run)
+    assert_self_contained(page)
+    assert "RPG on phantom, split 0" in page.text
+    assert "12 min 34 s and 600 iterations" in page.text
+    for name in classes:
+        assert name.replace("_", " ") in page.text
+        assert f'data-class="{name}"' in page.source
+    for title in (
+        "Validation",
+        "Training loss",
+        "Learning rate",
+        "Pseudo-label accuracy",
+        "Pixels that count",
+        "Weight",
+    ):
+        assert title in page.text
+    assert page.text.index("Hardest: JPCLN012") < page.text.index("Median: JPCLN044")
+    # 2 cases with 5 panels each, and 7 charts in 2 colour schemes each.
+    assert len(page.addresses) == 2 * 5 + 7 * 2
+    assert [path.name for path in one_run.iterdir() if "report" in path.name] == ["report.html"]
+
+
+def test_the_class_table_holds_means_over_cases(one_run: Path, classes: tuple[str, ...]) -> None:
+    scores = pd.read_csv(one_run / "test.csv")
+    page = page_of(one_run)
+    means = []
+    for name in classes:
+        iou = scores.loc[scores["label"] == name, "iou"].to_numpy()
+        means.append(np.nanmean(iou))
+        row = re.search(
+            rf"{name.replace('_', ' ')} (0\.\d+) (0\.\d+) (0\.\d+) 0\.\d+ (\d+) ", page.text
+        ).groups()
+        expected = [means[-1], np.nanstd(iou, ddof=1), np.nanmin(iou)]
+        assert list(row) == [*(f"{value:.3f}" for value in expected), str(int((~np.isnan(iou)).sum()))]
+    assert f"Mean IoU {np.mean(means):.3f} on the test images" in page.text
+
+
+def test_supervised_has_no_pseudo_labels_and_says_so(tmp_path: Path, write_run: WriteRun) -> None:
+    page = page_of(write_run(tmp_path / "run", "Supervised"))
+    assert "Supervised learns from the labelled images alone" in page.text
+    assert "Pseudo-label accuracy" not in page.text
+    assert "weight 0" not in page.text
+
+
+def test_a_run_without_test_scores_shows_its_best_validation_epoch(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    run = write_run(tmp_path / "run", parts=("train", "validation"), iterations=300)
+    validation = pd.read_csv(run / "validation.csv")
+    validation.loc[:, "iou_mean"] = [0.1, 0.2, 0.9, 0.3, 0.2, np.nan]
+    validation.to_csv(run / "validation.csv", index=False)
+    page = page_of(run)
+    assert "has not been evaluated on its test part" in page.text
+    assert "best validation epoch (3)" in page.text
+    assert "stopped early, at iteration 300 of 600" in page.text
+    assert f"{validation.loc[2, 'iou_heart']:.3f}" in page.text
+    assert "No cases were saved" in page.text
+
+
+def test_a_run_stopped_at_once_still_renders(
+    tmp_path: Path, write_run: WriteRun, classes: tuple[str, ...]
+) -> None:
+    run = write_run(tmp_path / "run", parts=())
+    (run / "train.csv").write_text("")
+    (run / "validation.csv").write_text(
+        "epoch,iteration,iou_mean," + ",".join(f"iou_{name}" for name in classes) + "\n"
+    )
+    page = page_of(run)
+    assert "There are no scores yet" in page.text
+    assert page.addresses == []
+
+
+def test_a_class_absent_from_truth_and_prediction(tmp_path: Path, write_run: WriteRun) -> None:
+    run = write_run(tmp_path / "run")
+    scores = pd.read_csv(run / "test.csv")
+    scores.loc[scores["label"] == "left_clavicle", ["iou", "dice"]] = np.nan
+    scores.to_csv(run / "test.csv", index=False)
+    for path in (run / "cases" / "test").iterdir():
+        arrays = dict(np.load(path))
+        arrays["truth"][4] = arrays["prediction"][4] = 0
+        np.savez(path, **arrays)
+    page = page_of(run)
+    assert re.search(r"left clavicle – – – – 0 mean over classes", page.text)
+    assert "left clavicle absent" in page.text
+    assert "nan" not in page.text.lower()
+
+
+def test_names_are_escaped(tmp_path: Path, write_run: WriteRun) -> None:
+    run = write_run(
+        tmp_path / "run <1> & 'co'", method="<script>alert(1)</script>", classes=("<b>", 'quo"te')
+    )
+    for path in (run / "cases" / "test").iterdir():
+        path.unlink()
+    page = page_of(run)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert "<script>alert(1)</script> on phantom" in page.text
+    assert "run <1> & 'co'" in page.text
+
+
+def test_a_comparison_starts_with_its_outcome(comparison: Path) -> None:
+    page = page_of(comparison)
+    assert_self_contained(page)
+    assert re.search(
+        r"RPG 0\.\d{3} ± 0\.\d{3} against Supervised 0\.\d{3} ± 0\.\d{3} mean IoU over 3 splits", page.text
+    )
+    assert re.search(r"better in 3 of 3, by 0\.\d{3} on average\.", page.text)
+    assert (
+        page.text.index("better in 3 of 3")
+        < page.text.index("Every split on its own")
+        < page.text.index("JPCLN012")
+    )
+    assert "RPG − Supervised" in page.text
+    # 6 rows of cases with 6 panels, and 2 charts in 2 colour schemes each.
+    assert len(page.addresses) == 6 * 6 + 2 * 2
+
+
+def test_a_comparison_says_when_the_method_loses(tmp_path: Path, write_run: WriteRun) -> None:
+    for split in range(2):
+        write_run(tmp_path / f"a{split}", "RPG", split, 0.5, parts=("test",))
+        write_run(tmp_path / f"b{split}", "Supervised", split, 0.7, parts=("test",))
+    page = page_of(tmp_path)
+    assert "worse in 2 of 2, by 0." in page.text
+    bold = re.findall(r'<td class="best">([^<]*)</td>', page.source)
+    supervised = page.source.split("</span>Supervised</th>")[1].split("</tr>")[0]
+    assert len(bold) == 12
+    assert all(cell in supervised for cell in bold[:6])
+
+
+def test_a_comparison_with_gaps(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path / "a", "RPG", 0, parts=("test", "validation", "cases"))
+    write_run(tmp_path / "b", "Supervised", 0)
+    write_run(tmp_path / "c", "Supervised", 1, parts=("train",))
+    write_run(tmp_path / "d", "FixMatch", 1, parts=("test",))
+    next((tmp_path / "a" / "cases" / "test").glob("median*")).unlink()
+    page = page_of(tmp_path)
+    assert "Left out of tables, with no test scores yet: Supervised split 1." in page.text
+    assert "not run on the same splits" in page.text
+    assert "FixMatch and Supervised have no split in common" in page.text
+    assert "in a single split" in page.text
+    assert "not saved" in page.text
+
+
+def test_a_comparison_before_any_evaluation(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path / "a", "RPG", 0, parts=("validation",))
+    write_run(tmp_path / "b", "Supervised", 0, parts=("validation",))
+    assert "No run has been evaluated on its test part" in page_of(tmp_path).text
+
+
+def test_the_report_goes_where_it_is_asked_to(one_run: Path, tmp_path: Path) -> None:
+    path = render(one_run, tmp_path / "elsewhere" / "page.html")
+    assert path == tmp_path / "elsewhere" / "page.html"
+    assert path.is_file()
+    assert not (one_run / "report.html").exists()
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        render(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"must hold run\.json .* or sub-folders"):
+        render(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", "{", "must be valid JSON"),
+        ("run.json", '{"method": "RPG"}', "must have classes"),
+        ("train.csv", "epoch,loss\n1,2\n", r"train\.csv must have the columns.*iteration missing"),
+        ("train.csv", "iteration,loss\n1,high\n", "column loss must hold numbers"),
+        ("train.csv", "iteration,loss\n1,2\n1,2,3,4\n", "equally many cells"),
+        ("validation.csv", "epoch,iteration,iou_mean\n1,2,0.5\n", "iou_right_lung.*missing"),
+        ("test.csv", "case,label,iou\n1,heart,0.5\n", "dice missing"),
+        ("test.csv", "case,label,iou,dice\n1,liver,0.5,0.6\n", "got liver"),
+    ],
+)
+def test_malformed_files_are_named(one_run: Path, name: str, text: str, message: str) -> None:
+    (one_run / name).write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        render(one_run)
+    assert str(one_run / name) in str(caught.value)
+    assert not (one_run / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"truth": None}, "must hold image, truth and prediction"),
+        ({"truth": np.zeros((2, 96, 96))}, r"truth must have the shape \(5, 96, 96\)"),
+        ({"image": np.zeros((3, 96, 96))}, r"image must have the shape \(H, W\)"),
+        ({"weight": np.zeros((9, 9))}, r"weight must have the shape \(96, 96\)"),
+    ],
+)
+def test_malformed_cases_are_named(one_run: Path, change: dict, message: str) -> None:
+    path = next((one_run / "cases" / "test").glob("hardest*"))
+    arrays = {key: value for key, value in (dict(np.load(path)) | change).items() if value is not None}
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=message):
+        render(one_run)
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="readable"):
+        render(one_run)
+
+
+def test_runs_that_cannot_be_compared(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path / "a", "RPG", 0, parts=())
+    other = write_run(tmp_path / "b", "RPG", 0, parts=())
+    with pytest.raises(ValueError, match="each method must have each split once"):
+        render(tmp_path)
+    (other / "run.json").write_text(json.dumps({"method": "RPG", "split": 1, "classes": ["liver"]}))
+    with pytest.raises(ValueError, match="same classes"):
+        render(tmp_path)
