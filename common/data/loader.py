@@ -75,7 +75,9 @@ class PairedBatches(Dataset):
         batch = {"labeled": list_data_collate(items)}
         if self.unlabeled is not None:
             draw = np.random.default_rng([self.seed, UNLABELED, iteration, self.rank])
-            items = [self._augmented(self.unlabeled, index, draw) for index in self._unlabeled_indices(iteration)]
+            items = [
+                self._augmented(self.unlabeled, index, draw) for index in self._unlabeled_indices(iteration)
+            ]
             batch["unlabeled"] = list_data_collate(items)
         return batch
 

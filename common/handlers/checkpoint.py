@@ -42,7 +42,9 @@ class Checkpoint:
         FloatingPointError: instead of saving weights that are not finite.
     """
 
-    def __init__(self, path: str | Path, objects: Mapping[str, Any], resume: bool = False, interval: int = 1) -> None:
+    def __init__(
+        self, path: str | Path, objects: Mapping[str, Any], resume: bool = False, interval: int = 1
+    ) -> None:
         self.path, self.objects, self.resume, self.interval = Path(path), dict(objects), resume, interval
 
     def attach(self, engine: Engine) -> None:
@@ -75,7 +77,9 @@ class Checkpoint:
         state = load_checkpoint(self.path)
         missing = sorted({*self.objects, "trainer", "random"} - set(state))
         if missing:
-            raise ValueError(f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}.")
+            raise ValueError(
+                f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}."
+            )
         if state["trainer"]["epoch_length"] != engine.state.epoch_length:
             raise ValueError(
                 f"{self.path} is of a run with {state['trainer']['epoch_length']} iterations in an epoch, got "
@@ -118,7 +122,9 @@ class BestModel:
     def __call__(self, engine: Engine) -> None:
         name = engine.state.key_metric_name
         if name is None:
-            raise ValueError("the evaluator must have a key metric for the best model to be known: set key_val_metric.")
+            raise ValueError(
+                "the evaluator must have a key metric for the best model to be known: set key_val_metric."
+            )
         score = float(engine.state.metrics[name])
         if score <= self.best:
             return
@@ -146,19 +152,25 @@ def load_weights(path: str | Path, network: nn.Module, device: str | torch.devic
     try:
         unwrapped(network).load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{path} must hold the weights of this network, got another's: {short(error)}") from error
+        raise ValueError(
+            f"{path} must hold the weights of this network, got another's: {short(error)}"
+        ) from error
     return network
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The content of a checkpoint file, tensors and plain Python values only."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} must be a checkpoint, got no such file: train first, or give its path.")
+        raise FileNotFoundError(
+            f"{path} must be a checkpoint, got no such file: train first, or give its path."
+        )
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a handful of types for truncated and foreign files
-        raise ValueError(f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: "
-                         f"{short(error)}") from error
+        raise ValueError(
+            f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: "
+            f"{short(error)}"
+        ) from error
 
 
 def unwrapped(item: Any) -> Any:
@@ -177,7 +189,13 @@ def random_state() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": (str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)),
+        "numpy": (
+            str(name),
+            torch.from_numpy(keys.astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(gauss),
+        ),
         "python": random.getstate(),
     }
 

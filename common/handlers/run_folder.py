@@ -39,7 +39,9 @@ def prepare_run(output_dir: str | Path, ckpt_dir: str | Path, resume: bool = Fal
     output_dir.rename(aside)
     if model.exists():
         model.rename(aside / MODEL_FILE)
-    logger.warning(f"Moved the earlier run in {output_dir} to {aside}; to go on with it instead, pass --resume true.")
+    logger.warning(
+        f"Moved the earlier run in {output_dir} to {aside}; to go on with it instead, pass --resume true."
+    )
 
 
 class RunFolder:
@@ -54,7 +56,12 @@ class RunFolder:
     """
 
     def __init__(
-        self, output_dir: str | Path, labels: LabelSpace, method: Any, settings: dict[str, Any], split: int = 0
+        self,
+        output_dir: str | Path,
+        labels: LabelSpace,
+        method: Any,
+        settings: dict[str, Any],
+        split: int = 0,
     ) -> None:
         self.path = Path(output_dir) / RUN_FILE
         self.content = {

@@ -52,7 +52,9 @@ class NearestNeighbor(Method):
         self.unsupervised_weight, self.ramp_up = unsupervised_weight, ramp_up
         self.source = ReferenceSource(labels, neighbors, reference_size, query_size, background)
 
-    def terms(self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int) -> tuple[dict, dict]:
+    def terms(
+        self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int
+    ) -> tuple[dict, dict]:
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         references, outputs = network(labeled["image"], return_features=True)
         queries, unlabeled_outputs = network(unlabeled["image"], return_features=True)

@@ -1,0 +1,36 @@
+# Everything here makes its own virtual environment first; the second time that takes no time.
+PYTHON ?= python3
+VENV := .venv
+RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
+
+.PHONY: demo test lint benchmark clean help
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/installed: requirements.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or newer is needed, got $$($(PYTHON) --version): set PYTHON=python3.11, say." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv module is needed: on Debian and Ubuntu, apt-get install python3-venv." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, under 10 minutes
+	$(RUN) -m common demo runs/demo
+
+test: $(VENV)/installed  ## Run all tests, under 10 minutes
+	$(RUN) -m pytest
+
+lint: $(VENV)/installed  ## Check style and formatting
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+benchmark: $(VENV)/installed  ## Time and memory of the reference labels beside the plain form
+	$(RUN) benchmarks/reference_labels.py
+
+clean:  ## Remove the virtual environment and the runs of the demonstration
+	rm -rf $(VENV) runs/demo

@@ -1,0 +1,87 @@
+"""The command line: ``python -m common COMMAND``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+class Phantom:
+    """Invented images in the layout of a real data set, to try everything out without patient data."""
+
+    def jsrt(self, directory: str, patients: int = 40, size: int = 128, seed: int = 0) -> None:
+        """Write chest radiographs with lungs, heart and clavicles as JSRT distributes them.
+
+        Args:
+            directory: folder to make; it must not hold anything yet.
+            patients: number of patients, one radiograph each.
+            size: side of an image in pixels; 2048 for JSRT's own.
+            seed: the same seed gives the same patients.
+        """
+        from common.data.phantom import make_jsrt_phantom
+
+        print(
+            f"Wrote {patients} patients to {make_jsrt_phantom(directory, patients=patients, size=size, seed=seed)}"
+        )
+
+
+class Commands:
+    """Tools around the bundles: phantoms, datalists, their checks, reports and the demonstration."""
+
+    def __init__(self) -> None:
+        from common.data import folder_datalist, jsrt_datalist
+
+        self.phantom = Phantom()
+        self.datalist = {"jsrt": jsrt_datalist, "folder": folder_datalist}
+
+    def demo(
+        self, directory: str = "runs/demo", splits: int = 3, patients: int = 120, workers: int | None = None
+    ) -> None:
+        """Train Supervised and RPG on invented radiographs and compare them: a table, results.csv and report.html.
+
+        A demonstration that was stopped goes on where it was.
+
+        Args:
+            directory: the demonstration's folder.
+            splits: number of splits, each with other labelled images.
+            patients: number of patients of the phantom.
+            workers: number of models trained at the same time.
+        """
+        from common.demo import demo
+
+        demo(directory, splits, patients, workers)
+
+    def check(self, datalist: str) -> None:
+        """Read every file of a datalist and say what is wrong with it; ends with status 1 when something is.
+
+        Args:
+            datalist: the JSON file made by ``python -m common datalist``.
+        """
+        from common.data.check import check
+
+        check(datalist)
+
+    def report(self, run_dir: str) -> None:
+        """Render ``report.html`` of a run, or of a folder of runs to compare them.
+
+        Args:
+            run_dir: the run's folder (with run.json), or a folder that holds several.
+        """
+        from common.report import render
+
+        print(f"Report: {Path(render(run_dir)).resolve()}")
+
+
+def main() -> None:
+    """Run a command; an input that cannot be used ends in one line and status 1."""
+    import fire
+
+    try:
+        fire.Fire(Commands, name="python -m common")
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
