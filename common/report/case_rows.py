@@ -21,9 +21,7 @@ def case_row(case: Case, run: Run, colors: dict[str, str]) -> dict[str, Any]:
         ("Truth", draw_masks(case.image, case.truth, shades)),
         ("Prediction", draw_masks(case.image, case.prediction, shades)),
     ]
-    panels += [
-        (TITLES[kind], _draw(case, kind, shades)) for kind in TITLES if getattr(case, kind) is not None
-    ]
+    panels += [(title, _draw(case, kind, shades)) for kind, title in TITLES.items() if _has(case, kind)]
     scores = case_scores(case, run)
     return {
         "name": case.name,
@@ -37,7 +35,7 @@ def case_row(case: Case, run: Run, colors: dict[str, str]) -> dict[str, Any]:
 
 
 def same_cases(runs: list[Run], methods: list[str], shades: list[str]) -> dict[str, Any]:
-    """The same cases for all methods, at most `MAXIMUM_CASES`; those that most methods saved are preferred."""
+    """The same cases for all methods, at most `MAXIMUM_CASES`, preferring those that most methods saved."""
     saved: dict[tuple[int, str, str], dict[str, tuple[Case, Run]]] = {}
     for run in runs:
         for case in load_cases(run):
@@ -48,7 +46,7 @@ def same_cases(runs: list[Run], methods: list[str], shades: list[str]) -> dict[s
         (method, kind)
         for method in methods
         for kind in TITLES
-        if any(method in saved[key] and getattr(saved[key][method][0], kind) is not None for key in keys)
+        if any(method in saved[key] and _has(saved[key][method][0], kind) for key in keys)
     ]
     return {
         "cases": [_comparison_row(key, saved[key], methods, extras, shades) for key in keys],
@@ -88,11 +86,15 @@ def _comparison_row(
 
 
 def _draw(case: Case | None, kind: str, shades: list[str]) -> str | None:
-    if case is None or getattr(case, kind) is None:
+    if case is None or not _has(case, kind):
         return None
-    return (
-        draw_weight(case.weight) if kind == "weight" else draw_masks(case.image, getattr(case, kind), shades)
-    )
+    if kind == "weight":
+        return draw_weight(case.weight)
+    return draw_masks(case.image, getattr(case, kind), shades)
+
+
+def _has(case: Case, kind: str) -> bool:
+    return getattr(case, kind) is not None
 
 
 def _mean(scores: dict[str, float]) -> float:

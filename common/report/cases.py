@@ -52,14 +52,10 @@ def _load(path: Path, part: str, classes: int) -> Case:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} must be a readable .npz file without pickled objects, got {error}"
-        ) from error
+        raise ValueError(f"{path} must be a readable .npz file without pickled objects, got {error}") from error
     missing = [key for key in ("image", "truth", "prediction") if key not in arrays]
     if missing:
-        raise ValueError(
-            f"{path} must hold image, truth and prediction, got {', '.join(arrays) or 'nothing'}"
-        )
+        raise ValueError(f"{path} must hold image, truth and prediction, got {', '.join(arrays) or 'nothing'}")
     image = arrays["image"]
     if image.ndim != 2:
         raise ValueError(f"{path}: image must have the shape (H, W), got {image.shape}")

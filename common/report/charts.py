@@ -15,8 +15,8 @@ from .results import Comparison
 from .style import Theme, in_both_themes
 
 # With more points than this a line is smoothed, and the points themselves shown faintly behind it.
-SMOOTH_ABOVE = 80
-WINDOWS = 30
+SMOOTH_ABOVE = 40
+WINDOWS = 20
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,14 @@ def line_chart(
         _limit(axes, unit)
         axes.set_xlabel("iteration", loc="right")
         for x, y in marks:
-            axes.plot(
-                x, y, "o", color=theme.ink, markersize=8, markeredgecolor=theme.background, mew=1.2, zorder=5
-            )
+            axes.plot(x, y, "o", color=theme.ink, markersize=8, markeredgecolor=theme.background, mew=1.2, zorder=5)
         return figure
 
     legend = [(line.label, line.color) for line in lines]
     return Chart(title, caption, in_both_themes(draw), legend if len(lines) > 1 else [])
 
 
-def facet_chart(
-    title: str, caption: str, facets: dict[str, list[Line]], legend: list[tuple[str, str]]
-) -> Chart:
+def facet_chart(title: str, caption: str, facets: dict[str, list[Line]], legend: list[tuple[str, str]]) -> Chart:
     """The same lines for every label, one small chart each, on one common scale."""
 
     def draw(theme: Theme) -> Figure:
@@ -138,12 +134,8 @@ def _draw_pairs(
                     theme.color(colors[comparison.baseline]),
                 )
                 style = "solid" if after >= before else (0, (1.2, 1.6))
-                axes.plot(
-                    [before, after], [row, row], color=method, linewidth=1.8, linestyle=style, alpha=0.75
-                )
-                axes.plot(
-                    before, row, "o", markersize=6, color=theme.background, markeredgecolor=baseline, mew=1.6
-                )
+                axes.plot([before, after], [row, row], color=method, linewidth=1.8, linestyle=style, alpha=0.75)
+                axes.plot(before, row, "o", markersize=6, color=theme.background, markeredgecolor=baseline, mew=1.6)
                 axes.plot(after, row, "o", markersize=6.5, color=method, markeredgecolor=method)
             row += 1
     axes.set_yticks(range(row), names)
@@ -161,7 +153,7 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], theme: Theme, smooth: bool = 
         width = 2.2 if line.strong else 1.5
         if smooth and len(y) > SMOOTH_ABOVE:
             axes.plot(x, y, color=color, linewidth=0.6, alpha=0.22)
-            y = pd.Series(y).rolling(max(2, len(y) // WINDOWS), min_periods=1, center=True).mean().to_numpy()
+            y = pd.Series(y).rolling(max(5, len(y) // WINDOWS), min_periods=1, center=True).mean().to_numpy()
         marker = "o" if len(y) <= 12 and not line.faint else None
         axes.plot(
             x,
@@ -182,6 +174,7 @@ def _limit(axes: Axes, unit: bool) -> None:
     elif min(_lowest(axes), default=0) >= 0:
         axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
+    axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 

@@ -68,13 +68,11 @@ def _notices(runs: list[Run], scored: list[Run], part: str) -> list[str]:
     if left_out:
         reason = "no test scores yet" if part == "test" else "no validation scores yet"
         notices.append(f"Left out of tables, with {reason}: {', '.join(left_out)}.")
-    splits = {
-        name: {run.split for run in scored if run.method == name} for name in {run.method for run in scored}
-    }
+    splits = {name: {run.split for run in scored if run.method == name} for name in {run.method for run in scored}}
     if len({frozenset(values) for values in splits.values()}) > 1:
         notices.append(
-            "The methods were not run on the same splits. Differences and the sentence above use the splits that "
-            "both methods have; the rows of the table use all splits of each method."
+            "The methods were not run on the same splits. Differences and the sentence above use the splits "
+            "that both methods have; the rows of the table use all splits of each method."
         )
     return notices
 
@@ -86,9 +84,7 @@ def _scores(results: pd.DataFrame, method: str, label: str, score: str) -> pd.Se
 def _table(results: pd.DataFrame, methods: list[str], score: str) -> dict[str, Any]:
     labels = [MEAN, *(label for label in dict.fromkeys(results["label"]) if label != MEAN)]
     best = {
-        label: max(
-            (round(_scores(results, name, label, score).mean(), 3) for name in methods), default=np.nan
-        )
+        label: max((round(_scores(results, name, label, score).mean(), 3) for name in methods), default=np.nan)
         for label in labels
     }
     rows = []
@@ -186,10 +182,7 @@ def _settings(runs: list[Run]) -> dict[str, Any]:
     names = list(dict.fromkeys(chain.from_iterable(run.settings for run in runs)))
     shared, differing = {}, {}
     for name in names:
-        values = {
-            run.method: {str(r.settings.get(name, "")) for r in runs if r.method == run.method}
-            for run in runs
-        }
+        values = {run.method: {str(r.settings.get(name, "")) for r in runs if r.method == run.method} for run in runs}
         if len(set().union(*values.values())) == 1:
             shared[name] = runs[0].settings[name]
         elif all(len(found) == 1 for found in values.values()):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from common.files import replacing
+
 from .comparison_report import comparison_context
-from .files import write_whole
 from .results import with_spread
 from .run_report import explains_pseudo_labels, run_context
 from .runs import find_runs
@@ -35,7 +36,9 @@ def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
         page = _environment().get_template("comparison.html").render(comparison_context(runs))
     else:
         page = _environment().get_template("run.html").render(run_context(runs[0]))
-    return write_whole(output, page)
+    with replacing(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return output
 
 
 def _environment() -> Environment:

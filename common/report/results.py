@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import write_whole
+from common.files import replacing
+
 from .runs import BASELINE, Run, find_runs
 
 COLUMNS = ["method", "split", "label", "iou", "dice"]
@@ -42,9 +43,7 @@ def summarize(runs_dir: Path | str) -> pd.DataFrame:
     runs, _ = find_runs(runs_dir)
     tested = [run for run in runs if run.test is not None]
     if not tested:
-        raise FileNotFoundError(
-            f"{runs_dir} must hold a run with test.csv, got none: evaluate the runs first"
-        )
+        raise FileNotFoundError(f"{runs_dir} must hold a run with test.csv, got none: evaluate the runs first")
     return collect(tested, "test")
 
 
@@ -67,10 +66,10 @@ def write_results(results: pd.DataFrame, path: Path | str) -> Path:
     """Write the table of `summarize` as CSV with the columns method, split, label, iou, dice."""
     missing = [name for name in COLUMNS if name not in results]
     if missing:
-        raise ValueError(
-            f"results must have the columns {', '.join(COLUMNS)}, got none named {', '.join(missing)}"
-        )
-    return write_whole(Path(path), results[COLUMNS].to_csv(index=False))
+        raise ValueError(f"results must have the columns {', '.join(COLUMNS)}, got none named {', '.join(missing)}")
+    with replacing(path) as temporary:
+        results[COLUMNS].to_csv(temporary, index=False)
+    return Path(path)
 
 
 def methods_of(results: pd.DataFrame) -> list[str]:
@@ -78,15 +77,11 @@ def methods_of(results: pd.DataFrame) -> list[str]:
     return sorted(results["method"].unique(), key=lambda method: (method != BASELINE, method))
 
 
-def compare(
-    results: pd.DataFrame, method: str, baseline: str, label: str = MEAN, score: str = "iou"
-) -> Comparison:
+def compare(results: pd.DataFrame, method: str, baseline: str, label: str = MEAN, score: str = "iou") -> Comparison:
     """Pair a method with the baseline split by split; splits that only one of them has are left out."""
     table = results[results["label"] == label].pivot(index="split", columns="method", values=score)
     pairs = table[[baseline, method]].dropna()
-    return Comparison(
-        method, baseline, pairs[method].to_numpy(), pairs[baseline].to_numpy(), pairs.index.tolist()
-    )
+    return Comparison(method, baseline, pairs[method].to_numpy(), pairs[baseline].to_numpy(), pairs.index.tolist())
 
 
 def spread(values: np.ndarray) -> float:
@@ -118,9 +113,7 @@ def describe(comparison: Comparison) -> str:
     opening = f"{method} {with_spread(comparison.method_scores)} against {baseline} "
     opening += f"{with_spread(comparison.baseline_scores)} mean IoU"
     if count == 1:
-        verdict = (
-            "no difference" if size == "0.000" else f"{'better' if difference > 0 else 'worse'} by {size}"
-        )
+        verdict = "no difference" if size == "0.000" else f"{'better' if difference > 0 else 'worse'} by {size}"
         return f"{opening} in a single split: {verdict}."
     if size == "0.000":
         verdict = f"better in {wins} of {count}, no difference on average"
@@ -143,13 +136,9 @@ def format_table(results: pd.DataFrame, score: str = "iou") -> str:
     rows += [[method, *(cells[method, label] for label in labels)] for method in methods]
     for method in methods[1:]:
         differences = [compare(results, method, methods[0], label, score).difference for label in labels]
-        rows.append(
-            [f"{method} − {methods[0]}", *(with_spread(values, signed=True) for values in differences)]
-        )
+        rows.append([f"{method} − {methods[0]}", *(with_spread(values, signed=True) for values in differences)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    ]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
     if len(methods) > 1:
         lines.insert(2 + len(methods), "")

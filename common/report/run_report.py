@@ -17,6 +17,8 @@ from .text import plain, score_text
 
 def run_context(run: Run) -> dict[str, Any]:
     """Everything the template of a single run needs."""
+    # First of all, so that a broken file is reported before anything is drawn.
+    cases = load_cases(run)
     part = "test" if run.test is not None else "validation" if run.best is not None else None
     colors = class_colors(run.classes)
     return {
@@ -26,7 +28,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "colors": colors,
         "charts": training_charts(run, colors),
         "pseudo_charts": pseudo_label_charts(run, colors),
-        "cases": [case_row(case, run, colors) for case in load_cases(run)],
+        "cases": [case_row(case, run, colors) for case in cases],
         "notices": _notices(run, part),
         "length": _length(run),
     }
@@ -45,9 +47,8 @@ def _class_table(run: Run, part: str | None) -> list[dict[str, Any]]:
 
 def _notices(run: Run, part: str | None) -> list[str]:
     notices = []
-    planned, done = run.settings.get("iterations"), _last(run.train, "iteration")
-    if isinstance(planned, int) and done is not None and done < planned:
-        notices.append(f"Training stopped early, at iteration {done:,.0f} of {planned:,}.")
+    if run.stopped_after is not None:
+        notices.append(f"Training has not come to its end: this is its state after {run.stopped_after}.")
     if run.train is None:
         notices.append("There is no training log: the run stopped before its first logged iteration.")
     if part == "validation":
@@ -87,16 +88,12 @@ def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
 
 def _validation_chart(run: Run, colors: dict[str, str]) -> Chart:
     table, best = run.validation, run.best
-    lines = [
-        Line(plain(name), table["iteration"], table[f"iou_{name}"], colors[name]) for name in run.classes
-    ]
+    lines = [Line(plain(name), table["iteration"], table[f"iou_{name}"], colors[name]) for name in run.classes]
     lines.append(Line("mean over classes", table["iteration"], table["iou_mean"], "ink", strong=True))
     marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
     caption = "IoU (overlap with the truth, 1 is perfect) on the validation images as training goes on."
     if best is not None:
-        caption += (
-            f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
-        )
+        caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
     return line_chart("Validation", caption, lines, marks=marks)
 
 
@@ -107,9 +104,11 @@ def _loss_chart(run: Run) -> Chart:
         Line(plain(name.removeprefix("loss_")), table["iteration"], table[name], f"series-{index + 1}")
         for index, name in enumerate(terms)
     ]
+    # A single term is the total: drawing it twice would only puzzle.
+    lines = lines if len(terms) > 1 else []
     lines.append(Line("total", table["iteration"], table["loss"], "ink", strong=True))
     caption = "What training minimises, at every logged iteration; lower is better."
-    if terms:
+    if len(terms) > 1:
         caption += " The coloured lines are its terms."
     return line_chart("Training loss", caption, lines, unit=False)
 
@@ -132,7 +131,7 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
         ),
         (
             "Pixels that count",
-            "Share of the unlabelled images' pixels with a weight above zero, those that training learns from.",
+            "Share of the unlabelled images' pixels with a weight above zero: training learns from these.",
             _overall(run, "pixel_share", "pixels that count"),
         ),
         (

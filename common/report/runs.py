@@ -24,7 +24,8 @@ class Run:
     split: int
     dataset: str | None
     seconds: float | None
-    finished: datetime
+    when: datetime
+    stopped_after: str | None
     settings: dict[str, Any]
     train: pd.DataFrame | None
     validation: pd.DataFrame | None
@@ -47,9 +48,7 @@ def find_runs(folder: Path | str) -> tuple[list[Run], bool]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder} must be a folder with a run, got no such folder: train a model first"
-        )
+        raise FileNotFoundError(f"{folder} must be a folder with a run, got no such folder: train a model first")
     if (folder / "run.json").is_file():
         return [load_run(folder)], False
     runs = [load_run(path.parent) for path in sorted(folder.glob("*/run.json"))]
@@ -75,8 +74,9 @@ def load_run(folder: Path) -> Run:
         split=int(description.get("split", 0)),
         dataset=description.get("dataset") or settings.get("dataset"),
         seconds=description.get("seconds"),
-        finished=_finished(folder / "run.json", description),
-        settings=flatten(settings),
+        when=_when(folder / "run.json", description),
+        stopped_after=_stopped_after(description),
+        settings=flatten({name: value for name, value in settings.items() if name != "dataset"}),
         train=_read_table(folder / "train.csv", ("iteration", "loss")),
         validation=_read_table(
             folder / "validation.csv",
@@ -102,25 +102,30 @@ def _read_description(path: Path) -> dict[str, Any]:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} must be valid JSON, got {error}: train again or repair the file") from error
-    missing = [
-        key for key in ("method", "classes") if not (isinstance(description, dict) and description.get(key))
-    ]
+    missing = [key for key in ("method", "classes") if not (isinstance(description, dict) and description.get(key))]
     if missing:
         found = sorted(description) if isinstance(description, dict) else type(description).__name__
         raise ValueError(f"{path} must have {' and '.join(missing)}, got {found}: add what is missing")
     return description
 
 
-def _finished(path: Path, description: dict[str, Any]) -> datetime:
-    stamp = description.get("finished")
+def _when(path: Path, description: dict[str, Any]) -> datetime:
+    """When the run started, in local time; without that, when run.json was written."""
+    stamp = description.get("started")
     if stamp is None:
         return datetime.fromtimestamp(path.stat().st_mtime)
     try:
-        return datetime.fromisoformat(str(stamp))
+        started = datetime.fromisoformat(str(stamp))
     except ValueError as error:
-        raise ValueError(
-            f"{path}: finished must be a date like 2026-01-31T12:00:00, got {stamp!r}"
-        ) from error
+        raise ValueError(f"{path}: started must be a date like 2026-01-31T12:00:00, got {stamp!r}") from error
+    return started.astimezone().replace(tzinfo=None)
+
+
+def _stopped_after(description: dict[str, Any]) -> str | None:
+    """How far the run got if that is not the end, e.g. "epoch 6 of 12"."""
+    epoch, epochs = description.get("epoch"), description.get("epochs")
+    known = isinstance(epoch, int) and isinstance(epochs, int)
+    return f"epoch {epoch} of {epochs}" if known and epoch < epochs else None
 
 
 def _read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame | None:
@@ -132,9 +137,7 @@ def _read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()
     except pd.errors.EmptyDataError:
         return None
     except pd.errors.ParserError as error:
-        raise ValueError(
-            f"{path} must be a table with equally many cells in every row, got {error}"
-        ) from error
+        raise ValueError(f"{path} must be a table with equally many cells in every row, got {error}") from error
     missing = [name for name in columns if name not in table]
     if missing:
         raise ValueError(
@@ -170,12 +173,12 @@ def _check_comparable(runs: list[Run]) -> None:
     for run in runs:
         if run.classes != first.classes:
             raise ValueError(
-                f"runs of a comparison must have the same classes, got {', '.join(run.classes)} in {run.folder} "
-                f"and {', '.join(first.classes)} in {first.folder}: move one of them elsewhere"
+                f"runs of a comparison must have the same classes, got {', '.join(run.classes)} in "
+                f"{run.folder} and {', '.join(first.classes)} in {first.folder}: move one of them elsewhere"
             )
         other = seen.setdefault((run.method, run.split), run)
         if other is not run:
             raise ValueError(
-                f"each method must have each split once, got {run.method} split {run.split} in {other.folder} "
-                f"and in {run.folder}: move one of them elsewhere or give it another method name in run.json"
+                f"each method must have each split once, got {run.method}, split {run.split}, in "
+                f"{other.folder} and {run.folder}: move one of them elsewhere or change its method in run.json"
             )

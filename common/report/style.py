@@ -20,7 +20,7 @@ WEIGHT_COLORMAP = "viridis"
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of the charts in one colour scheme; `series` are for loss terms and methods, not for classes."""
+    """Colours of the charts in one colour scheme; `series` are for loss terms and methods, never classes."""
 
     name: str
     ink: str
@@ -33,9 +33,7 @@ class Theme:
         """Turn "ink", "muted", "series-2" or a literal colour into a colour matplotlib knows."""
         if name.startswith("series-"):
             return self.series[int(name.removeprefix("series-")) % len(self.series)]
-        return {"ink": self.ink, "muted": self.muted, "line": self.line, "background": self.background}.get(
-            name, name
-        )
+        return {"ink": self.ink, "muted": self.muted, "line": self.line, "background": self.background}.get(name, name)
 
     def parameters(self) -> dict[str, object]:
         """Matplotlib's settings for this theme."""

@@ -67,6 +67,7 @@ def make_run(
         "split": split,
         "seconds": 754.2,
     }
+    description |= {"started": "2026-01-31T12:05:00", "epoch": iterations // 50, "epochs": 12}
     (folder / "run.json").write_text(json.dumps(description | {"dataset": "phantom", "settings": settings}))
     if "train" in parts:
         train_log(rng, iterations, classes, pseudo).to_csv(folder / "train.csv", index=False)

@@ -66,7 +66,7 @@ def test_a_run_becomes_one_self_contained_page(one_run: Path, classes: tuple[str
     page = page_of(one_run)
     assert_self_contained(page)
     assert "RPG on phantom, split 0" in page.text
-    assert "12 min 34 s and 600 iterations" in page.text
+    assert "trained for 12 min 34 s and 600 iterations, on 31 January 2026, 12:05." in page.text
     for name in classes:
         assert name.replace("_", " ") in page.text
         assert f'data-class="{name}"' in page.source
@@ -117,7 +117,7 @@ def test_a_run_without_test_scores_shows_its_best_validation_epoch(
     page = page_of(run)
     assert "has not been evaluated on its test part" in page.text
     assert "best validation epoch (3)" in page.text
-    assert "stopped early, at iteration 300 of 600" in page.text
+    assert "its state after epoch 6 of 12" in page.text
     assert f"{validation.loc[2, 'iou_heart']:.3f}" in page.text
     assert "No cases were saved" in page.text
 
@@ -231,6 +231,7 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
     [
         ("run.json", "{", "must be valid JSON"),
         ("run.json", '{"method": "RPG"}', "must have classes"),
+        ("run.json", '{"method": "RPG", "classes": ["a"], "started": "today"}', "started must be a date"),
         ("train.csv", "epoch,loss\n1,2\n", r"train\.csv must have the columns.*iteration missing"),
         ("train.csv", "iteration,loss\n1,high\n", "column loss must hold numbers"),
         ("train.csv", "iteration,loss\n1,2\n1,2,3,4\n", "equally many cells"),
