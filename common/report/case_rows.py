@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case, case_scores, draw_image, draw_masks, draw_weight, load_cases
+from .cases import Case, case_scores, draw_image, draw_masks, draw_weight, load_cases, weight_ceiling
 from .runs import Run
 
 MAXIMUM_CASES = 6
 TITLES = {"pseudo_label": "Pseudo-label", "weight": "Weight"}
 
 
-def case_row(case: Case, run: Run, colors: dict[str, str]) -> dict[str, Any]:
-    """The panels and scores of one case of one run."""
+def case_row(case: Case, run: Run, colors: dict[str, str], ceiling: float) -> dict[str, Any]:
+    """The panels and scores of one case of one run; `ceiling` ends the weights' colour scale."""
     shades = [colors[name] for name in run.classes]
     panels = [
         ("Image", draw_image(case.image)),
         ("Truth", draw_masks(case.image, case.truth, shades)),
         ("Prediction", draw_masks(case.image, case.prediction, shades)),
     ]
-    panels += [(title, _draw(case, kind, shades)) for kind, title in TITLES.items() if _has(case, kind)]
+    panels += [(title, _draw(case, kind, shades, ceiling)) for kind, title in TITLES.items() if _has(case, kind)]
     scores = case_scores(case, run)
     return {
         "name": case.name,
@@ -48,8 +48,10 @@ def same_cases(runs: list[Run], methods: list[str], shades: list[str]) -> dict[s
         for kind in TITLES
         if any(method in saved[key] and _has(saved[key][method][0], kind) for key in keys)
     ]
+    ceiling = weight_ceiling(case for key in keys for case, _ in saved[key].values())
     return {
-        "cases": [_comparison_row(key, saved[key], methods, extras, shades) for key in keys],
+        "cases": [_comparison_row(key, saved[key], methods, extras, shades, ceiling) for key in keys],
+        "ceiling": ceiling,
         "case_columns": [
             "Image",
             "Truth",
@@ -66,13 +68,14 @@ def _comparison_row(
     methods: list[str],
     extras: list[tuple[str, str]],
     shades: list[str],
+    ceiling: float,
 ) -> dict[str, Any]:
     split, part, name = key
     first = next(iter(by_method.values()))[0]
     cases = {method: case for method, (case, _) in by_method.items()}
     panels = [draw_image(first.image), draw_masks(first.image, first.truth, shades)]
-    panels += [_draw(cases.get(method), "prediction", shades) for method in methods]
-    panels += [_draw(cases.get(method), kind, shades) for method, kind in extras]
+    panels += [_draw(cases.get(method), "prediction", shades, ceiling) for method in methods]
+    panels += [_draw(cases.get(method), kind, shades, ceiling) for method, kind in extras]
     scores = {method: case_scores(*by_method[method]) for method in methods if method in by_method}
     return {
         "name": name,
@@ -85,11 +88,11 @@ def _comparison_row(
     }
 
 
-def _draw(case: Case | None, kind: str, shades: list[str]) -> str | None:
+def _draw(case: Case | None, kind: str, shades: list[str], ceiling: float) -> str | None:
     if case is None or not _has(case, kind):
         return None
     if kind == "weight":
-        return draw_weight(case.weight)
+        return draw_weight(case.weight, ceiling)
     return draw_masks(case.image, getattr(case, kind), shades)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,9 +111,15 @@ def draw_masks(image: np.ndarray, masks: np.ndarray, colors: list[str]) -> str:
     return _panel(canvas, [(masks[index], colors[index]) for index in order])
 
 
-def draw_weight(weight: np.ndarray) -> str:
-    """The weight of every pixel on the fixed scale 0..1, so that maps of different cases compare."""
-    return _panel(matplotlib.colormaps[WEIGHT_COLORMAP](np.clip(weight, 0, 1))[..., :3])
+def weight_ceiling(cases: Iterable[Case]) -> float:
+    """The end of the weights' colour scale, one for the whole report so that maps compare: a round number."""
+    highest = [float(np.quantile(case.weight, 0.995)) for case in cases if case.weight is not None]
+    return next(end for end in (0.05, 0.1, 0.2, 0.5, 1.0) if end >= min(max(highest, default=1.0), 1.0))
+
+
+def draw_weight(weight: np.ndarray, ceiling: float = 1.0) -> str:
+    """The weight of every pixel on the scale 0..ceiling."""
+    return _panel(matplotlib.colormaps[WEIGHT_COLORMAP](np.clip(weight / ceiling, 0, 1))[..., :3])
 
 
 def _grey(image: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from .style import Theme, in_both_themes
 # With more points than this a line is smoothed, and the points themselves shown faintly behind it.
 SMOOTH_ABOVE = 40
 WINDOWS = 20
+COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,10 @@ def facet_chart(title: str, caption: str, facets: dict[str, list[Line]], legend:
     """The same lines for every label, one small chart each, on one common scale."""
 
     def draw(theme: Theme) -> Figure:
-        columns = min(3, len(facets))
+        columns = min(COLUMNS, len(facets))
         rows = -(-len(facets) // columns)
         figure = Figure(figsize=(10.8, 2.3 * rows + 0.2), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.07, wspace=0.05)
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for axes, (label, lines) in zip(grid.flat, facets.items(), strict=False):
             _draw_lines(axes, lines, theme)
@@ -99,10 +101,11 @@ def paired_chart(
     """Per label a row for each method and split: the baseline's score, joined by a line to the method's."""
 
     def draw(theme: Theme) -> Figure:
-        columns = min(3, len(facets))
+        columns = min(COLUMNS, len(facets))
         rows = -(-len(facets) // columns)
         count = sum(len(values) for values in splits.values())
         figure = Figure(figsize=(10.8, rows * (0.75 + 0.24 * count)), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.1, wspace=0.05)
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         for axes, (label, comparisons) in zip(grid.flat, facets.items(), strict=False):
             _draw_pairs(axes, comparisons, splits, colors, theme)

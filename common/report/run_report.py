@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from .case_rows import case_row
-from .cases import load_cases
+from .cases import load_cases, weight_ceiling
 from .charts import Chart, Line, line_chart
 from .results import MEAN, collect
 from .runs import BASELINE, Run
@@ -19,6 +19,7 @@ def run_context(run: Run) -> dict[str, Any]:
     """Everything the template of a single run needs."""
     # First of all, so that a broken file is reported before anything is drawn.
     cases = load_cases(run)
+    ceiling = weight_ceiling(cases)
     part = "test" if run.test is not None else "validation" if run.best is not None else None
     colors = class_colors(run.classes)
     return {
@@ -28,7 +29,8 @@ def run_context(run: Run) -> dict[str, Any]:
         "colors": colors,
         "charts": training_charts(run, colors),
         "pseudo_charts": pseudo_label_charts(run, colors),
-        "cases": [case_row(case, run, colors) for case in cases],
+        "cases": [case_row(case, run, colors, ceiling) for case in cases],
+        "ceiling": ceiling,
         "notices": _notices(run, part),
         "length": _length(run),
     }
@@ -121,7 +123,7 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     plans = (
         (
             "Pseudo-label accuracy",
-            f"Share of pixels whose pseudo-label equals {hidden}.",
+            f"Share of pixels whose pseudo-label equals, in every class, {hidden}.",
             _overall(run, "pseudo_accuracy", "accuracy"),
         ),
         (
@@ -131,7 +133,7 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
         ),
         (
             "Pixels that count",
-            "Share of the unlabelled images' pixels with a weight above zero: training learns from these.",
+            "Share of the unlabelled images' pixels with a weight over 0.1: training learns from these.",
             _overall(run, "pixel_share", "pixels that count"),
         ),
         (

@@ -77,15 +77,11 @@ def make_run(
         test_scores(rng, classes, quality).to_csv(folder / "test.csv", index=False)
     if "cases" in parts:
         for role, case, factor in (("hardest", "JPCLN012", 1.0), ("median", "JPCLN044", 0.45)):
-            write_case(
-                folder / "cases" / "test" / f"{role}_{case}.npz", rng, factor * (1 - quality) * 0.4, pseudo
-            )
+            write_case(folder / "cases" / "test" / f"{role}_{case}.npz", rng, factor * (1 - quality) * 0.4, pseudo)
     return folder
 
 
-def train_log(
-    rng: np.random.Generator, iterations: int, classes: tuple[str, ...], pseudo: bool
-) -> pd.DataFrame:
+def train_log(rng: np.random.Generator, iterations: int, classes: tuple[str, ...], pseudo: bool) -> pd.DataFrame:
     """A training log every second iteration; the truth of pseudo-labels is known at some of them only."""
     step = np.arange(2, iterations + 1, 2)
     decay = np.exp(-step / 150)
@@ -108,9 +104,7 @@ def train_log(
     return pd.DataFrame(log)
 
 
-def validation_log(
-    rng: np.random.Generator, iterations: int, classes: tuple[str, ...], quality: float
-) -> pd.DataFrame:
+def validation_log(rng: np.random.Generator, iterations: int, classes: tuple[str, ...], quality: float) -> pd.DataFrame:
     """Scores after every 50 iterations, rising to about `quality`."""
     step = np.arange(50, iterations + 1, 50)
     rise = 1 - np.exp(-step / 150)
@@ -125,9 +119,7 @@ def validation_log(
     return pd.DataFrame(log | {f"dice_{name}": values for name, values in dice.items()})
 
 
-def test_scores(
-    rng: np.random.Generator, classes: tuple[str, ...], quality: float, cases: int = 20
-) -> pd.DataFrame:
+def test_scores(rng: np.random.Generator, classes: tuple[str, ...], quality: float, cases: int = 20) -> pd.DataFrame:
     """One row per case and class; some clavicles are absent."""
     rows = []
     for case in range(cases):

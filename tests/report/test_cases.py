@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from common.report.cases import case_scores, draw_image, draw_masks, draw_weight, load_cases, mask_iou
+from common.report.cases import case_scores, draw_image, draw_masks, draw_weight, load_cases, mask_iou, weight_ceiling
 from common.report.runs import load_run
 from common.report.style import CLASS_COLORS, class_colors
 
@@ -53,6 +54,17 @@ def test_weights_share_one_scale() -> None:
     low, high = pixels(draw_weight(np.full((4, 4), 0.2))), pixels(draw_weight(np.full((4, 4), 0.8)))
     assert high.mean() > low.mean() + 0.1
     assert pixels(draw_weight(np.full((4, 4), 7.0))) == pytest.approx(pixels(draw_weight(np.ones((4, 4)))))
+
+
+def test_the_weight_scale_ends_at_a_round_number_above_all_cases(one_run: Path) -> None:
+    cases = load_cases(load_run(one_run))
+    assert weight_ceiling(cases) == 1.0
+    assert weight_ceiling([replace(case, weight=0.13 * case.weight) for case in cases]) == 0.2
+    assert weight_ceiling([cases[0], replace(cases[1], weight=0 * cases[1].weight)]) == 1.0
+    assert weight_ceiling([replace(cases[0], weight=None)]) == 1.0
+    assert weight_ceiling([replace(cases[0], weight=3 + cases[0].weight)]) == 1.0
+    half = pixels(draw_weight(np.full((4, 4), 0.1), 0.2))
+    assert half == pytest.approx(pixels(draw_weight(np.full((4, 4), 0.5))))
 
 
 def test_iou_of_masks() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.metrics.pseudo_label import COUNTS_ABOVE
 from common.report import render
 
 WriteRun = Callable[..., Path]
@@ -34,9 +35,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.addresses += [
-            value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")
-        ]
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -85,6 +84,10 @@ def test_a_run_becomes_one_self_contained_page(one_run: Path, classes: tuple[str
     assert [path.name for path in one_run.iterdir() if "report" in path.name] == ["report.html"]
 
 
+def test_the_caption_names_the_weight_above_which_pixels_count(one_run: Path) -> None:
+    assert f"with a weight over {COUNTS_ABOVE}" in page_of(one_run).text
+
+
 def test_the_class_table_holds_means_over_cases(one_run: Path, classes: tuple[str, ...]) -> None:
     scores = pd.read_csv(one_run / "test.csv")
     page = page_of(one_run)
@@ -92,9 +95,7 @@ def test_the_class_table_holds_means_over_cases(one_run: Path, classes: tuple[st
     for name in classes:
         iou = scores.loc[scores["label"] == name, "iou"].to_numpy()
         means.append(np.nanmean(iou))
-        row = re.search(
-            rf"{name.replace('_', ' ')} (0\.\d+) (0\.\d+) (0\.\d+) 0\.\d+ (\d+) ", page.text
-        ).groups()
+        row = re.search(rf"{name.replace('_', ' ')} (0\.\d+) (0\.\d+) (0\.\d+) 0\.\d+ (\d+) ", page.text).groups()
         expected = [means[-1], np.nanstd(iou, ddof=1), np.nanmin(iou)]
         assert list(row) == [*(f"{value:.3f}" for value in expected), str(int((~np.isnan(iou)).sum()))]
     assert f"Mean IoU {np.mean(means):.3f} on the test images" in page.text
@@ -107,9 +108,7 @@ def test_supervised_has_no_pseudo_labels_and_says_so(tmp_path: Path, write_run: 
     assert "weight 0" not in page.text
 
 
-def test_a_run_without_test_scores_shows_its_best_validation_epoch(
-    tmp_path: Path, write_run: WriteRun
-) -> None:
+def test_a_run_without_test_scores_shows_its_best_validation_epoch(tmp_path: Path, write_run: WriteRun) -> None:
     run = write_run(tmp_path / "run", parts=("train", "validation"), iterations=300)
     validation = pd.read_csv(run / "validation.csv")
     validation.loc[:, "iou_mean"] = [0.1, 0.2, 0.9, 0.3, 0.2, np.nan]
@@ -122,9 +121,7 @@ def test_a_run_without_test_scores_shows_its_best_validation_epoch(
     assert "No cases were saved" in page.text
 
 
-def test_a_run_stopped_at_once_still_renders(
-    tmp_path: Path, write_run: WriteRun, classes: tuple[str, ...]
-) -> None:
+def test_a_run_stopped_at_once_still_renders(tmp_path: Path, write_run: WriteRun, classes: tuple[str, ...]) -> None:
     run = write_run(tmp_path / "run", parts=())
     (run / "train.csv").write_text("")
     (run / "validation.csv").write_text(
@@ -151,9 +148,7 @@ def test_a_class_absent_from_truth_and_prediction(tmp_path: Path, write_run: Wri
 
 
 def test_names_are_escaped(tmp_path: Path, write_run: WriteRun) -> None:
-    run = write_run(
-        tmp_path / "run <1> & 'co'", method="<script>alert(1)</script>", classes=("<b>", 'quo"te')
-    )
+    run = write_run(tmp_path / "run <1> & 'co'", method="<script>alert(1)</script>", classes=("<b>", 'quo"te'))
     for path in (run / "cases" / "test").iterdir():
         path.unlink()
     page = page_of(run)
@@ -170,11 +165,7 @@ def test_a_comparison_starts_with_its_outcome(comparison: Path) -> None:
         r"RPG 0\.\d{3} ± 0\.\d{3} against Supervised 0\.\d{3} ± 0\.\d{3} mean IoU over 3 splits", page.text
     )
     assert re.search(r"better in 3 of 3, by 0\.\d{3} on average\.", page.text)
-    assert (
-        page.text.index("better in 3 of 3")
-        < page.text.index("Every split on its own")
-        < page.text.index("JPCLN012")
-    )
+    assert page.text.index("better in 3 of 3") < page.text.index("Every split on its own") < page.text.index("JPCLN012")
     assert "RPG − Supervised" in page.text
     # 6 rows of cases with 6 panels, and 2 charts in 2 colour schemes each.
     assert len(page.addresses) == 6 * 6 + 2 * 2

@@ -101,9 +101,7 @@ def small_results(rpg: tuple[float, ...], supervised: tuple[float, ...]) -> pd.D
         ((0.5, np.nan), (np.nan, 0.6), "RPG and Supervised have no split in common and cannot be compared."),
     ],
 )
-def test_the_sentence_says_who_won(
-    rpg: tuple[float, ...], supervised: tuple[float, ...], expected: str
-) -> None:
+def test_the_sentence_says_who_won(rpg: tuple[float, ...], supervised: tuple[float, ...], expected: str) -> None:
     assert describe(compare(small_results(rpg, supervised), "RPG", "Supervised")) == expected
 
 
