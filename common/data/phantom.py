@@ -125,18 +125,14 @@ def make_jsrt_phantom(
     _check_strengths(site_shift, anatomy_variation)
     target = Path(directory).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(
-            f"{target} must be a new or an empty folder, and it is not; choose another or remove it"
-        )
+        raise FileExistsError(f"{target} must be a new or an empty folder, and it is not; choose another or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     try:
         rows = []
         for index in tqdm(range(patients), desc=f"phantoms, {size} x {size}", unit="patient"):
             patient = describe_patient(seed, index, site_shift)
-            image, masks = render_patient(
-                seed, index, size, site_shift=site_shift, anatomy_variation=anatomy_variation
-            )
+            image, masks = render_patient(seed, index, size, site_shift=site_shift, anatomy_variation=anatomy_variation)
             _write_patient(partial, patient, image, masks)
             rows.append([patient.name, index, patient.site, int(patient.nodule)])
         with (partial / "phantom.csv").open("w", newline="") as file:
@@ -149,9 +145,7 @@ def make_jsrt_phantom(
     return target
 
 
-def _write_patient(
-    folder: Path, patient: PhantomPatient, image: np.ndarray, masks: dict[str, np.ndarray]
-) -> None:
+def _write_patient(folder: Path, patient: PhantomPatient, image: np.ndarray, masks: dict[str, np.ndarray]) -> None:
     raw = np.round((1.0 - image) * _WHITE).astype(">u2")
     path = folder / "All247images" / f"{patient.name}.IMG"
     path.parent.mkdir(parents=True, exist_ok=True)

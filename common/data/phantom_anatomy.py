@@ -51,10 +51,7 @@ class Anatomy:
     @classmethod
     def draw(cls, rng: np.random.Generator, variation: float = 1.0) -> Anatomy:
         spread = np.clip(rng.standard_normal(len(_SIZES)), -2.2, 2.2) * variation
-        size = {
-            name: mean + deviation * z
-            for (name, (mean, deviation)), z in zip(_SIZES.items(), spread, strict=True)
-        }
+        size = {name: mean + deviation * z for (name, (mean, deviation)), z in zip(_SIZES.items(), spread, strict=True)}
         names = ("clavicle", "rise", "apex", "width")
         deviations = np.array([0.028, 0.05, 0.018, 0.02])[:, None]
         asymmetry = dict(zip(names, deviations * variation * rng.uniform(-1.5, 1.5, (4, 2)), strict=True))
@@ -125,9 +122,7 @@ class Anatomy:
         left += [(1.30, arch + 0.28), (1.75, arch + 0.46), (1.5, arch + 0.62)]
         right = [(0.75, top), (0.85, arch - 0.25), (1.02, arch), (1.0, arch + 0.2), (1.25, arch + 0.42)]
         left = smooth_curve([(u * width, v) for u, v in left] + [(0.85 * width, 0.62), (0.8 * width, bottom)])
-        right = smooth_curve(
-            [(-u * width, v) for u, v in right] + [(-0.85 * width, 0.5), (-0.8 * width, bottom)]
-        )
+        right = smooth_curve([(-u * width, v) for u, v in right] + [(-0.85 * width, 0.5), (-0.8 * width, bottom)])
         return np.vstack([left, right[::-1]]) + np.array([0.4 * turn, 0.0])
 
     def body(self) -> np.ndarray:
@@ -155,6 +150,4 @@ def draw_pose(rng: np.random.Generator, variation: float, zoom: float, wander: f
     shift = wander * variation * rng.uniform(-1.0, 1.0, 2)
     waves = np.column_stack([rng.uniform(-3.5, 3.5, (4, 2)), rng.uniform(0, 2 * np.pi, 4), np.zeros((4, 2))])
     waves[:, 3:] = 0.012 * variation * rng.standard_normal((4, 2))
-    return Pose(
-        float(rotation), (float(zoom * stretch[0]), float(zoom * stretch[1])), tuple(shift.tolist()), waves
-    )
+    return Pose(float(rotation), (float(zoom * stretch[0]), float(zoom * stretch[1])), tuple(shift.tolist()), waves)

@@ -15,9 +15,7 @@ def clavicle(anatomy: Anatomy, side: str) -> tuple[np.ndarray, np.ndarray]:
     rise = size["clavicle_rise"] + anatomy.own("rise", side)
     share = np.linspace(0.0, 1.0, 60)
     outward = 0.075 + share * (1.12 * size["half_width"] - 0.03)
-    height = (
-        medial - rise * share**0.9 - size["clavicle_bend"] * np.sin(2.0 * np.pi * share) * (1.0 - 0.3 * share)
-    )
+    height = medial - rise * share**0.9 - size["clavicle_bend"] * np.sin(2.0 * np.pi * share) * (1.0 - 0.3 * share)
     half_width = size["clavicle_thickness"] * (
         1.15 - 0.55 * share + 0.45 * share**3 + 0.25 * np.exp(-((share / 0.08) ** 2))
     )
@@ -70,7 +68,7 @@ def add_bones(canvas: Canvas, total: np.ndarray, anatomy: Anatomy, density: floa
     add = canvas.add
     _add_spine(canvas, total, anatomy, density)
     rib = anatomy.size["rib_thickness"]
-    strength = 0.30 * density
+    strength = 0.27 * density
     for side in SIDES:
         for level, (posterior, anterior) in enumerate(ribs(anatomy, side)):
             behind = 1.0 if level < 8 else 0.5  # lower ribs fade behind the belly
@@ -84,8 +82,8 @@ def add_bones(canvas: Canvas, total: np.ndarray, anatomy: Anatomy, density: floa
         for part in humerus(anatomy, side):
             add(total, part, 1.3 * strength)
         curve, half_width = clavicle(anatomy, side)
-        add(total, tube(curve, half_width), 1.6 * strength)
-        add(total, tube(curve, 0.55 * half_width), -0.35 * strength)
+        add(total, tube(curve, half_width), 2.7 * strength)
+        add(total, tube(curve, 0.55 * half_width), -0.5 * strength)
 
 
 def _add_spine(canvas: Canvas, total: np.ndarray, anatomy: Anatomy, strength: float) -> None:

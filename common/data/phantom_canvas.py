@@ -65,9 +65,7 @@ class Pose:
             warped += wave[:, None] * np.array([amplitude_u, amplitude_v])
         u, v = warped[:, 0] * self.scale[0], warped[:, 1] * self.scale[1]
         cosine, sine = np.cos(self.rotation), np.sin(self.rotation)
-        return np.stack(
-            [u * cosine - v * sine + self.shift[0], u * sine + v * cosine + self.shift[1]], axis=1
-        )
+        return np.stack([u * cosine - v * sine + self.shift[0], u * sine + v * cosine + self.shift[1]], axis=1)
 
 
 class Canvas:

@@ -47,9 +47,7 @@ class Chest:
     def _down(self) -> np.ndarray:
         """Body coordinate v of each row and column, near enough for slow changes."""
         pose, size = self.canvas.pose, self.canvas.size
-        return (((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1 - pose.shift[1]) / pose.scale[1])[
-            :, None
-        ]
+        return (((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1 - pose.shift[1]) / pose.scale[1])[:, None]
 
     def _effusion(self) -> np.ndarray:
         """Fluid in the costophrenic angle: a meniscus that rises toward the chest wall."""
@@ -58,9 +56,7 @@ class Chest:
             return np.zeros_like(self.heart)
         wall = self.anatomy.wall(side)
         corner_u, corner = wall[-1]
-        surface = smooth_curve(
-            [(0.0, corner), (0.55 * corner_u, corner - 0.55 * height), (1.2, corner - 1.5 * height)]
-        )
+        surface = smooth_curve([(0.0, corner), (0.55 * corner_u, corner - 0.55 * height), (1.2, corner - 1.5 * height)])
         outline = np.vstack([surface, [(1.2, 1.5), (0.0, 1.5)]]) * np.array([SIDES[side], 1.0])
         return self.canvas.fill(outline) * self.cavity[side]
 
@@ -77,9 +73,7 @@ class Chest:
         masks["heart"] = self.heart > 0.5
         for side in SIDES:
             bone = self.canvas.fill(tube(*clavicle(self.anatomy, side)))
-            masks[f"{side}_clavicle"] = _largest_part(
-                (bone > 0.5) & ((cage > 0.5) | (self.mediastinum > 0.5))
-            )
+            masks[f"{side}_clavicle"] = _largest_part((bone > 0.5) & ((cage > 0.5) | (self.mediastinum > 0.5)))
         return masks
 
     def _attenuation(self) -> np.ndarray:
@@ -88,9 +82,7 @@ class Chest:
         total -= _AIR * air
         for curve in self.findings.soft_shadows(self.anatomy):
             self.canvas.add(total, curve, 0.16)
-        total += air * (
-            self._vessels() + 0.05 * self.findings.markings * cloud(self.rng, self.canvas.size, 24, 3)
-        )
+        total += air * (self._vessels() + 0.05 * self.findings.markings * cloud(self.rng, self.canvas.size, 24, 3))
         for shade in self.findings.opacities:
             total += air * self._opacity(shade)
         add_bones(self.canvas, total, self.anatomy, self.findings.bone)
@@ -140,9 +132,7 @@ class Chest:
         """Branching vessels from both hila, thick and dense near them."""
         joints, widths, strengths = [], [], []
         for side, sign in SIDES.items():
-            hilum = np.array(
-                [sign * (self.anatomy.size["mediastinum"] + 0.05), self.anatomy.dome_top(side) - 0.55]
-            )
+            hilum = np.array([sign * (self.anatomy.size["mediastinum"] + 0.05), self.anatomy.dome_top(side) - 0.55])
             angles = np.linspace(-1.5, 1.6, 11) + 0.12 * self.rng.standard_normal(11)
             for angle, width in zip(angles, self.rng.uniform(0.012, 0.026, 11), strict=True):
                 growing = [(hilum + 0.04 * self.rng.standard_normal(2), float(angle), float(width), 0)]
@@ -170,9 +160,7 @@ class Chest:
         if shade.sharp:
             return shade.strength * fill
         soft = resized(gaussian_filter(resized(fill, 128), 3.0), self.canvas.size)
-        return (
-            shade.strength * soft * np.clip(1.0 + 0.35 * cloud(self.rng, self.canvas.size, 16, 3), 0.0, 2.0)
-        )
+        return shade.strength * soft * np.clip(1.0 + 0.35 * cloud(self.rng, self.canvas.size, 16, 3), 0.0, 2.0)
 
     def _add_lines(self, total: np.ndarray) -> None:
         lines = self.findings.lines

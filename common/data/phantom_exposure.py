@@ -56,8 +56,8 @@ class Exposure:
     def picture(self, attenuation: np.ndarray, keep: np.ndarray, rng, noise_rng) -> np.ndarray:
         """Attenuation (H, W) to a picture (H, W) float32 in 0..1, dense tissue bright.
 
-        Collimator blades stay off the pixels `keep` (H, W): what is annotated is in the picture. Noise has its
-        own generator, since how much of it is drawn depends on the image's size.
+        Collimator blades stay off the pixels `keep` (H, W): what is annotated is in the picture. Noise has
+        its own generator, since how much of it is drawn depends on the image's size.
         """
         setting, size = self.setting, attenuation.shape[0]
         signal = self._scattered(attenuation)
@@ -82,17 +82,13 @@ class Exposure:
         primary = np.exp(-attenuation)
         veil = resized(gaussian_filter(resized(primary, 128), 9.0, mode="nearest"), attenuation.shape[0])
         ratio = self.setting["scatter"]
-        return -np.log((primary + ratio * np.maximum(veil, 1e-3) * 0.5) / (1.0 + 0.5 * ratio)).astype(
-            np.float32
-        )
+        return -np.log((primary + ratio * np.maximum(veil, 1e-3) * 0.5) / (1.0 + 0.5 * ratio)).astype(np.float32)
 
     def _tilt(self, size: int, rng: np.random.Generator) -> np.ndarray:
         across = np.linspace(-1.0, 1.0, size, dtype=np.float32)
         angle = rng.uniform(0.0, 2.0 * np.pi)
         slope = np.float32(self.setting["tilt"])
-        return slope * (
-            np.float32(np.cos(angle)) * across[None, :] + np.float32(np.sin(angle)) * across[:, None]
-        )
+        return slope * (np.float32(np.cos(angle)) * across[None, :] + np.float32(np.sin(angle)) * across[:, None])
 
     def _noise(self, signal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Quantum noise, larger where fewer photons arrive; its coarse part is the same at every size."""
@@ -110,9 +106,7 @@ class Exposure:
             smooth = gaussian_filter(small, 12.0, mode="nearest")
             signal = signal - setting["equalize"] * resized(smooth - smooth.mean(), size)
         if setting["edge"] > 0.0:
-            signal = signal + setting["edge"] * (
-                signal - resized(gaussian_filter(small, 1.5, mode="nearest"), size)
-            )
+            signal = signal + setting["edge"] * (signal - resized(gaussian_filter(small, 1.5, mode="nearest"), size))
         return signal
 
     def _framed(self, tone: np.ndarray, keep: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -35,17 +35,15 @@ class Findings:
     lines: list[tuple[np.ndarray, float, float]]  # curve, width, strength
 
     @classmethod
-    def draw(
-        cls, rng: np.random.Generator, anatomy: Anatomy, nodule: bool, variation: float = 1.0
-    ) -> Findings:
+    def draw(cls, rng: np.random.Generator, anatomy: Anatomy, nodule: bool, variation: float = 1.0) -> Findings:
         spread = np.clip(rng.standard_normal(3), -2.0, 2.0) * variation
         girth, bone, markings = 1.0 + np.array([0.07, 0.16, 0.22]) * spread
         breasts = float(rng.uniform(0.2, 0.36)) if rng.random() < 0.45 else 0.0
-        gas = float(rng.uniform(0.06, 0.15)) if rng.random() < 0.7 else 0.0
+        gas = float(rng.uniform(0.06, 0.19)) if rng.random() < 0.7 else 0.0
         side = "right" if rng.random() < 0.5 else "left"
         height = float(rng.uniform(0.08, 0.28)) if rng.random() < 0.22 * variation else 0.0
         opacities = []
-        if rng.random() < 0.35 * variation:
+        if rng.random() < 0.42 * variation:
             opacities = [_cloud_shade(rng, anatomy) for _ in range(rng.integers(1, 5))]
         lines = _tubes(rng, anatomy) if rng.random() < 0.3 else []
         if nodule:
@@ -58,10 +56,7 @@ class Findings:
             return []
         u = 0.55 * anatomy.size["half_width"]
         v = anatomy.size["diaphragm"] - 0.25
-        return [
-            ellipse((sign * u, v), (1.1 * self.breasts, 1.3 * self.breasts), 0.2 * sign)
-            for sign in (-1.0, 1.0)
-        ]
+        return [ellipse((sign * u, v), (1.1 * self.breasts, 1.3 * self.breasts), 0.2 * sign) for sign in (-1.0, 1.0)]
 
     def stomach_gas(self, anatomy: Anatomy) -> list[np.ndarray]:
         """A bubble under the left dome."""
@@ -82,16 +77,12 @@ def _nodule(rng: np.random.Generator, anatomy: Anatomy) -> Shade:
     radius = float(rng.uniform(0.025, 0.075))
     squash = float(rng.uniform(0.75, 1.0))
     strength = float(rng.uniform(0.25, 0.6))
-    return Shade(
-        _place(rng, anatomy), (radius, squash * radius), float(rng.uniform(0, np.pi)), strength, True
-    )
+    return Shade(_place(rng, anatomy), (radius, squash * radius), float(rng.uniform(0, np.pi)), strength, True)
 
 
 def _cloud_shade(rng: np.random.Generator, anatomy: Anatomy) -> Shade:
-    radii = (float(rng.uniform(0.10, 0.28)), float(rng.uniform(0.10, 0.28)))
-    return Shade(
-        _place(rng, anatomy), radii, float(rng.uniform(0, np.pi)), float(rng.uniform(0.3, 1.1)), False
-    )
+    radii = (float(rng.uniform(0.10, 0.34)), float(rng.uniform(0.10, 0.34)))
+    return Shade(_place(rng, anatomy), radii, float(rng.uniform(0, np.pi)), float(rng.uniform(0.4, 1.5)), False)
 
 
 def _tubes(rng: np.random.Generator, anatomy: Anatomy) -> list[tuple[np.ndarray, float, float]]:

@@ -157,10 +157,7 @@ def test_sites_differ(patients):
     def sharpness(image):
         return np.abs(np.diff(image, axis=0)).mean() / image.std()
 
-    by_site = {
-        site: [image for patient, image, _ in patients if patient.site == site]
-        for site in ("digital", "film")
-    }
+    by_site = {site: [image for patient, image, _ in patients if patient.site == site] for site in ("digital", "film")}
     assert min(map(len, by_site.values())) >= 6
     digital, film = ([sharpness(image) for image in by_site[site]] for site in ("digital", "film"))
     assert np.mean(digital) > 1.2 * np.mean(film)
@@ -199,8 +196,7 @@ def test_a_nodule_is_seen_in_its_kind_alone():
 
     anatomy = phantom_findings.Anatomy.draw(np.random.default_rng(0))
     drawn = [
-        phantom_findings.Findings.draw(np.random.default_rng(1), anatomy, nodule=nodule)
-        for nodule in (True, False)
+        phantom_findings.Findings.draw(np.random.default_rng(1), anatomy, nodule=nodule) for nodule in (True, False)
     ]
     sharp = [[shade for shade in findings.opacities if shade.sharp] for findings in drawn]
     assert len(sharp[0]) == 1 and not sharp[1]
