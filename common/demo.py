@@ -67,9 +67,8 @@ def demo(
     results = summarize(folder)
     write_results(results, folder / "results.csv")
     print(f"\n{format_table(results)}\n")
-    print(
-        f"{splits} splits of {settings['patients']} patients, 3 labelled images each, in {(time.time() - started) / 60:.1f} minutes."
-    )
+    minutes = (time.time() - started) / 60
+    print(f"{splits} splits of {settings['patients']} patients, 3 labelled images each, in {minutes:.1f} minutes.")
     print(f"Results: {folder / 'results.csv'}")
     print(f"Report:  {render(folder)}")
 

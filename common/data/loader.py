@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from monai.data import list_data_collate
 from monai.data.utils import worker_init_fn
@@ -72,17 +73,17 @@ class PairedBatches(Dataset):
     def __getitem__(self, iteration: int) -> dict[str, dict[str, Any]]:
         draw = np.random.default_rng([self.seed, LABELED, iteration, self.rank])
         items = [self._augmented(self.labeled, index, draw) for index in self.pool.draw(draw)]
-        batch = {"labeled": list_data_collate(items)}
+        batch = {"labeled": collate(items)}
         if self.unlabeled is not None:
             draw = np.random.default_rng([self.seed, UNLABELED, iteration, self.rank])
             items = [
                 self._augmented(self.unlabeled, index, draw) for index in self._unlabeled_indices(iteration)
             ]
-            batch["unlabeled"] = list_data_collate(items)
+            batch["unlabeled"] = collate(items)
         return batch
 
     def _unlabeled_indices(self, iteration: int) -> list[int]:
-        """Indices of an iteration's unlabelled images: each image once in a pass, in an order that is the pass's own."""
+        """Indices of an iteration's unlabelled images: each image once in a pass, each pass in its own order."""
         first = (iteration * self.world_size + self.rank) * self.unlabeled_batch
         indices = []
         for place in range(first, first + self.unlabeled_batch):
@@ -98,6 +99,13 @@ class PairedBatches(Dataset):
         if hasattr(dataset.transform, "set_random_state"):
             dataset.transform.set_random_state(seed=seed)
         return dataset[index]
+
+
+def collate(items: list[Any]) -> dict[str, Any]:
+    """One batch of items. A key that some of them lack (``truth``, known for some images only) is left out."""
+    items = [part for item in items for part in (item if isinstance(item, list) else [item])]
+    shared = set.intersection(*[set(item) for item in items])
+    return list_data_collate([{key: item[key] for key in items[0] if key in shared} for item in items])
 
 
 class PairedLoader:
@@ -128,6 +136,8 @@ class PairedLoader:
             sampler=count(self.position),
             num_workers=self.num_workers,
             worker_init_fn=worker_init_fn,
+            # its own: the loader draws a number when it starts, and torch's generator must not notice a resumed run
+            generator=torch.Generator().manual_seed(self.batches.seed),
             pin_memory=False,
         )
         for batch in loader:

@@ -38,9 +38,9 @@ def class_presence(dataset: Dataset, labels: LabelSpace) -> np.ndarray:
 class ReferencePool:
     """Draws p of the labelled images such that every class occurs in at least one (Seibold et al. 2022, eq. 1).
 
-    The draw is a randomised set cover: images are visited in random order; an image is taken when it brings a class that
-    is still missing, preferring classes that few images hold, and the places that are left are filled at random. A class
-    that occurs nowhere, and a number p that no cover fits in, are found when the pool is built.
+    The draw is a randomised set cover: as long as a class is missing, the first image in a random order that holds the
+    rarest missing one is taken; the places that are left are filled at random. A class that occurs nowhere, and a number
+    p that no cover fits in, are found when the pool is built.
 
     Args:
         presence: which class occurs in which image, booleans, images x classes.
@@ -58,14 +58,14 @@ class ReferencePool:
                 f"the pool's size must lie between 1 and the {len(presence)} labelled images, got {size}."
             )
         self.presence, self.size = presence, size
-        missing = [name for name, found in zip(classes, presence.any(axis=0)) if not found]
+        missing = [name for name, found in zip(classes, presence.any(axis=0), strict=True) if not found]
         if missing:
             raise ValueError(
                 f"every class must occur in a labelled image, got none with {', '.join(missing)}: label an image that "
                 f"shows it, or take the class out."
             )
         if self._smallest_cover(size) is None:
-            rare = [name for name, found in zip(classes, presence.sum(axis=0)) if found < len(presence)]
+            rare = [name for name, found in zip(classes, presence.sum(axis=0), strict=True) if found < len(presence)]
             raise ValueError(
                 f"a pool of {size} labelled images must be able to hold every class, got no such {size} images; the "
                 f"classes {', '.join(rare)} are spread over too many of them: raise labeled_batch."

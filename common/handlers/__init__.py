@@ -2,10 +2,12 @@
 
 from common.handlers.cases import CasePictures
 from common.handlers.checkpoint import BestModel, Checkpoint, load_weights
+from common.handlers.flags import flag
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
+from common.handlers.ranks import SameBuffers
 from common.handlers.report import Report
-from common.handlers.run_folder import RunFolder, prepare_run
+from common.handlers.run_folder import RunFolder
 from common.handlers.scores import CaseScores, ValidationScores
 from common.handlers.training_log import TrainingLog
 
@@ -17,9 +19,10 @@ __all__ = [
     "LossProgressBar",
     "Report",
     "RunFolder",
+    "SameBuffers",
     "TensorBoardPictures",
     "TrainingLog",
     "ValidationScores",
+    "flag",
     "load_weights",
-    "prepare_run",
 ]

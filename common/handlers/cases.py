@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
-from common.handlers.ranks import is_first_rank
+from common.handlers.ranks import gathered_order, is_first_rank
 from common.handlers.scores import IOU, case_name
 from common.label_space import LabelSpace
 from common.methods.base import Method, to_device
@@ -23,8 +23,8 @@ class CasePictures:
     """Saves the hardest and the median case of an evaluation as ``<role>_<case>.npz`` for the report.
 
     Each holds ``image`` (H, W) in [0, 1], ``truth`` and ``prediction`` (C, H, W), and for a method with pseudo-labels
-    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from the first
-    images of ``references`` as the pool. Axes are those of a picture, row and column.
+    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from the
+    first images of ``references`` as the pool. Axes are those of a picture, row and column.
 
     Args:
         folder: where to write; earlier cases in it are replaced.
@@ -35,6 +35,8 @@ class CasePictures:
         dataset: the cases, in the evaluator's order.
         pool_size: number p of references.
         best_model: write only when this evaluation was the best so far; ``None`` to write always.
+        all_cases: save the other cases too, as ``other_<case>.npz``, so that a comparison of methods can show one case
+            of all of them.
     """
 
     def __init__(
@@ -47,10 +49,11 @@ class CasePictures:
         dataset: Dataset,
         pool_size: int = 3,
         best_model: BestModel | None = None,
+        all_cases: bool = False,
     ) -> None:
         self.folder, self.labels, self.network, self.method = Path(folder), labels, network, method
         self.references, self.dataset, self.pool_size = references, dataset, pool_size
-        self.best_model = best_model
+        self.best_model, self.all_cases = best_model, all_cases
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
@@ -62,13 +65,15 @@ class CasePictures:
             return
         per_case = torch.as_tensor(engine.state.metric_details[IOU]).nanmean(dim=1)
         per_case = per_case[: len(self.dataset)].nan_to_num(nan=1.0)
-        order = per_case.argsort().tolist()
+        places = gathered_order(len(self.dataset))
+        order = [places[place] for place in per_case.argsort().tolist()]
         for old in self.folder.glob("*.npz"):
             old.unlink()
         self.network.eval()
-        for role, index in (("hardest", order[0]), ("median", order[len(order) // 2])):
+        roles = {order[len(order) // 2]: "median", order[0]: "hardest"}
+        for index in order if self.all_cases else roles:
             item = self.dataset[index]
-            with replacing(self.folder / f"{role}_{case_name(item)}.npz") as temporary:
+            with replacing(self.folder / f"{roles.get(index, 'other')}_{case_name(item)}.npz") as temporary:
                 np.savez_compressed(temporary, **self.arrays(item, engine.state.device))
 
     def arrays(self, item: dict, device: torch.device) -> dict[str, np.ndarray]:

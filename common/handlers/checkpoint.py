@@ -28,7 +28,8 @@ class Checkpoint:
     ``objects``, the trainer's epoch, the gradient scaler and the states of torch's, CUDA's, NumPy's and Python's random
     number generators. The file is written beside and renamed, and loaded with ``weights_only``.
 
-    Attach it after the handlers that change what it saves (validation, learning rate).
+    Attach it before the handlers that start from the epoch it loads (the training log). It saves after all handlers that
+    were attached before the run starts, since they change what it saves (validation, learning rate).
 
     Args:
         path: the checkpoint file.
@@ -48,10 +49,14 @@ class Checkpoint:
         self.path, self.objects, self.resume, self.interval = Path(path), dict(objects), resume, interval
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+
+    def start(self, engine: Engine) -> None:
         if self.resume:
-            engine.add_event_handler(Events.STARTED, self.load)
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
-        engine.add_event_handler(Events.COMPLETED, self.save)
+            self.load(engine)
+        if not engine.has_event_handler(self.save):
+            engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+            engine.add_event_handler(Events.COMPLETED, self.save)
 
     def save(self, engine: Engine) -> None:
         if not is_first_rank():
@@ -126,7 +131,7 @@ class BestModel:
                 "the evaluator must have a key metric for the best model to be known: set key_val_metric."
             )
         score = float(engine.state.metrics[name])
-        if score <= self.best:
+        if not score > self.best:  # also where it is not a number
             return
         self.best, self.epoch = score, int(engine.state.epoch)
         if is_first_rank():

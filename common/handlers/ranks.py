@@ -1,10 +1,49 @@
-"""Which process of a distributed run writes files."""
+"""The processes of a distributed run: which one writes files, and what they must have in common."""
 
 from __future__ import annotations
 
 import torch.distributed as dist
+from ignite.engine import Engine, Events
+from torch import nn
+
+
+def is_distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def is_first_rank() -> bool:
     """True in the one process that writes files: the only one, or rank 0."""
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    return not is_distributed() or dist.get_rank() == 0
+
+
+def gathered_order(number: int) -> list[int]:
+    """Indices of ``number`` items in the order in which metrics gather them.
+
+    A ``DistributedSampler`` without shuffling deals the items out to the ranks in turn, and a metric strings together what
+    the ranks had.
+    """
+    world_size = dist.get_world_size() if is_distributed() else 1
+    return [index for rank in range(world_size) for index in range(rank, number, world_size)]
+
+
+class SameBuffers:
+    """Gives all processes the first one's buffers (batch norm's running statistics) when an evaluation starts.
+
+    Each process has its own running statistics, and it is the first one's that are saved: what the others evaluate must be
+    that same network.
+
+    Args:
+        network: the network that is evaluated.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if is_distributed():
+            for buffer in self.network.buffers():
+                dist.broadcast(buffer, src=0)

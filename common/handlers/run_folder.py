@@ -1,9 +1,10 @@
-"""The folder of a run: prepared before it starts, described while it runs."""
+"""The folder of a run: what it holds is described, and an earlier run's results are kept."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,55 +17,41 @@ from common.handlers.ranks import is_first_rank
 from common.label_space import LabelSpace
 
 logger = logging.getLogger(__name__)
-RUN_FILE, CHECKPOINT_FILE, MODEL_FILE = "run.json", "checkpoint.pt", "model.pt"
-
-
-def prepare_run(output_dir: str | Path, ckpt_dir: str | Path, resume: bool = False) -> None:
-    """Moves an earlier run's folder and model aside, so that no result is lost, unless the run is to be resumed.
-
-    Args:
-        output_dir: folder of the run; an earlier run in it is renamed to ``<output_dir>-<when it was started>``.
-        ckpt_dir: folder of the best model, which moves along.
-        resume: leave everything where it is.
-    """
-    output_dir, model = Path(output_dir), Path(ckpt_dir) / MODEL_FILE
-    if resume or not is_first_rank() or not (output_dir / RUN_FILE).exists():
-        return
-    started = json.loads((output_dir / RUN_FILE).read_text()).get("started", "earlier")
-    aside = output_dir.with_name(f"{output_dir.name}-{''.join(c for c in started if c.isalnum())}")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = aside.with_name(f"{aside.name.split('.')[0]}.{number}")
-    output_dir.rename(aside)
-    if model.exists():
-        model.rename(aside / MODEL_FILE)
-    logger.warning(
-        f"Moved the earlier run in {output_dir} to {aside}; to go on with it instead, pass --resume true."
-    )
+RUN_FILE, MODEL_FILE = "run.json", "model.pt"
 
 
 class RunFolder:
     """Writes ``run.json``: the method, the classes, the settings, when the run started and how long it has trained.
 
+    When a training starts in the folder of an earlier one, that folder is renamed to ``<output_dir>-<when it started>``
+    and gets a copy of its model; with ``resume`` it stays, and must be of a run with the same settings. Nothing is written
+    before the first epoch is over. Attach it before all handlers that read or write in the folder.
+
     Args:
         output_dir: folder of the run.
+        ckpt_dir: folder of the best model.
         labels: the label space.
         method: the method object; its class name is the run's method.
         settings: what a reader of the report wants to know, by name.
         split: the split's index in the datalist.
+        resume: go on with the run in the folder.
+
+    Raises:
+        ValueError: when the run to resume has other settings.
     """
 
     def __init__(
         self,
         output_dir: str | Path,
+        ckpt_dir: str | Path,
         labels: LabelSpace,
         method: Any,
         settings: dict[str, Any],
         split: int = 0,
+        resume: bool = False,
     ) -> None:
-        self.path = Path(output_dir) / RUN_FILE
-        self.content = {
+        self.path, self.model, self.resume = Path(output_dir) / RUN_FILE, Path(ckpt_dir) / MODEL_FILE, resume
+        self.content: dict[str, Any] = {
             "method": type(method).__name__,
             "classes": list(labels.classes),
             "mode": labels.mode,
@@ -79,11 +66,43 @@ class RunFolder:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        started = datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")
         earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.content["started"] = earlier.get("started", started)
+        if earlier and self.resume:
+            self.require_same(earlier)
+        elif earlier and is_first_rank():
+            self.move_aside(earlier)
+            earlier = {}
+        now = datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")
+        self.content["started"] = earlier.get("started", now)
         self.before, self.clock = float(earlier.get("seconds", 0.0)), time.perf_counter()
-        self.write(engine)
+
+    def require_same(self, earlier: dict[str, Any]) -> None:
+        """Refuses to go on with a run of another method, other data or other settings."""
+        mine = json.loads(json.dumps(self.content))
+        other = [
+            f"{name} {theirs.get(name)!r}, got {ours[name]!r}"
+            for ours, theirs in ((mine, earlier), (mine["settings"], earlier.get("settings", {})))
+            for name in ours
+            if name != "settings" and ours[name] != theirs.get(name)
+        ]
+        if other:
+            raise ValueError(
+                f"the run in {self.path.parent} has {'; '.join(other)}: resume it with its own settings, or give another "
+                f"output_dir."
+            )
+
+    def move_aside(self, earlier: dict[str, Any]) -> None:
+        """Renames the earlier run's folder and copies the model there; the model itself stays until there is a new one."""
+        folder = self.path.parent
+        started = "".join(c for c in earlier.get("started", "earlier") if c.isalnum())
+        aside, number = folder.with_name(f"{folder.name}-{started}"), 1
+        while aside.exists():
+            number += 1
+            aside = folder.with_name(f"{folder.name}-{started}.{number}")
+        folder.rename(aside)
+        if self.model.exists() and not (aside / MODEL_FILE).exists():
+            shutil.copy2(self.model, aside / MODEL_FILE)
+        logger.warning(f"Moved the earlier run in {folder} to {aside}; to go on with it instead, pass --resume true.")
 
     def write(self, engine: Engine) -> None:
         if not is_first_rank():

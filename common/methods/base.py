@@ -15,8 +15,8 @@ class Method:
     """One training step of a semi-supervised method; a subclass says what the loss terms are.
 
     An object of this class is the ``iteration_update`` of MONAI's ``SupervisedTrainer``. It is called with a batch of
-    :class:`~common.data.loader.PairedBatches`, asks :meth:`terms` for the loss terms, adds them up and takes one step of
-    the optimizer, in mixed precision where the trainer says so. What it returns is the trainer's output: ``loss``,
+    :class:`~common.data.loader.PairedBatches`, asks :meth:`terms` for the loss terms, adds them up and takes one step
+    of the optimizer, in mixed precision where the trainer says so. What it returns is the trainer's output: ``loss``,
     ``terms`` (loss terms as numbers) and, for methods that make them, ``pseudo_label`` (a label of the label space, at
     the image's size) and ``weight`` (``B 1 H W [D]``).
 

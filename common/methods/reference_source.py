@@ -16,8 +16,8 @@ class ReferenceSource:
     Features and labels of the pool are sub-sampled to ``reference_size`` along each axis, the unlabelled features to
     ``query_size``; every query takes the label of its nearest reference (eq. 3, 4) and the weight of the density-based
     class entropy (eq. 5-7); both are brought back to the image's size. All three resamplings take the centre of a cell
-    (``nearest-exact``): its corner (``nearest``) would move the pseudo-label by half a cell, and the network would follow
-    it step by step.
+    (``nearest-exact``): its corner (``nearest``) would move the pseudo-label by half a cell, and the network would
+    follow it step by step.
 
     Args:
         labels: the label space.

@@ -14,22 +14,21 @@ from common.methods.reference_source import ReferenceSource
 
 
 class NearestNeighbor(Method):
-    """Each unlabelled pixel learns the label of its nearest labelled pixel in feature space (Seibold et al. 2022, eq. 4).
+    """Each unlabelled pixel learns the label of its nearest labelled pixel in feature space (Seibold et al. 2022).
 
     The labelled images of the batch are the reference pool: one term of cross-entropy on them, one on the unlabelled
-    images against the pseudo-label, with the same weight for every pixel.
+    images against the pseudo-label (eq. 4), with the same weight for every pixel.
 
     Labelled and unlabelled images go through the network one after the other. In one common pass they would share the
-    batch norm's statistics, which on radiographs of two sources costs more than the method gains.
+    batch norm's statistics, which on radiographs of two sources costs more than the method gains. A batch without
+    unlabelled images has the first term alone.
 
     Args:
         labels: the label space.
         unsupervised_weight: factor of the unlabelled term, 1 in the paper (eq. 8).
         ramp_up: number of iterations over which that factor rises from 0 along exp(-5 (1 - t)^2); the paper has none.
-        neighbors, reference_size, query_size, background: see :class:`~common.methods.reference_source.ReferenceSource`.
-
-    Raises:
-        KeyError: when a batch has no unlabelled images.
+        neighbors, reference_size, query_size, background: see
+            :class:`~common.methods.reference_source.ReferenceSource`.
     """
 
     weighted = False
@@ -55,15 +54,18 @@ class NearestNeighbor(Method):
     def terms(
         self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int
     ) -> tuple[dict, dict]:
-        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        labeled = batch["labeled"]
         references, outputs = network(labeled["image"], return_features=True)
-        queries, unlabeled_outputs = network(unlabeled["image"], return_features=True)
+        supervised = self.labels.cross_entropy(outputs, labeled["label"])
+        if "unlabeled" not in batch:
+            return {"supervised": supervised}, {}
+        queries, unlabeled_outputs = network(batch["unlabeled"]["image"], return_features=True)
         pseudo_label, weight = self.source(references, labeled["label"], queries)
         if not self.weighted:
             weight = torch.ones_like(weight)
         factor = self.unsupervised_weight * rise(iteration, self.ramp_up)
         terms = {
-            "supervised": self.labels.cross_entropy(outputs, labeled["label"]),
+            "supervised": supervised,
             "unsupervised": factor * self.labels.cross_entropy(unlabeled_outputs, pseudo_label, weight),
         }
         return terms, {"pseudo_label": pseudo_label, "weight": weight}

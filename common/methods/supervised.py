@@ -12,9 +12,8 @@ from common.methods.base import Method
 class Supervised(Method):
     """Cross-entropy on the labelled images, for the same number of iterations as the other methods.
 
-    The *Baseline* of Seibold et al. 2022: "due to the low amount of seen images, we run these models for the same amount
-    of iterations instead of the same amount of epochs". It sees the same labelled batches as the other methods and leaves
-    the unlabelled images alone.
+    The *Baseline* of Seibold et al. 2022, which trains for as many iterations as the other methods instead of as many
+    epochs. It sees the same labelled batches as they do and leaves the unlabelled images alone.
 
     Args:
         labels: the label space.

@@ -24,9 +24,9 @@ def pseudo_label_statistics(
         truth: the hidden truth in the pseudo-label's form, where it is known.
 
     Returns:
-        ``pixel_share`` (share of pixels with a weight over 0.1), ``weight_mean``, ``weight_<class>`` (mean weight of the
-        pixels that carry the class), and with a truth ``pseudo_accuracy`` (share of pixels whose whole label is right)
-        and ``pseudo_iou_<class>``. A class that does not occur has no value.
+        ``pixel_share`` (share of pixels with a weight over 0.1), ``weight_mean``, ``weight_<class>`` (mean weight of
+        the pixels that carry the class), and with a truth ``pseudo_accuracy`` (share of pixels whose whole label is
+        right) and ``pseudo_iou_<class>``. A class that does not occur has no value.
     """
     masks = labels.masks(pseudo_label) > 0
     weight = weight.float()

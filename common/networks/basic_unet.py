@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
 from monai.networks.nets import BasicUNet as MonaiBasicUNet
+from torch import Tensor, nn
 
 
 class BasicUNet(MonaiBasicUNet):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import Case, case_scores, draw_image, draw_masks, draw_weight, load_cases, weight_ceiling
+from .cases import OTHER, Case, case_scores, draw_image, draw_masks, draw_weight, load_cases, weight_ceiling
 from .runs import Run
 
 MAXIMUM_CASES = 6
@@ -38,9 +38,10 @@ def same_cases(runs: list[Run], methods: list[str], shades: list[str]) -> dict[s
     """The same cases for all methods, at most `MAXIMUM_CASES`, preferring those that most methods saved."""
     saved: dict[tuple[int, str, str], dict[str, tuple[Case, Run]]] = {}
     for run in runs:
-        for case in load_cases(run):
+        for case in load_cases(run, others=True):
             saved.setdefault((run.split, case.part, case.name), {}).setdefault(run.method, (case, run))
-    keys = sorted(saved, key=lambda key: (key[1] != "test", -len(saved[key])))
+    chosen = [key for key, found in saved.items() if any(case.role != OTHER for case, _ in found.values())]
+    keys = sorted(chosen, key=lambda key: (key[1] != "test", -len(saved[key])))
     keys = sorted(keys[:MAXIMUM_CASES], key=lambda key: key[0])
     extras = [
         (method, kind)

@@ -16,6 +16,7 @@ from .runs import Run
 from .style import WEIGHT_COLORMAP, encode
 
 ROLES = ("hardest", "median")
+OTHER = "other"
 FILL = 0.30
 PANEL_PIXELS = 400
 
@@ -37,13 +38,17 @@ class Case:
     weight: np.ndarray | None
 
 
-def load_cases(run: Run) -> list[Case]:
-    """The run's cases of the test part, or of the validation part where there are none; hardest first."""
+def load_cases(run: Run, others: bool = False) -> list[Case]:
+    """The run's cases of the test part, or of the validation part where there are none; hardest first.
+
+    `others` gives those as well that are there only to stand beside another method's hardest and median case.
+    """
+    roles = (*ROLES, OTHER) if others else ROLES
     for part in ("test", "validation"):
         files = sorted((run.folder / "cases" / part).glob("*_*.npz"))
-        files = [path for path in files if path.stem.split("_", 1)[0] in ROLES]
+        files = [path for path in files if path.stem.split("_", 1)[0] in roles]
         if files:
-            files.sort(key=lambda path: ROLES.index(path.stem.split("_", 1)[0]))
+            files.sort(key=lambda path: roles.index(path.stem.split("_", 1)[0]))
             return [_load(path, part, len(run.classes)) for path in files]
     return []
 
