@@ -1,0 +1,242 @@
+"""Pseudo-labels of whole images: eq. 2-7 against NumPy, and the traps of resampling and of background."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.label_space import LabelSpace
+from common.methods.reference_source import ReferenceSource
+
+EPSILON = 1e-8
+
+
+def at_centres(maps, size):
+    """Maps (B, C, W, H) at the pixel under the centre of each of ``size`` cells along an axis."""
+    rows, columns = (np.floor((np.arange(min(size, n)) + 0.5) * max(n / size, 1)).astype(int) for n in maps.shape[2:])
+    return maps[:, :, rows][:, :, :, columns]
+
+
+def back_to_size(maps, shape):
+    """Each pixel of ``shape`` takes the value of the cell that its centre lies in."""
+    rows, columns = (
+        np.floor((np.arange(n) + 0.5) * cells / n).astype(int) for n, cells in zip(shape, maps.shape[2:], strict=True)
+    )
+    return maps[:, :, rows][:, :, :, columns]
+
+
+def plain_source(references, label, queries, labels, k, reference_size, query_size, background=True):
+    """Equations 2 to 7 pixel by pixel in float64."""
+    shape = queries.shape[2:]
+    references, label = at_centres(references, reference_size), at_centres(label, reference_size)
+    queries = queries if query_size is None else at_centres(queries, query_size)
+    batch, grid = queries.shape[0], queries.shape[2:]
+    pool = np.moveaxis(references, 1, -1).reshape(-1, references.shape[1])
+    pool_label = np.moveaxis(label, 1, -1).reshape(-1, label.shape[1])
+    if labels.multilabel:
+        members = pool_label > 0
+        if background:
+            members = np.column_stack([~members.any(axis=1), members])
+    else:
+        members = pool_label == np.arange(labels.num_outputs)
+    found, weights = [], []
+    for query in np.moveaxis(queries, 1, -1).reshape(-1, queries.shape[1]):
+        cosine = pool @ query / (np.linalg.norm(pool, axis=1) * np.linalg.norm(query) + EPSILON)
+        distance = 1 - np.maximum(cosine, 0)
+        found.append(pool_label[distance.argmin()])
+        nearest = np.argsort(distance)[:k]
+        delta = np.array([min([1.0, *distance[nearest][member[nearest]]]) for member in members.T])
+        p = (1 - delta + EPSILON) / (1 - delta + EPSILON).sum()
+        weights.append(1 + (p * np.log(p)).sum() / math.log(len(p)))
+    found = np.moveaxis(np.reshape(found, (batch, *grid, -1)), -1, 1)
+    return back_to_size(found, shape), back_to_size(np.reshape(weights, (batch, 1, *grid)), shape)
+
+
+def random_task(labels, size=(10, 12), pool=2, batch=2, channels=4, seed=0):
+    rng = np.random.default_rng(seed)
+    references = rng.normal(size=(pool, channels, *size)) + 0.3
+    queries = rng.normal(size=(batch, channels, *size)) + 0.3
+    if labels.multilabel:
+        label = rng.integers(0, 2, (pool, labels.num_classes, *size)) * rng.integers(0, 2, (pool, 1, *size))
+    else:
+        label = rng.integers(0, labels.num_classes + 1, (pool, 1, *size))
+    return references, label.astype(np.float64), queries
+
+
+def tensors(*arrays, dtype=torch.float32):
+    return [torch.from_numpy(array).to(dtype) for array in arrays]
+
+
+@pytest.mark.parametrize("query_size", [5, 7, None])
+@pytest.mark.parametrize("k", [1, 9, 10_000])
+def test_label_and_weight_are_the_plain_formulas(labels, k, query_size):
+    task = random_task(labels)
+    expected_label, expected_weight = plain_source(*task, labels, k, 5, query_size)
+    label, weight = ReferenceSource(labels, k, 5, query_size)(*tensors(*task))
+    np.testing.assert_array_equal(label.numpy(), expected_label)
+    np.testing.assert_allclose(weight.numpy(), expected_weight, atol=1e-5)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_background_as_a_class_and_the_literal_formula(multilabel, background):
+    task = random_task(multilabel, seed=1)
+    expected = plain_source(*task, multilabel, 12, 6, 6, background)
+    found = ReferenceSource(multilabel, 12, 6, 6, background)(*tensors(*task))
+    np.testing.assert_array_equal(found[0].numpy(), expected[0])
+    np.testing.assert_allclose(found[1].numpy(), expected[1], atol=1e-5)
+
+
+def test_a_share_of_the_pool_is_that_many_neighbours(labels):
+    task = tensors(*random_task(labels))
+    share = ReferenceSource(labels, 0.5, 4, 4)(*task)  # 2 images of 4 x 4 are 32 references
+    count = ReferenceSource(labels, 16, 4, 4)(*task)
+    for first, second in zip(share, count, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_weights_by_hand(multiclass):
+    """Three references, one of each class, at right angles: a row of 3 pixels with d = 3 features."""
+    references = torch.eye(3).reshape(1, 3, 3, 1)
+    label = torch.tensor([0.0, 1.0, 2.0]).reshape(1, 1, 3, 1)
+    half, third = math.sqrt(1 / 2), math.sqrt(1 / 3)
+    queries = torch.tensor([[0.0, 2.0, 0.0], [0.0, half, half], [third] * 3, [-1.0, 0.0, 0.0]]).T.reshape(1, 3, 4, 1)
+    label, weight = ReferenceSource(multiclass, 3, 3, None)(references, label, queries)
+    # one class alone; two classes at equal distance leave 1 - ln 2 / ln 3; three, and none at all, leave nothing
+    expected = torch.tensor([1.0, 1 - math.log(2) / math.log(3), 0.0, 0.0])
+    torch.testing.assert_close(weight.flatten(), expected, atol=1e-5, rtol=0)
+    assert label.flatten()[0] == 1
+    # with k = 1 the second query sees one class only
+    _, weight = ReferenceSource(multiclass, 1, 3, None)(references, torch.arange(3.0).reshape(1, 1, 3, 1), queries)
+    torch.testing.assert_close(weight.flatten()[0], torch.tensor(1.0), atol=1e-5, rtol=0)
+
+
+def test_multilabel_background_counts_unless_the_formula_is_taken_literally(multilabel):
+    """A pixel whose neighbours are all background: sure to be background, and weightless in eq. 5-7 as printed."""
+    references = torch.zeros(1, 2, 4, 4)
+    references[:, 0, :2], references[:, 1, 2:] = 1, 1  # the upper half looks one way, the lower half another
+    label = torch.zeros(1, 2, 4, 4)
+    label[:, 0, 2:] = 1  # and only the lower half is lung
+    found, weight = ReferenceSource(multilabel, 8, 4, 4, background=True)(references, label, references)
+    torch.testing.assert_close(found, label)
+    torch.testing.assert_close(weight, torch.ones_like(weight), atol=1e-4, rtol=0)
+    found, weight = ReferenceSource(multilabel, 8, 4, 4, background=False)(references, label, references)
+    torch.testing.assert_close(found, label)
+    assert weight[:, :, :2].max() < 1e-4
+    assert weight[:, :, 2:].min() > 0.99
+
+
+def disc(size, radius=0.3):
+    """A disc about the centre of the image; half the pixels of its edge on either side."""
+    rows, columns = np.meshgrid(*[(np.arange(n) + 0.5) / n - 0.5 for n in size], indexing="ij")
+    return (rows**2 + columns**2 < radius**2).astype(np.float32)[None, None]
+
+
+def centre_of_mass(mask):
+    return np.argwhere(mask[0, 0] > 0).mean(axis=0) + 0.5
+
+
+def distinctive(size, channels=24, seed=0):
+    """Features of which no two pixels' are alike."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(1, channels, *size)).astype(np.float32))
+
+
+def perfect_match(label, reference_size, query_size):
+    features = distinctive(label.shape[2:])
+    source = ReferenceSource(LabelSpace(["organ"], "multilabel"), 50, reference_size, query_size)
+    return source(features, torch.from_numpy(label), features)[0].numpy()
+
+
+def in_cell_corners(monkeypatch):
+    """Puts the resampling of the trap in place of the cell centres."""
+    interpolate = F.interpolate
+    monkeypatch.setattr(F, "interpolate", lambda x, size, mode: interpolate(x, size=size, mode="nearest"))
+
+
+SIZES = [(32, 32), (40, 24), (36, 36), (30, 29), (50, 33)]  # multiples of 8, and not
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_label_that_the_grid_can_hold_comes_back_exactly(size):
+    grid = np.random.default_rng(1).integers(0, 2, (1, 1, 8, 8)).astype(np.float32)
+    label = back_to_size(grid, size)
+    np.testing.assert_array_equal(perfect_match(label, 8, 8), label)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_finer_label_comes_back_from_cell_centres(size):
+    label = np.random.default_rng(2).integers(0, 2, (1, 1, *size)).astype(np.float32)
+    np.testing.assert_array_equal(perfect_match(label, 8, 8), back_to_size(at_centres(label, 8), size))
+
+
+@pytest.mark.parametrize("size", [*SIZES, (5, 7)], ids=str)
+def test_full_resolution_gives_any_label_itself(size):
+    label = np.random.default_rng(2).integers(0, 2, (1, 1, *size)).astype(np.float32)
+    np.testing.assert_array_equal(perfect_match(label, 64, None), label)
+    np.testing.assert_array_equal(perfect_match(label, 64, 64), label)  # a size above the image's changes nothing
+
+
+@pytest.mark.parametrize("size", [(40, 40), (56, 40), (36, 36), (60, 52), (64, 64)], ids=str)
+def test_a_shape_stays_where_it_is(size, monkeypatch):
+    """A perfect match leaves a disc in place; sampled at cell corners, it moves by half a cell.
+
+    A cell with an even number of pixels has no pixel in its middle: half a pixel is what remains there.
+    """
+    label = disc(size)
+    cell = np.array(size) / 8
+    leeway = np.where(cell % 2 == 1, 0.05, 0.55) + 0.15 * (cell % 1 > 0)
+    moved = np.abs(centre_of_mass(perfect_match(label, 8, 8)) - centre_of_mass(label))
+    assert (moved <= leeway).all()
+    in_cell_corners(monkeypatch)
+    moved = np.abs(centre_of_mass(perfect_match(label, 8, 8)) - centre_of_mass(label))
+    assert (moved >= (cell - 1) / 2 - 0.5).all() and (moved > 1.2).all()
+
+
+def test_one_cell_corner_is_enough_to_move_it(monkeypatch):
+    """Odd cells, where nothing at all may move: the label, twice through, against the trap's."""
+    label = disc((40, 40))
+    once = perfect_match(label, 8, 8)
+    np.testing.assert_array_equal(perfect_match(once, 8, 8), once)
+    np.testing.assert_array_equal(once, once[:, :, ::-1, ::-1])  # as symmetric as the disc
+    in_cell_corners(monkeypatch)
+    cornered = perfect_match(label, 8, 8)
+    assert (cornered != cornered[:, :, ::-1, ::-1]).any()
+
+
+def test_volumes_take_the_same_path(labels):
+    rng = np.random.default_rng(3)
+    features = torch.from_numpy(rng.normal(size=(2, 5, 6, 4, 5)).astype(np.float32))
+    if labels.multilabel:
+        label = torch.from_numpy(rng.integers(0, 2, (2, 2, 6, 4, 5)).astype(np.float32))
+    else:
+        label = torch.from_numpy(rng.integers(0, 3, (2, 1, 6, 4, 5)).astype(np.float32))
+    found, weight = ReferenceSource(labels, 20, 64, None)(features, label, features)
+    torch.testing.assert_close(found, label)
+    assert weight.shape == (2, 1, 6, 4, 5)
+
+
+def test_no_gradient_reaches_the_features(labels):
+    references, label, queries = tensors(*random_task(labels))
+    found = ReferenceSource(labels, 5, 4, 4)(references.requires_grad_(), label, queries.requires_grad_())
+    assert not any(tensor.requires_grad for tensor in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_features_of_mixed_precision_give_a_label_and_full_precision_weights(labels, dtype):
+    references, label, queries = random_task(labels)
+    features = tensors(references, queries, dtype=dtype)
+    found, weight = ReferenceSource(labels, 9, 5, 5)(features[0], *tensors(label), features[1])
+    rounded = [tensor.double().numpy() for tensor in features]
+    expected = plain_source(rounded[0], label, rounded[1], labels, 9, 5, 5)
+    assert weight.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), expected[0])
+    np.testing.assert_allclose(weight.numpy(), expected[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [{"reference_size": 0}, {"query_size": 0}])
+def test_sizes_below_one_are_refused(labels, sizes):
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1, got 0"):
+        ReferenceSource(labels, **sizes)

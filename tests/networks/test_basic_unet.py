@@ -1,0 +1,105 @@
+"""The network is MONAI's, and gives its features."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from monai.networks.nets import BasicUNet as StockBasicUNet
+from torch import nn
+
+from common.networks import BasicUNet
+
+FEATURES = (4, 4, 6, 8, 8, 5)
+
+
+def pair(spatial_dims=2, out_channels=3, **options):
+    torch.manual_seed(0)
+    ours = BasicUNet(spatial_dims, 1, out_channels, FEATURES, **options)
+    stock = StockBasicUNet(
+        spatial_dims,
+        1,
+        out_channels,
+        FEATURES,
+        norm=options.get("norm", "batch"),
+        upsample=options.get("upsample", "nontrainable"),
+    )
+    return ours, stock
+
+
+def image(spatial_dims=2, side=32):
+    return torch.randn(2, 1, *[side] * spatial_dims)
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "instance", "upsample": "deconv"}], ids=["defaults", "others"])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_parameters_are_those_of_the_stock_class(spatial_dims, options):
+    ours, stock = pair(spatial_dims, **options)
+    mine, theirs = ours.state_dict(), stock.state_dict()
+    assert list(mine) == list(theirs)
+    assert all(mine[name].shape == theirs[name].shape for name in mine)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("direction", ["from stock", "to stock"])
+def test_outputs_are_equal_after_loading(spatial_dims, direction):
+    ours, stock = pair(spatial_dims)
+    source, target = (stock, ours) if direction == "from stock" else (ours, stock)
+    x = image(spatial_dims, 32 if spatial_dims == 2 else 16)
+    with torch.no_grad():
+        source.train()(x)  # moves the batch norm's statistics, which must come along
+        target.load_state_dict(source.state_dict())
+        for network in (ours, stock):
+            network.eval()
+        torch.testing.assert_close(ours(x), stock(x), rtol=0, atol=0)
+        for network in (ours, stock):
+            network.train()
+        torch.testing.assert_close(ours(x), stock(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", [32, 35], ids=["multiple of 16", "odd"])
+def test_features_and_head_make_up_the_network(side):
+    network, _ = pair()
+    network.eval()
+    x = image(side=side)
+    with torch.no_grad():
+        features = network.forward_features(x)
+        assert features.shape == (2, FEATURES[-1], side, side)
+        outputs = network.forward_head(features)
+        assert outputs.shape == (2, 3, side, side)
+        torch.testing.assert_close(outputs, network(x), rtol=0, atol=0)
+        both = network(x, return_features=True)
+        torch.testing.assert_close(both[0], features, rtol=0, atol=0)
+        torch.testing.assert_close(both[1], outputs, rtol=0, atol=0)
+
+
+def test_the_head_looks_at_each_pixel_alone():
+    network, _ = pair()
+    features = torch.randn(1, FEATURES[-1], 6, 7)
+    order = torch.randperm(42)
+    mixed = features.flatten(2)[..., order].reshape(features.shape)
+    outputs = network.forward_head(features).flatten(2)[..., order]
+    torch.testing.assert_close(network.forward_head(mixed).flatten(2), outputs)
+
+
+def test_defaults_of_the_paper():
+    network = BasicUNet()
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(norms) == 18
+    assert not any(isinstance(module, nn.ConvTranspose2d) for module in network.modules())
+    assert any(getattr(module, "mode", None) in ("bilinear", "linear") for module in network.modules())
+
+
+def test_xavier_bounds_every_convolution():
+    torch.manual_seed(0)
+    network = BasicUNet(features=FEATURES)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            area = math.prod(module.kernel_size)
+            bound = math.sqrt(6 / (area * (module.in_channels + module.out_channels)))
+            assert module.weight.abs().max() <= bound
+            assert module.bias.abs().max() == 0
+    weight = network.down_4.convs.conv_1.conv.weight  # enough numbers to see the uniform rule's spread
+    bound = math.sqrt(6 / (9 * (8 + 8)))
+    assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)

@@ -1,0 +1,56 @@
+"""Files are the old ones or the new ones, never half of one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from common.files import replacing
+
+
+def test_new_content_appears_at_the_end_only(tmp_path):
+    path = tmp_path / "new" / "scores.csv"
+    with replacing(path) as temporary:
+        assert temporary.parent == path.parent  # the same file system, so that renaming is one step
+        assert temporary.suffix == ".csv"
+        temporary.write_text("half")
+        assert not path.exists()
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path, error):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(error), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_process_leaves_the_old_content(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    program = (
+        "import os, signal, sys\n"
+        "from common.files import replacing\n"
+        "with replacing(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert killed.returncode == -9
+    assert path.read_text() == "old"
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(path):
+        pass
+    assert path.read_text() == "old"
