@@ -85,9 +85,7 @@ class CasePictures:
             "truth": picture(self.labels.masks(case["label"])).astype(np.uint8),
             "prediction": picture(self.labels.masks(self.labels.predict(outputs))).astype(np.uint8),
         }
-        pool = list_data_collate(
-            [self.references[i] for i in range(min(self.pool_size, len(self.references)))]
-        )
+        pool = list_data_collate([self.references[i] for i in range(min(self.pool_size, len(self.references)))])
         found = self.method.pseudo_label(self.network, to_device(pool, device), case)
         if found is not None:
             arrays["pseudo_label"] = picture(self.labels.masks(found[0])).astype(np.uint8)

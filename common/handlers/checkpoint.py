@@ -43,9 +43,7 @@ class Checkpoint:
         FloatingPointError: instead of saving weights that are not finite.
     """
 
-    def __init__(
-        self, path: str | Path, objects: Mapping[str, Any], resume: bool = False, interval: int = 1
-    ) -> None:
+    def __init__(self, path: str | Path, objects: Mapping[str, Any], resume: bool = False, interval: int = 1) -> None:
         self.path, self.objects, self.resume, self.interval = Path(path), dict(objects), resume, interval
 
     def attach(self, engine: Engine) -> None:
@@ -82,9 +80,7 @@ class Checkpoint:
         state = load_checkpoint(self.path)
         missing = sorted({*self.objects, "trainer", "random"} - set(state))
         if missing:
-            raise ValueError(
-                f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}."
-            )
+            raise ValueError(f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}.")
         if state["trainer"]["epoch_length"] != engine.state.epoch_length:
             raise ValueError(
                 f"{self.path} is of a run with {state['trainer']['epoch_length']} iterations in an epoch, got "
@@ -127,9 +123,7 @@ class BestModel:
     def __call__(self, engine: Engine) -> None:
         name = engine.state.key_metric_name
         if name is None:
-            raise ValueError(
-                "the evaluator must have a key metric for the best model to be known: set key_val_metric."
-            )
+            raise ValueError("the evaluator must have a key metric for the best model to be known: set key_val_metric.")
         score = float(engine.state.metrics[name])
         if not score > self.best:  # also where it is not a number
             return
@@ -157,24 +151,19 @@ def load_weights(path: str | Path, network: nn.Module, device: str | torch.devic
     try:
         unwrapped(network).load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(
-            f"{path} must hold the weights of this network, got another's: {short(error)}"
-        ) from error
+        raise ValueError(f"{path} must hold the weights of this network, got another's: {short(error)}") from error
     return network
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """The content of a checkpoint file, tensors and plain Python values only."""
     if not path.exists():
-        raise FileNotFoundError(
-            f"{path} must be a checkpoint, got no such file: train first, or give its path."
-        )
+        raise FileNotFoundError(f"{path} must be a checkpoint, got no such file: train first, or give its path.")
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # torch raises a handful of types for truncated and foreign files
         raise ValueError(
-            f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: "
-            f"{short(error)}"
+            f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: {short(error)}"
         ) from error
 
 

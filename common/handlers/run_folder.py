@@ -94,7 +94,7 @@ class RunFolder:
     def move_aside(self, earlier: dict[str, Any]) -> None:
         """Renames the earlier run's folder and copies the model there; the model itself stays until there is a new one."""
         folder = self.path.parent
-        started = "".join(c for c in earlier.get("started", "earlier") if c.isalnum())
+        started = "".join(c for c in earlier.get("started", "earlier")[:19] if c.isalnum())
         aside, number = folder.with_name(f"{folder.name}-{started}"), 1
         while aside.exists():
             number += 1
