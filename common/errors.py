@@ -12,8 +12,8 @@ WORDED = (ValueError, OSError, FloatingPointError)
 def end_with_cause() -> None:
     """From now on an error that ends the process is printed once more, in one line after its traceback.
 
-    MONAI's bundles wrap an error in one for each transform, component and expression around it, so that the sentence that
-    says what to do stands dozens of lines above the end. Call it as the first step of a bundle's ``initialize``.
+    MONAI's bundles wrap an error in one for each transform, component and expression around it, so that the sentence
+    that says what to do stands dozens of lines above the end. Call it as the first step of a bundle's ``initialize``.
     """
     if sys.excepthook is not print_error:
         sys.excepthook = print_error

@@ -28,8 +28,8 @@ class Checkpoint:
     ``objects``, the trainer's epoch, the gradient scaler and the states of torch's, CUDA's, NumPy's and Python's random
     number generators. The file is written beside and renamed, and loaded with ``weights_only``.
 
-    Attach it before the handlers that start from the epoch it loads (the training log). It saves after all handlers that
-    were attached before the run starts, since they change what it saves (validation, learning rate).
+    Attach it before the handlers that start from the epoch it loads (the training log). It saves after all handlers
+    that were attached before the run starts, since they change what it saves (validation, learning rate).
 
     Args:
         path: the checkpoint file.

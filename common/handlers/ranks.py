@@ -20,8 +20,8 @@ def is_first_rank() -> bool:
 def gathered_order(number: int) -> list[int]:
     """Indices of ``number`` items in the order in which metrics gather them.
 
-    A ``DistributedSampler`` without shuffling deals the items out to the ranks in turn, and a metric strings together what
-    the ranks had.
+    A ``DistributedSampler`` without shuffling deals the items out to the ranks in turn, and a metric strings together
+    what the ranks had.
     """
     world_size = dist.get_world_size() if is_distributed() else 1
     return [index for rank in range(world_size) for index in range(rank, number, world_size)]
@@ -30,8 +30,8 @@ def gathered_order(number: int) -> list[int]:
 class SameBuffers:
     """Gives all processes the first one's buffers (batch norm's running statistics) when an evaluation starts.
 
-    Each process has its own running statistics, and it is the first one's that are saved: what the others evaluate must be
-    that same network.
+    Each process has its own running statistics, and it is the first one's that are saved: what the others evaluate must
+    be that same network.
 
     Args:
         network: the network that is evaluated.

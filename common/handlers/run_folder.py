@@ -24,8 +24,8 @@ class RunFolder:
     """Writes ``run.json``: the method, the classes, the settings, when the run started and how long it has trained.
 
     When a training starts in the folder of an earlier one, that folder is renamed to ``<output_dir>-<when it started>``
-    and gets a copy of its model; with ``resume`` it stays, and must be of a run with the same settings. Nothing is written
-    before the first epoch is over. Attach it before all handlers that read or write in the folder.
+    and gets a copy of its model; with ``resume`` it stays, and must be of a run with the same settings. Nothing is
+    written before the first epoch is over. Attach it before all handlers that read or write in the folder.
 
     Args:
         output_dir: folder of the run.
@@ -87,12 +87,12 @@ class RunFolder:
         ]
         if other:
             raise ValueError(
-                f"the run in {self.path.parent} has {'; '.join(other)}: resume it with its own settings, or give another "
-                f"output_dir."
+                f"the run in {self.path.parent} has {'; '.join(other)}: resume it with its own settings, or give "
+                f"another output_dir."
             )
 
     def move_aside(self, earlier: dict[str, Any]) -> None:
-        """Renames the earlier run's folder and copies the model there; the model itself stays until there is a new one."""
+        """Renames the earlier run's folder and copies the model there; the model stays until there is a new one."""
         folder = self.path.parent
         started = "".join(c for c in earlier.get("started", "earlier")[:19] if c.isalnum())
         aside, number = folder.with_name(f"{folder.name}-{started}"), 1
