@@ -7,13 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from monai.data import Dataset, MetaTensor
-from monai.engines import SupervisedTrainer
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import MeanDice, MeanIoUHandler, from_engine
 from monai.transforms import Compose, Lambdad, RandFlipd, RandGaussianNoised
 from torch import Tensor, nn
 
 from common.data import PairedBatches, PairedLoader
 from common.label_space import LabelSpace
+from common.transforms import ToMasksd
 
 torch.set_num_threads(1)
 
@@ -110,7 +113,7 @@ def make_trainer(make_dataset, tiny_network) -> Callable[..., SupervisedTrainer]
         network = tiny_network(labels.num_outputs)
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
-        return SupervisedTrainer(
+        trainer = SupervisedTrainer(
             device=torch.device("cpu"),
             max_epochs=epochs,
             train_data_loader=loader,
@@ -121,6 +124,29 @@ def make_trainer(make_dataset, tiny_network) -> Callable[..., SupervisedTrainer]
             train_handlers=handlers(network, optimizer, scheduler, loader),
             decollate=False,
             **options,
+        )
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: scheduler.step())
+        return trainer
+
+    return make
+
+
+@pytest.fixture
+def make_evaluator(make_dataset) -> Callable[..., SupervisedEvaluator]:
+    """``make_evaluator(network, labels, handlers, number)``: MONAI's evaluator with the scores of the bundles."""
+
+    def make(
+        network: nn.Module, labels: LabelSpace, handlers: list | None = None, number: int = 3
+    ) -> SupervisedEvaluator:
+        pair = from_engine(["pred", "label"])
+        return SupervisedEvaluator(
+            device=torch.device("cpu"),
+            val_data_loader=DataLoader(Dataset(make_dataset(labels, number, "case").data), batch_size=2),
+            network=network,
+            postprocessing=ToMasksd(labels),
+            key_val_metric={"val_mean_iou": MeanIoUHandler(output_transform=pair)},
+            additional_metrics={"val_mean_dice": MeanDice(output_transform=pair)},
+            val_handlers=handlers,
         )
 
     return make

@@ -57,7 +57,8 @@ class Checkpoint:
             engine.add_event_handler(Events.COMPLETED, self.save)
 
     def save(self, engine: Engine) -> None:
-        if not is_first_rank():
+        whole = engine.state.iteration == engine.state.epoch * engine.state.epoch_length
+        if not is_first_rank() or not whole:  # a run that is terminated within an epoch goes on from the one before
             return
         state = {name: unwrapped(item).state_dict() for name, item in self.objects.items()}
         state["trainer"] = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length}

@@ -1,0 +1,357 @@
+"""A run that was stopped goes on as if it had not been, and a checkpoint is whole or refused."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import ValidationHandler
+from torch import nn
+
+from common.handlers import BestModel, Checkpoint, TrainingLog, ValidationScores, load_weights
+from common.handlers.checkpoint import load_checkpoint, random_state, set_random_state
+from common.methods import RPG, Supervised
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill_at(iteration):
+    """A handler that ends the run in the middle of an epoch."""
+
+    def handler(engine):
+        if engine.state.iteration == iteration:
+            raise Killed
+
+    return handler
+
+
+@pytest.fixture
+def make_run(make_trainer, make_evaluator, labels, tmp_path):
+    """``make_run(folder, resume, kill)``: a trainer with all that a run keeps, in a folder of its own."""
+
+    def make(folder="run", resume=False, kill=None, method=RPG, epochs=3, interval=1, iterations=3, **options):
+        folder = tmp_path / folder
+        method = method(labels)
+
+        def handlers(network, optimizer, scheduler, loader):
+            best = BestModel(folder / "model.pt", network)
+            scores = ValidationScores(folder / "validation.csv", labels, iterations)
+            objects = {
+                "network": network,
+                "optimizer": optimizer,
+                "lr_scheduler": scheduler,
+                "method": method,
+                "loader": loader,
+                "best_model": best,
+            }
+            return [
+                Checkpoint(folder / "checkpoint.pt", objects, resume, interval),
+                ValidationHandler(1, make_evaluator(network, labels, [scores, best])),
+                TrainingLog(folder / "train.csv", labels, interval=2),
+            ]
+
+        trainer = make_trainer(method, handlers, epochs, iterations, **options)
+        if kill:
+            trainer.add_event_handler(Events.ITERATION_COMPLETED, kill_at(kill))
+        return trainer
+
+    return make
+
+
+def same(first, second):
+    """Whether two nested states are the same bit by bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
+
+
+@pytest.mark.parametrize("kill", [1, 4, 6, 8])
+def test_a_run_killed_and_resumed_ends_as_one_never_stopped(make_run, tmp_path, kill):
+    """Bit by bit: weights, optimizer, scheduler, generators, best model, tables. The network has dropout."""
+    make_run("whole").run()
+    with pytest.raises(Killed):
+        make_run("stopped", kill=kill).run()
+    # a resumed process starts from other weights and generators; before the first checkpoint the seed decides
+    make_run("stopped", resume=True, seed=77 if kill > 3 else 0).run()
+    whole, stopped = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "stopped"))
+    assert whole["trainer"] == {"epoch": 3, "epoch_length": 3}
+    assert whole["loader"] == {"position": 9}
+    for name in whole:
+        if name != "random":
+            assert same(whole[name], stopped[name]), name
+    assert torch.equal(whole["random"]["torch"], stopped["random"]["torch"])
+    models = [load_checkpoint(tmp_path / name / "model.pt") for name in ("whole", "stopped")]
+    assert same(*models)
+    texts = [(tmp_path / name / "validation.csv").read_text() for name in ("whole", "stopped")]
+    assert texts[0] == texts[1]
+    assert texts[0].count("\n") == 1 + 3
+
+
+def test_resuming_a_finished_run_changes_nothing(make_run, tmp_path):
+    make_run().run()
+    before = {path.name: path.read_bytes() for path in tmp_path.joinpath("run").glob("*.csv")}
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    trainer = make_run(resume=True)
+    trainer.run()
+    assert trainer.state.epoch == 3
+    assert {path.name: path.read_bytes() for path in tmp_path.joinpath("run").glob("*.csv")} == before
+    assert same(load_checkpoint(tmp_path / "run" / "checkpoint.pt")["network"], state["network"])
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(make_run):
+    trainer = make_run(resume=True, epochs=1)
+    trainer.run()
+    assert trainer.state.iteration == 3
+
+
+def test_without_resume_an_existing_checkpoint_is_not_looked_at(make_run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    make_run(epochs=1).run()
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["epoch"] == 1
+
+
+def test_interval_and_the_end(make_run, tmp_path):
+    with pytest.raises(Killed):
+        make_run(interval=2, kill=8).run()
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["epoch"] == 2
+    make_run(interval=2, resume=True).run()
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["trainer"]["epoch"] == 3
+
+
+def test_an_epoch_that_was_broken_off_is_not_saved_as_a_whole_one(make_run, tmp_path):
+    trainer = make_run()
+    trainer.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda engine: engine.terminate() if engine.state.iteration == 5 else None
+    )
+    trainer.run()
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert (state["trainer"]["epoch"], state["loader"]["position"]) == (1, 3)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(make_run, tmp_path):
+    class Broken(RPG):
+        def terms(self, network, batch, iteration):
+            terms, output = super().terms(network, batch, iteration)
+            return {name: term * (float("nan") if iteration == 5 else 1) for name, term in terms.items()}, output
+
+    with pytest.raises(FloatingPointError, match="iteration 5"):
+        make_run(method=Broken).run()
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert state["trainer"]["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(make_run, tmp_path):
+    trainer = make_run()
+    path = tmp_path / "run" / "checkpoint.pt"
+
+    def spoil(engine):
+        if engine.state.iteration == 6:
+            with torch.no_grad():
+                engine.network.head.weight[0] = torch.nan
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, spoil)
+    with pytest.raises(FloatingPointError, match=r"head\.weight.*epoch 2"):
+        trainer.run()
+    assert load_checkpoint(path)["trainer"]["epoch"] == 1
+
+
+# What a checkpoint may not be
+
+
+def saved(tmp_path, name="checkpoint.pt", network=None, **changes):
+    """A checkpoint of a plain engine, and the engine."""
+    network = network or nn.Linear(3, 2)
+    engine = Engine(lambda *_: None)
+    engine.state.epoch, engine.state.iteration, engine.state.epoch_length = 2, 10, 5
+    checkpoint = Checkpoint(tmp_path / name, {"network": network, **changes}, resume=True)
+    checkpoint.save(engine)
+    return checkpoint, engine
+
+
+def test_another_network_is_refused(tmp_path):
+    checkpoint, engine = saved(tmp_path)
+    other = Checkpoint(checkpoint.path, {"network": nn.Linear(4, 2)}, resume=True)
+    with pytest.raises(ValueError, match=r"does not fit this run's network: .*size mismatch"):
+        other.load(engine)
+    other = Checkpoint(checkpoint.path, {"network": nn.Sequential(nn.Linear(3, 2))}, resume=True)
+    with pytest.raises(ValueError, match=r"network: .*Missing key"):
+        other.load(engine)
+
+
+def test_another_optimizer_or_method_is_refused(tmp_path, multilabel):
+    network = nn.Linear(3, 2)
+    checkpoint, engine = saved(tmp_path, optimizer=torch.optim.SGD(network.parameters(), 0.1))
+    groups = [{"params": [network.weight]}, {"params": [network.bias]}]
+    other = Checkpoint(checkpoint.path, {"network": network, "optimizer": torch.optim.SGD(groups, 0.1)}, resume=True)
+    with pytest.raises(ValueError, match="does not fit this run's optimizer"):
+        other.load(engine)
+    method = Supervised(multilabel)
+    method.state_dict = lambda: {"teacher": 1.0}
+    checkpoint, engine = saved(tmp_path, method=method)
+    with pytest.raises(ValueError, match=r"does not fit this run's method: .*teacher"):
+        Checkpoint(checkpoint.path, {"method": Supervised(multilabel)}, resume=True).load(engine)
+
+
+def test_another_epoch_length_is_refused(tmp_path):
+    checkpoint, engine = saved(tmp_path)
+    engine.state.epoch_length = 7
+    with pytest.raises(ValueError, match="5 iterations in an epoch, got 7"):
+        checkpoint.load(engine)
+
+
+def test_weights_alone_are_no_checkpoint(tmp_path):
+    checkpoint, engine = saved(tmp_path)
+    torch.save(nn.Linear(3, 2).state_dict(), checkpoint.path)
+    with pytest.raises(ValueError, match=r"got none of network, random, trainer"):
+        checkpoint.load(engine)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, share):
+    checkpoint, engine = saved(tmp_path)
+    whole = checkpoint.path.read_bytes()
+    checkpoint.path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt must be a checkpoint .* torch cannot read"):
+        checkpoint.load(engine)
+
+
+class Danger:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path, capsys):
+    checkpoint, engine = saved(tmp_path)
+    torch.save({"network": Danger()}, checkpoint.path)
+    with pytest.raises(ValueError, match="torch cannot read"):
+        checkpoint.load(engine)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_an_error_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    checkpoint, engine = saved(tmp_path)
+    before = checkpoint.path.read_bytes()
+
+    def half(state, path):
+        path.write_bytes(before[: len(before) // 2])
+        raise Killed
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(Killed):
+        checkpoint.save(engine)
+    assert checkpoint.path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [checkpoint.path]
+
+
+def test_generators_go_on_where_they_were():
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    np.random.randn()  # leaves a second Gaussian number behind
+    random.gauss(0, 1)
+    state = random_state()
+    drawn = [random.gauss(0, 1), np.random.randn(), np.random.rand(), torch.rand(2)]
+    random.seed(4), np.random.seed(4), torch.manual_seed(4)
+    set_random_state(state)
+    assert same(drawn, [random.gauss(0, 1), np.random.randn(), np.random.rand(), torch.rand(2)])
+
+
+# The best model
+
+
+class FixedScore:
+    """An evaluator's engine whose scores are given."""
+
+    def __init__(self, handler, scores):
+        self.engine = Engine(lambda *_: None)
+        self.engine.state.key_metric_name = "iou"
+        self.handler, self.scores = handler, scores
+
+    def run(self):
+        for epoch, score in self.scores:
+            self.engine.state.epoch, self.engine.state.metrics = epoch, {"iou": score}
+            with torch.no_grad():
+                self.handler.network.weight.fill_(epoch)
+            self.handler(self.engine)
+
+
+def test_best_model_is_that_of_the_best_validation(tmp_path):
+    best = BestModel(tmp_path / "model.pt", nn.Linear(1, 1))
+    FixedScore(best, [(1, 0.2), (2, 0.6), (3, 0.6), (4, 0.3), (5, float("nan"))]).run()
+    assert load_checkpoint(tmp_path / "model.pt")["weight"].item() == 2
+    assert best.state_dict() == {"best": 0.6, "epoch": 2}
+
+
+def test_the_best_score_is_known_after_a_resume(tmp_path):
+    first = BestModel(tmp_path / "model.pt", nn.Linear(1, 1))
+    FixedScore(first, [(1, 0.6)]).run()
+    second = BestModel(tmp_path / "model.pt", nn.Linear(1, 1))
+    second.load_state_dict(first.state_dict())
+    FixedScore(second, [(2, 0.5)]).run()
+    assert load_checkpoint(tmp_path / "model.pt")["weight"].item() == 1
+    FixedScore(second, [(3, 0.7)]).run()
+    assert load_checkpoint(tmp_path / "model.pt")["weight"].item() == 3
+
+
+def test_a_score_of_zero_is_better_than_none(tmp_path):
+    best = BestModel(tmp_path / "model.pt", nn.Linear(1, 1))
+    FixedScore(best, [(1, 0.0)]).run()
+    assert (tmp_path / "model.pt").exists()
+
+
+def test_an_evaluator_without_key_metric_is_refused(tmp_path):
+    scores = FixedScore(BestModel(tmp_path / "model.pt", nn.Linear(1, 1)), [(1, 0.5)])
+    scores.engine.state.key_metric_name = None
+    with pytest.raises(ValueError, match="key_val_metric"):
+        scores.run()
+
+
+def test_load_weights(tmp_path):
+    network, other = nn.Linear(3, 2), nn.Linear(3, 2)
+    with pytest.raises(FileNotFoundError, match="train first"):
+        load_weights(tmp_path / "model.pt", other)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    assert load_weights(tmp_path / "model.pt", other) is other
+    assert same(network.state_dict(), other.state_dict())
+    with pytest.raises(ValueError, match="weights of this network"):
+        load_weights(tmp_path / "model.pt", nn.Linear(2, 2))
+    (tmp_path / "model.pt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="torch cannot read"):
+        load_weights(tmp_path / "model.pt", other)
+
+
+def test_a_process_killed_while_it_saves_leaves_a_checkpoint_that_loads(tmp_path):
+    """SIGKILL, at a moment that the process cannot choose, while it does nothing but save."""
+    program = (
+        "import sys, torch\n"
+        "from ignite.engine import Engine\n"
+        "from common.handlers import Checkpoint\n"
+        "engine = Engine(lambda *_: None)\n"
+        "network = torch.nn.Linear(500, 500)\n"
+        "checkpoint = Checkpoint(sys.argv[1], {'network': network})\n"
+        "for epoch in range(1, 1_000_000):\n"
+        "    engine.state.epoch, engine.state.epoch_length, engine.state.iteration = epoch, 1, epoch\n"
+        "    checkpoint.save(engine)\n"
+        "    if epoch == 3:\n"
+        "        print('saving', flush=True)\n"
+    )
+    path = tmp_path / "checkpoint.pt"
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"saving\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    state = load_checkpoint(path)
+    assert state["trainer"]["epoch"] >= 3
+    nn.Linear(500, 500).load_state_dict(state["network"])
