@@ -194,6 +194,19 @@ def test_autocast_and_gradients_stay_outside():
     assert not found.weights.requires_grad
 
 
+def test_lower_matmul_precision_stays_outside():
+    queries, references, labels = normal(64, 0, 64), normal(320, 1, 64), make_labels(320, 4, False, 2)
+    expected = reference_labels(queries, references, labels, 100)
+    chosen = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        found = reference_labels(queries, references, labels, 100)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(chosen)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_float64_products_where_float32_depends_on_the_place(monkeypatch):
     queries, references, labels = normal(50, 0), normal(300, 1), make_labels(300, 4, True, 2)
     expected = reference_labels(queries, references, labels, 100)
