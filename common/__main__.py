@@ -51,6 +51,33 @@ class Commands:
 
         demo(directory, splits, patients, workers)
 
+    def compare(
+        self,
+        output: str,
+        *datalists: str,
+        methods: str = "Supervised,RPG",
+        config: str = "train.json",
+        workers: int | None = None,
+        **settings,
+    ) -> None:
+        """Train several methods on several datalists under the same settings and compare them on the test parts.
+
+        A comparison that was stopped goes on where it was.
+
+        Args:
+            output: the comparison's folder.
+            datalists: the datalists' files, one for each split.
+            methods: names of the methods, separated by commas; the baseline is Supervised.
+            config: the bundle's configuration files, separated by commas.
+            workers: number of models trained at the same time.
+            settings: any further setting of the bundle, as --image_size "[128,128]" --epochs 20.
+        """
+        from common.compare import compare
+
+        names = methods.split(",") if isinstance(methods, str) else list(methods)
+        files = config if isinstance(config, str) else ",".join(config)
+        compare(output, datalists, names, files, settings, workers)
+
     def check(self, datalist: str) -> None:
         """Read every file of a datalist and say what is wrong with it; ends with status 1 when something is.
 

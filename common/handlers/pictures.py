@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from common.handlers.cases import picture
 from common.handlers.ranks import is_first_rank
 from common.label_space import LabelSpace
+from common.methods.reference_source import resample
 
 
 class TensorBoardPictures:
@@ -50,7 +51,8 @@ class TensorBoardPictures:
         output = engine.state.output
         if "pseudo_label" not in output:
             return
-        image = torch.from_numpy(picture(engine.state.batch["unlabeled"]["image"].as_subclass(Tensor)))
+        image = engine.state.batch["unlabeled"]["image"].as_subclass(Tensor)
+        image = torch.from_numpy(picture(resample(image, output["weight"].shape[2:])))
         masks = torch.from_numpy(picture(self.labels.masks(output["pseudo_label"])))
         weight = torch.from_numpy(picture(output["weight"]))
         tiles = [image[:1], *[mask[None] for mask in masks], weight]

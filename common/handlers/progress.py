@@ -16,6 +16,4 @@ class LossProgressBar(ProgressBar):
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         if is_first_rank():
-            super().attach(
-                engine, output_transform=lambda output: {"loss": output["loss"], **output["terms"]}
-            )
+            super().attach(engine, output_transform=lambda output: {"loss": output["loss"], **output["terms"]})

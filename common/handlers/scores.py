@@ -40,7 +40,9 @@ class ValidationScores:
         for name, metric in (("iou", IOU), ("dice", DICE)):
             per_class = torch.as_tensor(engine.state.metric_details[metric]).nanmean(dim=0)
             row[f"{name}_mean"] = per_class.nanmean().item()
-            row |= {f"{name}_{label}": value.item() for label, value in zip(self.labels.classes, per_class, strict=True)}
+            row |= {
+                f"{name}_{label}": value.item() for label, value in zip(self.labels.classes, per_class, strict=True)
+            }
         if is_first_rank():
             write_table(self.path, [*rows_up_to(self.path, "epoch", epoch - 1), row])
 

