@@ -119,7 +119,7 @@ def test_order_in_which_ranks_hand_in_their_cases(monkeypatch, number, world_siz
 
 @pytest.fixture
 def make_run(make_trainer, tmp_path, labels):
-    def make(method=RPG, resume=False, epochs=2, stop=None):
+    def make(method=RPG, resume=False, epochs=2, stop=None, **options):
         def handlers(network, optimizer, scheduler, loader):
             objects = {"network": network, "loader": loader}
             return [
@@ -129,7 +129,7 @@ def make_run(make_trainer, tmp_path, labels):
                 LossProgressBar(),
             ]
 
-        trainer = make_trainer(method(labels), handlers, epochs, iterations=3)
+        trainer = make_trainer(method(labels, **options), handlers, epochs, iterations=3)
 
         def stop_it(engine):
             if engine.state.epoch == stop:
@@ -147,8 +147,9 @@ def events(tmp_path):
     return accumulator
 
 
-def test_scalars_and_pictures(make_run, tmp_path, capfd):
-    trainer = make_run()
+@pytest.mark.parametrize("query_size", [None, 4])
+def test_scalars_and_pictures(make_run, tmp_path, capfd, query_size):
+    trainer = make_run(query_size=query_size)
     trainer.run()
     found = events(tmp_path)
     losses = found.Scalars("loss")
@@ -158,7 +159,7 @@ def test_scalars_and_pictures(make_run, tmp_path, capfd):
     (name,) = found.Tags()["images"]
     assert name == "unlabelled: image, lung, heart, weight"
     image = found.Images(name)[-1]
-    assert (image.width, image.height) == (4 * 8, 8)
+    assert (image.width, image.height) == (4 * (query_size or 8), query_size or 8)
     printed = capfd.readouterr().err
     assert "loss" in printed and "supervised" in printed
 

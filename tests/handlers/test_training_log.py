@@ -64,6 +64,15 @@ def test_statistics_are_those_of_the_row_s_own_iteration(make_run, tmp_path, lab
     assert trainer.state.log["loss"] == pytest.approx(last["loss"], rel=1e-4)
 
 
+def test_truth_is_compared_at_the_queries(make_run, tmp_path, labels):
+    trainer = make_run(RPG(labels, query_size=4), epochs=1)
+    trainer.run()
+    output, truth = trainer.state.output, trainer.state.batch["unlabeled"]["truth"].as_tensor()
+    assert output["weight"].shape == (2, 1, 4, 4)
+    right = (output["pseudo_label"] == truth[..., 1::2, 1::2]).all(dim=1).float().mean().item()
+    assert pd.read_csv(tmp_path / "train.csv").iloc[-1]["pseudo_accuracy"] == pytest.approx(right, rel=1e-4)
+
+
 def test_supervised_has_no_columns_of_pseudo_labels(make_run, tmp_path, labels):
     make_run(Supervised(labels), epochs=1).run()
     columns = pd.read_csv(tmp_path / "train.csv").columns.tolist()

@@ -30,8 +30,7 @@ def back_to_size(maps, shape):
 
 
 def plain_source(references, label, queries, labels, k, reference_size, query_size, background=True):
-    """Equations 2 to 7 pixel by pixel in float64."""
-    shape = queries.shape[2:]
+    """Equations 2 to 7 pixel by pixel in float64, at the queries."""
     references, label = at_centres(references, reference_size), at_centres(label, reference_size)
     queries = queries if query_size is None else at_centres(queries, query_size)
     batch, grid = queries.shape[0], queries.shape[2:]
@@ -52,8 +51,7 @@ def plain_source(references, label, queries, labels, k, reference_size, query_si
         delta = np.array([min([1.0, *distance[nearest][member[nearest]]]) for member in members.T])
         p = (1 - delta + EPSILON) / (1 - delta + EPSILON).sum()
         weights.append(1 + (p * np.log(p)).sum() / math.log(len(p)))
-    found = np.moveaxis(np.reshape(found, (batch, *grid, -1)), -1, 1)
-    return back_to_size(found, shape), back_to_size(np.reshape(weights, (batch, 1, *grid)), shape)
+    return np.moveaxis(np.reshape(found, (batch, *grid, -1)), -1, 1), np.reshape(weights, (batch, 1, *grid))
 
 
 def random_task(labels, size=(10, 12), pool=2, batch=2, channels=4, seed=0):
@@ -79,6 +77,9 @@ def test_label_and_weight_are_the_plain_formulas(labels, k, query_size):
     label, weight = ReferenceSource(labels, k, 5, query_size)(*tensors(*task))
     np.testing.assert_array_equal(label.numpy(), expected_label)
     np.testing.assert_allclose(weight.numpy(), expected_weight, atol=1e-5)
+    label, weight = ReferenceSource(labels, k, 5, query_size)(*tensors(*task), upsample=True)
+    np.testing.assert_array_equal(label.numpy(), back_to_size(expected_label, (10, 12)))
+    np.testing.assert_allclose(weight.numpy(), back_to_size(expected_weight, (10, 12)), atol=1e-5)
 
 
 @pytest.mark.parametrize("background", [True, False])
@@ -147,7 +148,7 @@ def distinctive(size, channels=24, seed=0):
 def perfect_match(label, reference_size, query_size):
     features = distinctive(label.shape[2:])
     source = ReferenceSource(LabelSpace(["organ"], "multilabel"), 50, reference_size, query_size)
-    return source(features, torch.from_numpy(label), features)[0].numpy()
+    return source(features, torch.from_numpy(label), features, upsample=True)[0].numpy()
 
 
 def in_cell_corners(monkeypatch):
@@ -157,6 +158,19 @@ def in_cell_corners(monkeypatch):
 
 
 SIZES = [(32, 32), (40, 24), (36, 36), (30, 29), (50, 33)]  # multiples of 8, and not
+
+
+@pytest.mark.parametrize("mode", ["nearest-exact", "nearest"])
+@pytest.mark.parametrize("size", [*SIZES, (5, 7)], ids=str)
+def test_the_loss_sees_the_label_of_its_own_pixel(size, mode, monkeypatch):
+    """At the queries a perfect match's label is the label itself, whichever pixels they are."""
+    if mode == "nearest":
+        in_cell_corners(monkeypatch)
+    label = torch.from_numpy(np.random.default_rng(2).integers(0, 2, (1, 1, *size)).astype(np.float32))
+    source = ReferenceSource(LabelSpace(["organ"], "multilabel"), 50, 8, 8)
+    found, weight = source(distinctive(size), label, distinctive(size))
+    torch.testing.assert_close(found, source.at_queries(label), rtol=0, atol=0)
+    assert found.shape == (1, 1, min(8, size[0]), min(8, size[1])) == weight.shape
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -181,7 +195,7 @@ def test_full_resolution_gives_any_label_itself(size):
 
 @pytest.mark.parametrize("size", [(40, 40), (56, 40), (36, 36), (60, 52), (64, 64)], ids=str)
 def test_a_shape_stays_where_it_is(size, monkeypatch):
-    """A perfect match leaves a disc in place; sampled at cell corners, it moves by half a cell.
+    """Brought to the image's size a disc stays in place; sampled at cell corners, it moves by half a cell.
 
     A cell with an even number of pixels has no pixel in its middle: half a pixel is what remains there.
     """
@@ -195,8 +209,8 @@ def test_a_shape_stays_where_it_is(size, monkeypatch):
     assert (moved >= (cell - 1) / 2 - 0.5).all() and (moved > 1.2).all()
 
 
-def test_one_cell_corner_is_enough_to_move_it(monkeypatch):
-    """Odd cells, where nothing at all may move: the label, twice through, against the trap's."""
+def test_cells_with_a_pixel_in_their_middle_keep_symmetry(monkeypatch):
+    """Odd cells, where nothing at all may move, also when it goes through twice; at cell corners it does."""
     label = disc((40, 40))
     once = perfect_match(label, 8, 8)
     np.testing.assert_array_equal(perfect_match(once, 8, 8), once)

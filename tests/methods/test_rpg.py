@@ -90,6 +90,26 @@ def test_terms_are_equation_8(labels, method):
     np.testing.assert_allclose(output["weight"].numpy(), weight.numpy(), atol=1e-5)
 
 
+def test_the_loss_is_taken_at_the_queries(labels):
+    """With fewer queries than pixels, the pixel in the middle of each cell is asked, and no other one learns."""
+    batch = random_batch(labels, size=9)
+    method = RPG(labels, neighbors=20, query_size=3)
+    middle = (..., slice(1, 9, 3), slice(1, 9, 3))
+    few = copy.deepcopy(batch)
+    few["unlabeled"]["image"] = batch["unlabeled"]["image"][middle]
+    network = Pixels(3, labels.num_outputs)
+    terms, output = method.terms(network, batch, 1)
+    expected, expected_output = method.terms(network, few, 1)
+    torch.testing.assert_close(terms, expected)
+    torch.testing.assert_close(output, expected_output)
+    image = batch["unlabeled"]["image"].requires_grad_()
+    terms, _ = method.terms(network, batch, 1)
+    (gradient,) = torch.autograd.grad(terms["unsupervised"], image)
+    learns = gradient.abs().sum(1) > 0
+    assert learns[middle].all()
+    assert learns.sum() == 3 * 9
+
+
 def test_literal_formula_as_a_keyword(multilabel):
     batch = random_batch(multilabel)
     method = RPG(multilabel, neighbors=20, query_size=None, background=False)
@@ -162,6 +182,13 @@ def test_pseudo_label_for_pictures_is_that_of_the_training_step(labels):
         label, weight = method.pseudo_label(network, batch["labeled"], batch["unlabeled"])
         torch.testing.assert_close(label, output["pseudo_label"])
         torch.testing.assert_close(weight, output["weight"])
+
+
+def test_pseudo_label_for_pictures_has_the_image_s_size(labels):
+    batch = random_batch(labels)
+    label, weight = RPG(labels, query_size=2).pseudo_label(Pixels(3, labels.num_outputs), *batch.values())
+    assert label.shape == (3, batch["labeled"]["label"].shape[1], 6, 6)
+    assert weight.shape == (3, 1, 6, 6)
 
 
 def test_without_unlabelled_images_the_supervised_term_is_left(labels):
