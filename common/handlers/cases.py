@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from monai.data import list_data_collate
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from common.data.reference_pool import ReferencePool, class_presence
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
 from common.handlers.ranks import gathered_order, is_first_rank
@@ -23,15 +25,15 @@ class CasePictures:
     """Saves the hardest and the median case of an evaluation as ``<role>_<case>.npz`` for the report.
 
     Each holds ``image`` (H, W) in [0, 1], ``truth`` and ``prediction`` (C, H, W), and for a method with pseudo-labels
-    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from the
-    first images of ``references`` as the pool. Axes are those of a picture, row and column.
+    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from one pool
+    of ``references``. Axes are those of a picture, row and column.
 
     Args:
         folder: where to write; earlier cases in it are replaced.
         labels: the label space.
         network: the network that is evaluated.
         method: the method, asked for pseudo-labels.
-        references: the labelled images, whose first p are the pool, without random transforms.
+        references: the labelled images that the pool is drawn from, without random transforms.
         dataset: the cases, in the evaluator's order.
         pool_size: number p of references.
         best_model: write only when this evaluation was the best so far; ``None`` to write always.
@@ -76,6 +78,13 @@ class CasePictures:
             with replacing(self.folder / f"{roles.get(index, 'other')}_{case_name(item)}.npz") as temporary:
                 np.savez_compressed(temporary, **self.arrays(item, engine.state.device))
 
+    @cached_property
+    def pool(self) -> dict:
+        """One pool for all cases and evaluations, so that pictures differ by the network alone."""
+        size = min(self.pool_size, len(self.references))
+        pool = ReferencePool(class_presence(self.references, self.labels), size, self.labels.classes)
+        return list_data_collate([self.references[index] for index in pool.draw(np.random.default_rng(0))])
+
     def arrays(self, item: dict, device: torch.device) -> dict[str, np.ndarray]:
         """The arrays of one case, in picture axes."""
         case = to_device(list_data_collate([item]), device)
@@ -85,8 +94,7 @@ class CasePictures:
             "truth": picture(self.labels.masks(case["label"])).astype(np.uint8),
             "prediction": picture(self.labels.masks(self.labels.predict(outputs))).astype(np.uint8),
         }
-        pool = list_data_collate([self.references[i] for i in range(min(self.pool_size, len(self.references)))])
-        found = self.method.pseudo_label(self.network, to_device(pool, device), case)
+        found = self.method.pseudo_label(self.network, to_device(self.pool, device), case)
         if found is not None:
             arrays["pseudo_label"] = picture(self.labels.masks(found[0])).astype(np.uint8)
             arrays["weight"] = picture(found[1])[0].astype(np.float32)

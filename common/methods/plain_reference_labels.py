@@ -18,7 +18,9 @@ def plain_reference_labels(
     memory grows with queries x references. Arguments and results are those of ``reference_labels``, k a plain count.
     """
     similarity = cosine(queries, references)
+    label = labels[similarity.argmax(1)]
     nearest, neighbors = list_nearest(similarity, min(k, len(references)))
+    del similarity
     classes = (
         labels.bool() if labels.ndim == 2 else labels.unsqueeze(1) == torch.arange(num_classes, device=labels.device)
     )
@@ -30,7 +32,7 @@ def plain_reference_labels(
     closeness = 1 - distances.double() + 1e-8
     probability = closeness / closeness.sum(1, keepdim=True)
     weights = 1 + (probability * probability.log()).sum(1) / math.log(distances.shape[1])
-    return labels[similarity.argmax(1)], weights.clamp(0, 1).float(), distances
+    return label, weights.clamp(0, 1).float(), distances
 
 
 def cosine(queries: Tensor, references: Tensor) -> Tensor:
