@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -51,14 +52,16 @@ def compare(
         datalists: the datalists, one for each split.
         methods: names of methods in ``common.methods``.
         config: the bundle's configuration files, separated by commas: ``"train.json,demo.json"``.
-        settings: further settings of the bundle, by id.
+        settings: further settings of the bundle, by id. Those of the method (``method#neighbors``) go to the methods
+            that have them.
         workers: number of runs at the same time; by default one for each core, two at most.
 
     Returns:
         Path of the report.
 
     Raises:
-        ValueError: for an unknown method, or when the folder holds a comparison with other settings.
+        ValueError: for an unknown method, a setting that no method has, or when the folder holds a comparison with
+            other settings.
         RuntimeError: when a run fails; the message names its log.
     """
     from common.report import format_table, render, summarize, write_results
@@ -67,11 +70,14 @@ def compare(
     unknown = [name for name in methods if name not in all_methods.__all__]
     if unknown:
         raise ValueError(f"methods must be of {all_methods.__all__}, got {', '.join(unknown)}.")
+    settings = dict(settings or {})
+    homeless = [key for key in settings if not any(applies(key, method) for method in methods)]
+    if homeless:
+        raise ValueError(f"settings of a method must be keywords of one of {list(methods)}, got {', '.join(homeless)}.")
     datalists = [Path(datalist) for datalist in datalists]
     splits = [load_datalist(datalist)["split"] for datalist in datalists]
     if len(set(splits)) != len(splits):
         raise ValueError(f"every datalist must be of a split of its own, got the splits {splits}.")
-    settings = dict(settings or {})
     require_same(output, {"datalists": [d.name for d in datalists], "config": config, "settings": settings})
     cells = [Cell(m, d, output / f"{m.lower()}_{d.stem}") for d in datalists for m in methods]
     workers = workers or min(2, cores)
@@ -103,6 +109,12 @@ def require_same(output: Path, settings: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(settings))
 
 
+def applies(setting: str, method: str) -> bool:
+    """Whether a setting of the bundle is one for this method: all are but the keywords of other methods."""
+    prefix, _, keyword = setting.partition("#")
+    return prefix != "method" or keyword in inspect.signature(getattr(all_methods, method)).parameters
+
+
 def run_cell(cell: Cell, config: str, settings: dict[str, Any], threads: int) -> None:
     """Trains and evaluates one cell by ``monai.bundle run``, unless that has been done."""
     if (cell.folder / "test.csv").exists():
@@ -117,7 +129,7 @@ def run_cell(cell: Cell, config: str, settings: dict[str, Any], threads: int) ->
         "ckpt_dir": cell.folder.resolve(),
         "resume": True,
         "method#_target_": f"common.methods.{cell.method}",
-        **settings,
+        **{key: value for key, value in settings.items() if applies(key, cell.method)},
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}

@@ -39,8 +39,8 @@ class ReferencePool:
     """Draws p of the labelled images such that every class occurs in at least one (Seibold et al. 2022, eq. 1).
 
     The draw is a randomised set cover: as long as a class is missing, the first image in a random order that holds the
-    rarest missing one is taken; the places that are left are filled at random. A class that occurs nowhere, and a number
-    p that no cover fits in, are found when the pool is built.
+    rarest missing one is taken; the places that are left are filled at random. A class that occurs nowhere, and a
+    number p that no cover fits in, are found when the pool is built.
 
     Args:
         presence: which class occurs in which image, booleans, images x classes.

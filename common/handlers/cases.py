@@ -25,8 +25,8 @@ class CasePictures:
     """Saves the hardest and the median case of an evaluation as ``<role>_<case>.npz`` for the report.
 
     Each holds ``image`` (H, W) in [0, 1], ``truth`` and ``prediction`` (C, H, W), and for a method with pseudo-labels
-    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from one pool
-    of ``references``. Axes are those of a picture, row and column.
+    ``pseudo_label`` (C, H, W) and ``weight`` (H, W): those that the case would get as an unlabelled image, from one
+    pool of ``references``. Axes are those of a picture, row and column.
 
     Args:
         folder: where to write; earlier cases in it are replaced.

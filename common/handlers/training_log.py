@@ -22,8 +22,8 @@ class TrainingLog:
 
     Columns: ``iteration``, ``epoch``, ``seconds`` (of training, over all resumed parts), ``learning_rate``, ``loss``,
     ``loss_<term>``, and for methods with pseudo-labels those of
-    :func:`~common.metrics.pseudo_label.pseudo_label_statistics`, measured at the row's own iteration. The numbers of the
-    newest row are in ``engine.state.log`` for other handlers.
+    :func:`~common.metrics.pseudo_label.pseudo_label_statistics`, measured at the row's own iteration. The numbers of
+    the newest row are in ``engine.state.log`` for other handlers.
 
     Args:
         path: the CSV file; written after every epoch. Rows after the resumed checkpoint are dropped.

@@ -10,7 +10,6 @@ from torch import Tensor
 from common.methods.similarity_tiles import Block, SimilarityTiles
 
 SAMPLE = 512  # references that tell roughly how similar the k-th neighbour is
-HALVINGS = 8  # of the range of similarities in the search for it
 
 
 class LabelSets:
@@ -76,14 +75,14 @@ def around_kth(tiles: SimilarityTiles, queries: int, k: int) -> Tensor:
     sample = tiles.sample(SAMPLE)
     share = k / tiles.order.numel()
     margin = 2 * math.sqrt(sample.size * share * (1 - share)) + 1
+    farther = [sample.size * (1 - share) - margin, sample.size * (1 - share) + margin]
+    places = [min(max(round(place), 0), sample.size - 1) for place in farther]
     for start, stop, tile in tiles.chunks(None, sample, queries):
-        for side, wanted in enumerate((sample.size * share + margin, sample.size * share - margin)):
-            low, high = tile.amin(1), tile.amax(1)
-            for _ in range(HALVINGS):
-                middle = (low + high) / 2
-                more = tiles.count_above(tile, middle) >= wanted
-                low, high = torch.where(more, middle, low), torch.where(more, high, middle)
-            limits[side, start:stop] = (low, high)[side]
+        if tile.device.type == "cpu":
+            tile.numpy().sort(axis=1)  # many times as fast as torch's on a CPU
+        else:
+            tile = tile.sort(dim=1).values
+        limits[:, start:stop] = tile[:, places].T
     return limits
 
 

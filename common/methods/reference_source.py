@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,17 +12,20 @@ from torch import Tensor
 from common.label_space import LabelSpace
 from common.methods.reference_labels import reference_labels
 
+logger = logging.getLogger(__name__)
+
 
 class ReferenceSource:
     """Label and weight of each unlabelled pixel from a pool of labelled ones (Seibold et al. 2022, eq. 2-7).
 
     Features and labels of the pool are sub-sampled to ``reference_size`` along each axis, the unlabelled features to
     ``query_size``; every query takes the label of its nearest reference (eq. 3, 4) and the weight of the density-based
-    class entropy (eq. 5-7). Label and weight are given at the queries, and the network's outputs are to be compared with
-    them there (:meth:`at_queries`), pixel for pixel. Bringing the label back to the image's size instead would move it:
-    by half a cell where sub-sampling takes a cell's corner (``nearest``), and still by half a pixel where it takes the
-    centre (``nearest-exact``), since a cell of an even number of pixels has none in its middle. The network follows
-    such a shift step by step: measured on phantoms, it took the mean IoU from 0.75 to 0.43 within 600 iterations.
+    class entropy (eq. 5-7). Label and weight are given at the queries, and the network's outputs are to be compared
+    with them there (:meth:`at_queries`), pixel for pixel. Bringing the label back to the image's size instead would
+    move it: by half a cell where sub-sampling takes a cell's corner (``nearest``), and still by half a pixel where it
+    takes the centre (``nearest-exact``), since a cell of an even number of pixels has none in its middle. The network
+    follows such a shift step by step: measured on phantoms, it took the mean IoU from 0.75 to 0.43 within 600
+    iterations.
 
     Args:
         labels: the label space.
@@ -47,6 +51,7 @@ class ReferenceSource:
                 raise ValueError(f"{name} must be at least 1, got {size}.")
         self.labels, self.neighbors, self.background = labels, neighbors, background
         self.reference_size, self.query_size = reference_size, query_size
+        self.warned = False
 
     def at_queries(self, maps: Tensor) -> Tensor:
         """Maps ``B C H W [D]`` of the unlabelled images at the pixels that are asked for a label."""
@@ -69,6 +74,12 @@ class ReferenceSource:
         size = queries.shape[2:]
         queries = self.at_queries(queries)
         pool_label = pixels(reference_label)
+        if isinstance(self.neighbors, int) and self.neighbors >= len(pool_label) > 1 and not self.warned:
+            logger.warning(
+                f"neighbors = {self.neighbors} are all {len(pool_label)} references of this pool, so that every class "
+                f"is among the nearest and weights say little: give a share, such as 0.57 for the paper's."
+            )
+            self.warned = True
         found = reference_labels(
             pixels(queries),
             pixels(references),
