@@ -30,7 +30,7 @@ from common.methods.plain_reference_labels import plain_reference_labels
 from common.methods.reference_labels import reference_labels
 
 SIZE, FEATURES, CLASSES, QUERIES = 64, 64, 5, 8192
-PLAIN_BYTES = 28  # per query and reference: similarities, values and positions of topk, gathered labels
+PLAIN_BYTES = 4, 17  # per query and reference (similarity), and per listed neighbour (value, place, label, maximum)
 
 
 def label_maps(images: int, random: np.random.Generator) -> np.ndarray:
@@ -46,37 +46,39 @@ def label_maps(images: int, random: np.random.Generator) -> np.ndarray:
     return maps.reshape(-1, CLASSES)
 
 
-def make_case(images: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def make_case(images: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Queries ``(8192, 64)``, references ``(p * 4096, 64)``, labels; features mix a direction per class and noise."""
     random = np.random.default_rng(seed)
     directions = random.normal(size=(CLASSES + 2, FEATURES))
 
-    def features(maps: np.ndarray) -> Tensor:
+    def features(maps: np.ndarray) -> np.ndarray:
         background = ~maps.any(1, keepdims=True)
         parts = np.concatenate([np.ones_like(background), background, maps], axis=1)
         strength = random.uniform(0.3, 1.2, parts.shape)
         strength[:, 0] += 0.5  # what all pixels share: most similarities of a trained network's features are positive
         noise = random.normal(size=(len(maps), FEATURES))
-        return torch.from_numpy((parts * strength) @ directions + 0.7 * noise).float()
+        return ((parts * strength) @ directions + 0.7 * noise).astype(np.float32)
 
     query_maps = label_maps(QUERIES // SIZE**2, random)
     maps = label_maps(images, random)
-    return features(query_maps), features(maps), torch.from_numpy(maps)
+    return {"queries": features(query_maps), "references": features(maps), "labels": maps}
 
 
-def measure(form: str, images: int, share: int, device: str, repeats: int, output: str) -> None:
-    """Runs one form on one case and writes seconds, megabytes, labels and weights (in a process of its own)."""
-    queries, references, labels = (values.to(device) for values in make_case(images))
+def measure(form: str, folder: Path, share: int, device: str, repeats: int) -> None:
+    """Runs one form on the case in a folder and writes what it found there (in a process of its own)."""
+    names = ("queries", "references", "labels")
+    queries, references, labels = (torch.from_numpy(np.load(folder / f"{name}.npy")).to(device) for name in names)
     k = max(1, round(share / 100 * len(references)))
+    function = plain_reference_labels if form == "plain" else reference_labels
+    on_cpu = device == "cpu"
 
     def call() -> tuple[Tensor, Tensor, Tensor]:
-        function = plain_reference_labels if form == "plain" else reference_labels
         found = function(queries, references, labels, k, num_classes=CLASSES)
-        if device != "cpu":
+        if not on_cpu:
             torch.cuda.synchronize()
         return found
 
-    on_cpu = device == "cpu"
+    function(queries[:64], references[:64], labels[:64], 32, num_classes=CLASSES)  # loads what libraries load first
     if not on_cpu:
         torch.cuda.reset_peak_memory_stats()
     before = peak_memory(on_cpu)
@@ -87,7 +89,7 @@ def measure(form: str, images: int, share: int, device: str, repeats: int, outpu
         seconds.append(time.perf_counter() - start)
     megabytes = (peak_memory(on_cpu) - before) / 2**20
     result = {"seconds": min(seconds), "megabytes": megabytes}
-    np.savez(output, labels=found[0].cpu(), weights=found[1].cpu(), **result)
+    np.savez(folder / f"{form}.npz", labels=found[0].cpu(), weights=found[1].cpu(), **result)
 
 
 def peak_memory(on_cpu: bool) -> int:
@@ -97,27 +99,27 @@ def peak_memory(on_cpu: bool) -> int:
 def available_memory(device: str) -> int:
     if device != "cpu":
         return torch.cuda.mem_get_info()[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
 
 
-def run_case(images: int, share: int, device: str, repeats: int, folder: str) -> dict[str, float | bool | str | None]:
+def run_case(images: int, share: int, device: str, repeats: int, folder: Path) -> dict[str, float | bool | str | None]:
     row: dict[str, float | bool | str | None] = {"p": images, "k": share}
     results, notes = {}, []
-    needed = QUERIES * images * SIZE**2 * PLAIN_BYTES
+    needed = QUERIES * images * SIZE**2 * (PLAIN_BYTES[0] + PLAIN_BYTES[1] * share / 100)
     for form in ("plain", "ours"):
         row[f"{form}_s"] = row[f"{form}_mb"] = None
         if form == "plain" and needed > available_memory(device):
             notes.append(f"plain needs about {needed / 2**30:.0f} GB, too little memory is free")
             continue
-        output = str(Path(folder) / f"{form}_{images}_{share}.npz")
         times = 1 if form == "plain" and images * share > 250 else repeats
-        command = [sys.executable, __file__, "--measure", form, str(images), str(share), device, str(times), output]
+        command = [sys.executable, __file__, "--measure", form, str(folder), str(share), device, str(times)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["killed, probably for lack of memory"])[-1]
             notes.append(f"{form} failed with {done.returncode}: {last}")
             continue
-        with np.load(output) as arrays:
+        with np.load(folder / f"{form}.npz") as arrays:
             results[form] = {name: arrays[name] for name in arrays.files}
         row[f"{form}_s"] = round(float(results[form]["seconds"]), 4)
         row[f"{form}_mb"] = round(float(results[form]["megabytes"]), 1)
@@ -149,19 +151,21 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5, help="the best time counts; long plain runs are done once")
     parser.add_argument("--json", action="store_true", help="one JSON object per case instead of the table")
-    parser.add_argument("--measure", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        form, images, share, device, repeats, output = arguments.measure
-        measure(form, int(images), int(share), device, int(repeats), output)
+        form, folder, share, device, repeats = arguments.measure
+        measure(form, Path(folder), int(share), device, int(repeats))
         return
     if not arguments.json:
         head = ["p", "k", "plain s", "ours s", "faster", "plain MB", "ours MB", "equal"]
         print("".join(f"{name:>10}" for name in head), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for images in arguments.pools:
+            for name, values in make_case(images).items():
+                np.save(Path(folder) / f"{name}.npy", values)
             for share in arguments.shares:
-                row = run_case(images, share, arguments.device, arguments.repeats, folder)
+                row = run_case(images, share, arguments.device, arguments.repeats, Path(folder))
                 print(json.dumps(row) if arguments.json else table_row(row), flush=True)
 
 
