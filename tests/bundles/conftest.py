@@ -1,0 +1,24 @@
+"""A phantom, and a model trained on it, that all tests of bundles share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bundle_runs import configs, options, run_here
+
+from common.data.phantom import make_jsrt_phantom
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory) -> Path:
+    """24 patients of 64 x 64 pixels in JSRT's layout."""
+    return make_jsrt_phantom(tmp_path_factory.mktemp("data") / "phantom", patients=24, size=64, seed=0)
+
+
+@pytest.fixture(scope="session")
+def trained(phantom, tmp_path_factory) -> Path:
+    """The folder of a finished run of RPG."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run_here("run", configs("train"), options(folder, phantom))
+    return folder
