@@ -46,8 +46,8 @@ def command(run_id: str, files: list[str], settings: dict[str, Any]) -> list[str
     return ["-m", "monai.bundle", "run", run_id, "--config_file", config_file, *arguments]
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **changes}
 
 
 def python(*arguments: str, check: bool = True, **keywords: Any) -> subprocess.CompletedProcess:

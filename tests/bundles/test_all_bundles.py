@@ -1,0 +1,153 @@
+"""What every bundle must hold: MONAI's checks, the model zoo's files, and this repository's form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from bundle_runs import ROOT
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+
+BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
+FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
+FILES += [f"configs/{name}.json" for name in ("train", "inference", "evaluate", "multi_gpu_train", "metadata")]
+LINES = {"train": 160, "inference": 100, "evaluate": 40, "metadata": 80}
+OVERLAY_LINES, COLUMNS, EXPRESSION = 15, 110, 80
+REQUIRED = {  # of the schema meta_schema_20240725.json and of the model zoo
+    "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
+    "required_packages_version", "task", "description", "authors", "copyright", "network_data_format",
+}  # fmt: skip
+TENSOR = {"type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "channel_def"}
+
+
+@pytest.fixture(params=BUNDLES, ids=lambda folder: folder.name)
+def bundle(request) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def dataset_dir(bundle, request) -> Path:
+    """A phantom of the bundle's data set."""
+    return request.getfixturevalue({"jsrt": "phantom"}[bundle.name.split("_")[0]])
+
+
+def load(bundle: Path, name: str) -> dict[str, Any]:
+    return json.loads((bundle / "configs" / f"{name}.json").read_text())
+
+
+def strings(content: Any) -> Iterator[str]:
+    if isinstance(content, dict):
+        yield from content
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from strings(part)
+    if isinstance(content, str):
+        yield content
+
+
+def test_files(bundle):
+    assert [file for file in FILES if not (bundle / file).is_file()] == []
+    assert (bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert [file.name for file in bundle.glob("models/*.pt")] in ([], ["model.pt"])
+
+
+def test_compact_configurations(bundle):
+    for file in sorted((bundle / "configs").glob("*.json")):
+        lines = file.read_text().splitlines()
+        assert len(lines) <= LINES.get(file.stem, OVERLAY_LINES), file.name
+        if file.stem != "metadata":  # sentences for people
+            assert [line for line in lines if len(line) > COLUMNS] == [], file.name
+        texts = list(strings(json.loads(file.read_text())))
+        assert [text for text in texts if text.startswith("$") and len(text) > EXPRESSION] == [], file.name
+        assert [text for text in texts if re.search(r"%.*\.json", text)] == [], file.name
+
+
+def test_run_ids(bundle):
+    train = load(bundle, "train")
+    assert isinstance(train["run"], list)
+    assert train["training"] == "$@run"
+    assert isinstance(train["train"]["handlers"], list)  # MONAI Label adds to them
+    for name, alias in (("evaluate", "evaluating"), ("inference", "inferring")):
+        assert load(bundle, name)[alias] == "$@run"
+
+
+def test_inference_needs_monai_and_torch_alone(bundle):
+    used = {match for text in strings(load(bundle, "inference")) for match in re.findall(r"\bcommon\b", text)}
+    assert not used
+
+
+def test_metadata(bundle):
+    metadata = load(bundle, "metadata")
+    assert REQUIRED <= set(metadata)
+    assert metadata["version"] in metadata["changelog"]
+    assert isinstance(metadata["supported_apps"], dict)
+    for tensor in (metadata["network_data_format"][way][name] for way, name in (("inputs", "image"), ("outputs", "pred"))):
+        assert TENSOR <= set(tensor)
+    pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M)[::-1])
+    stated = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
+    stated |= metadata["required_packages_version"]
+    assert {name: pinned[name] for name in stated} == stated
+
+
+def test_classes_are_the_same_everywhere(bundle):
+    classes = load(bundle, "inference")["classes"]
+    pred = load(bundle, "metadata")["network_data_format"]["outputs"]["pred"]
+    assert pred["channel_def"] == {"0": "background"} | {str(j + 1): name for j, name in enumerate(classes)}
+    assert pred["num_channels"] == len(classes)
+
+
+def test_verify_net_in_out(bundle):
+    paths = {"meta_file": "metadata", "config_file": "inference"}
+    paths = {key: str(bundle / "configs" / f"{name}.json") for key, name in paths.items()}
+    verify_net_in_out(net_id="network_def", device="cpu", **paths)
+
+
+@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
+def test_check_properties(bundle, dataset_dir, tmp_path, kind, config, caplog):
+    folder = dataset_dir if kind == "train" else tmp_path / "none"
+    workflow = ConfigWorkflow(
+        config_file=str(bundle / "configs" / f"{config}.json"),
+        workflow_type=kind,
+        logging_file=False,
+        bundle_root=str(bundle),
+        dataset_dir=str(folder),
+        output_dir=str(tmp_path),
+    )
+    workflow.initialize()
+    caplog.clear()
+    assert workflow.check_properties() == []
+    assert [record.message for record in caplog.records if record.name.startswith("monai.bundle")] == []
+
+
+def test_trained_weights_fit_the_network_of_inference(bundle, dataset_dir):
+    shapes = []
+    for name in ("train", "inference"):
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / f"{name}.json"))
+        parser["dataset_dir"] = str(dataset_dir)
+        network: torch.nn.Module = parser.get_parsed_content("network_def")
+        shapes.append({key: value.shape for key, value in network.state_dict().items()})
+    assert shapes[0] == shapes[1]
+
+
+def test_inference_prepares_images_as_training_does(bundle):
+    """The transforms after loading; what is only for labels is left out."""
+    train, inference = load(bundle, "train")["train"]["load"], load(bundle, "inference")["preprocessing"]["transforms"]
+    steps = [
+        {step["_target_"]: {key: first(value) for key, value in step.items() if key not in ("keys", "allow_missing_keys")}}
+        for step in (*train, *inference)
+        if step["_target_"] not in ("LoadImaged", "Lambdad", "CopyItemsd") and not step["_target_"].startswith("common.")
+    ]
+    assert len(steps) % 2 == 0
+    assert steps[: len(steps) // 2] == steps[len(steps) // 2 :]
+
+
+def first(value: Any) -> Any:
+    """The image's value where there is one for each key."""
+    return value[0] if isinstance(value, list) else value
