@@ -51,15 +51,16 @@ class NearestNeighbor(Method):
         self.unsupervised_weight, self.ramp_up = unsupervised_weight, ramp_up
         self.source = ReferenceSource(labels, neighbors, reference_size, query_size, background)
 
-    def terms(
-        self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int
-    ) -> tuple[dict, dict]:
+    def terms(self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int) -> tuple[dict, dict]:
         labeled = batch["labeled"]
         references, outputs = network(labeled["image"], return_features=True)
         supervised = self.labels.cross_entropy(outputs, labeled["label"])
         if "unlabeled" not in batch:
             return {"supervised": supervised}, {}
         queries, unlabeled_outputs = network(batch["unlabeled"]["image"], return_features=True)
+        if not all(features.float().square().sum().isfinite() for features in (references, queries)):
+            # no pseudo-label comes of these; as a loss they end the training with a message that names the batch
+            return {"supervised": supervised, "unsupervised": unlabeled_outputs.sum() * torch.inf}, {}
         pseudo_label, weight = self.source(references, labeled["label"], queries)
         if not self.weighted:
             weight = torch.ones_like(weight)

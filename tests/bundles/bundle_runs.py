@@ -33,9 +33,9 @@ def configs(*names: str) -> list[str]:
     return [f"bundles/jsrt_rpg/configs/{name}.json" for name in names]
 
 
-def options(output_dir: Path, dataset_dir: Path, **changes: Any) -> dict[str, Any]:
-    """Overrides of a tiny run whose log and model lie in ``output_dir``."""
-    folders = {"dataset_dir": dataset_dir, "output_dir": output_dir, "ckpt_dir": output_dir}
+def options(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
+    """Overrides of a tiny run on ``data`` whose log and model lie in ``folder``."""
+    folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder}
     return {"bundle_root": "bundles/jsrt_rpg", **{k: str(v) for k, v in folders.items()}, **TINY, **changes}
 
 

@@ -84,13 +84,19 @@ def test_inference_needs_monai_and_torch_alone(bundle):
 
 def test_metadata(bundle):
     metadata = load(bundle, "metadata")
-    assert REQUIRED <= set(metadata)
+    assert set(metadata) >= REQUIRED
     assert metadata["version"] in metadata["changelog"]
     assert isinstance(metadata["supported_apps"], dict)
-    for tensor in (metadata["network_data_format"][way][name] for way, name in (("inputs", "image"), ("outputs", "pred"))):
-        assert TENSOR <= set(tensor)
+    for tensor in (
+        metadata["network_data_format"][way][name] for way, name in (("inputs", "image"), ("outputs", "pred"))
+    ):
+        assert set(tensor) >= TENSOR
     pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M)[::-1])
-    stated = {"monai": metadata["monai_version"], "torch": metadata["pytorch_version"], "numpy": metadata["numpy_version"]}
+    stated = {
+        "monai": metadata["monai_version"],
+        "torch": metadata["pytorch_version"],
+        "numpy": metadata["numpy_version"],
+    }
     stated |= metadata["required_packages_version"]
     assert {name: pinned[name] for name in stated} == stated
 
@@ -140,9 +146,14 @@ def test_inference_prepares_images_as_training_does(bundle):
     """The transforms after loading; what is only for labels is left out."""
     train, inference = load(bundle, "train")["train"]["load"], load(bundle, "inference")["preprocessing"]["transforms"]
     steps = [
-        {step["_target_"]: {key: first(value) for key, value in step.items() if key not in ("keys", "allow_missing_keys")}}
+        {
+            step["_target_"]: {
+                key: first(value) for key, value in step.items() if key not in ("keys", "allow_missing_keys")
+            }
+        }
         for step in (*train, *inference)
-        if step["_target_"] not in ("LoadImaged", "Lambdad", "CopyItemsd") and not step["_target_"].startswith("common.")
+        if step["_target_"] not in ("LoadImaged", "Lambdad", "CopyItemsd")
+        and not step["_target_"].startswith("common.")
     ]
     assert len(steps) % 2 == 0
     assert steps[: len(steps) // 2] == steps[len(steps) // 2 :]

@@ -30,7 +30,9 @@ dist.destroy_process_group()
 def folder(phantom, tmp_path_factory) -> Path:
     """A run of two processes, over two epochs."""
     base = tmp_path_factory.mktemp("together")
-    (base / "tell.json").write_text(json.dumps({"run": ["$@train#trainer.run()", TELL, "$dist.destroy_process_group()"]}))
+    (base / "tell.json").write_text(
+        json.dumps({"run": ["$@train#trainer.run()", TELL, "$dist.destroy_process_group()"]})
+    )
     files = [*configs("train", "multi_gpu_train"), str(base / "tell.json")]
     python(*LAUNCH, *command("training", files, options(base / "run", phantom, epochs=2)))
     return base / "run"
