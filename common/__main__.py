@@ -35,7 +35,7 @@ class Commands:
         self.datalist = {"jsrt": jsrt_datalist, "folder": folder_datalist}
 
     def demo(
-        self, directory: str = "runs/demo", splits: int = 3, patients: int = 120, workers: int | None = None
+        self, directory: str = "runs/demo", splits: int = 3, patients: int = 140, workers: int | None = None
     ) -> None:
         """Train Supervised and RPG on invented radiographs and compare them: a table, results.csv and report.html.
 
