@@ -20,9 +20,7 @@ class Phantom:
         """
         from common.data.phantom import make_jsrt_phantom
 
-        print(
-            f"Wrote {patients} patients to {make_jsrt_phantom(directory, patients=patients, size=size, seed=seed)}"
-        )
+        print(f"Wrote {patients} patients to {make_jsrt_phantom(directory, patients=patients, size=size, seed=seed)}")
 
 
 class Commands:

@@ -98,8 +98,6 @@ class LabelSpace:
             target = label.clamp(min=0).to(logits.dtype)
             loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
         else:
-            loss = F.cross_entropy(
-                logits, label.squeeze(1).long().clamp(min=-1), reduction="none", ignore_index=-1
-            )
+            loss = F.cross_entropy(logits, label.squeeze(1).long().clamp(min=-1), reduction="none", ignore_index=-1)
             loss = loss.unsqueeze(1)
         return loss.mean() if weight is None else (loss * weight).mean()

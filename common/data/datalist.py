@@ -26,9 +26,7 @@ def save_datalist(datalist: dict, path: str | Path) -> Path:
     base = path.parent.resolve()
     content = dict(datalist)
     for part in PARTS:
-        content[part] = [
-            _map_paths(item, lambda file: _relative(file, base)) for item in datalist.get(part, [])
-        ]
+        content[part] = [_map_paths(item, lambda file: _relative(file, base)) for item in datalist.get(part, [])]
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
@@ -43,11 +41,7 @@ def load_datalist(path: str | Path) -> dict:
     """
     datalist = read_datalist(path)
     missing = [
-        file
-        for part in PARTS
-        for item in datalist[part]
-        for file in item_files(item)
-        if not Path(file).is_file()
+        file for part in PARTS for item in datalist[part] for file in item_files(item) if not Path(file).is_file()
     ]
     if missing:
         raise FileNotFoundError(
@@ -61,9 +55,7 @@ def read_datalist(path: str | Path) -> dict:
     """Read a datalist as `load_datalist` does, but without asking whether its files exist."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: there is no such datalist. Make one by `python -m common datalist`."
-        )
+        raise FileNotFoundError(f"{path}: there is no such datalist. Make one by `python -m common datalist`.")
     try:
         datalist = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -117,20 +109,14 @@ def find_datalist(
 
 def summarize_datalist(datalist: dict) -> str:
     """A few lines for people: images and patients of each part, and the classes."""
-    lines = [
-        f"{datalist.get('name', 'datalist')}: {datalist['mode']}, classes {', '.join(datalist['classes'])}"
-    ]
+    lines = [f"{datalist.get('name', 'datalist')}: {datalist['mode']}, classes {', '.join(datalist['classes'])}"]
     for part in PARTS:
         items = datalist.get(part, [])
         truth = sum("truth" in item for item in items)
         note = f", {truth} of them with a hidden truth" if truth else ""
-        lines.append(
-            f"{part:>11}: {len(items)} images of {len({item['patient'] for item in items})} patients{note}"
-        )
+        lines.append(f"{part:>11}: {len(items)} images of {len({item['patient'] for item in items})} patients{note}")
     if datalist.get("left_out"):
-        lines.append(
-            f"   left out: {datalist['left_out']} more images of the patients above, to keep the parts apart"
-        )
+        lines.append(f"   left out: {datalist['left_out']} more images of the patients above, to keep the parts apart")
     return "\n".join(lines)
 
 
@@ -148,9 +134,7 @@ def _loaded_as_is(path: Path, labeled: int, split: int, seed: int) -> dict:
     for name, asked, default in (("labeled", labeled, 3), ("split", split, 0), ("seed", seed, 0)):
         held = len(datalist["labeled"]) if name == "labeled" else datalist.get(name)
         if asked not in (default, held):
-            _logger.warning(
-                "%s is used as it is, with %s=%s; %s=%s is not applied.", path, name, held, name, asked
-            )
+            _logger.warning("%s is used as it is, with %s=%s; %s=%s is not applied.", path, name, held, name, asked)
     return datalist
 
 

@@ -19,9 +19,7 @@ def validate_datalist(datalist: Any) -> None:
             label does not fit the classes, an image occurs twice, or two parts share a patient.
     """
     if not isinstance(datalist, dict) or "classes" not in datalist or "labeled" not in datalist:
-        raise ValueError(
-            "a datalist must be an object with at least 'classes', 'mode' and 'labeled'. Make it again."
-        )
+        raise ValueError("a datalist must be an object with at least 'classes', 'mode' and 'labeled'. Make it again.")
     classes, mode = datalist["classes"], datalist.get("mode")
     if mode not in MODES:
         raise ValueError(f"a datalist's 'mode' must be one of {MODES}, got {mode!r}.")
@@ -57,9 +55,7 @@ def _validate_item(item: Any, where: str, classes: list, mode: str, needs_label:
     if isinstance(label, str):
         return
     if not isinstance(label, list) or mode != "multilabel" or len(label) != len(classes):
-        expected = (
-            f"a list of {len(classes)} masks or one label map" if mode == "multilabel" else "one label map"
-        )
+        expected = f"a list of {len(classes)} masks or one label map" if mode == "multilabel" else "one label map"
         raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
 
 

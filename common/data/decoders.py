@@ -48,9 +48,7 @@ def decode_label_picture(path: Path) -> np.ndarray:
     if (colours == colours[..., :1]).all():
         return colours[..., 0].T
     if picture.mode != "P":
-        raise UnfitError(
-            "a label map must be grey or have a palette, got colours. Store the numbers of the classes."
-        )
+        raise UnfitError("a label map must be grey or have a palette, got colours. Store the numbers of the classes.")
     return np.asarray(picture).T
 
 
@@ -100,9 +98,7 @@ def _open_picture(path: Path) -> Image.Image:
     with Image.open(path) as picture:
         frames = getattr(picture, "n_frames", 1)
         if frames != 1:
-            raise UnfitError(
-                f"the file must hold one image, got {frames} frames. Store each frame as its own file."
-            )
+            raise UnfitError(f"the file must hold one image, got {frames} frames. Store each frame as its own file.")
         picture.load()
         return picture.copy()
 
@@ -116,9 +112,7 @@ def _dicom_pixels(path: Path):
 
     dataset = pydicom.dcmread(path)
     if "PixelData" not in dataset:
-        raise UnfitError(
-            "the DICOM file must hold pixels, got none; it may be truncated. Copy it again or remove it."
-        )
+        raise UnfitError("the DICOM file must hold pixels, got none; it may be truncated. Copy it again or remove it.")
     frames = int(dataset.get("NumberOfFrames", None) or 1)
     samples = int(dataset.get("SamplesPerPixel", 1))
     if frames != 1 or samples != 1:

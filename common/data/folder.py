@@ -67,8 +67,7 @@ def folder_datalist(
     """
     if (masks is None) == (labels is None):
         raise ValueError(
-            "either masks (a folder for each class) or labels (a folder of label maps) must be given, not "
-            "both."
+            "either masks (a folder for each class) or labels (a folder of label maps) must be given, not both."
         )
     found = _list_filled(images, "images")
     if masks is not None:
@@ -77,10 +76,7 @@ def folder_datalist(
         label_of, classes, mode = _match_label_maps(found, labels, classes, mode)
     free = {} if unlabeled is None else _list_filled(unlabeled, "unlabeled")
     patient_of = patients_of_images(patients, found, free)
-    items = [
-        {"image": str(path), "label": label_of[stem], "patient": patient_of[stem]}
-        for stem, path in found.items()
-    ]
+    items = [{"image": str(path), "label": label_of[stem], "patient": patient_of[stem]} for stem, path in found.items()]
     without_label = [{"image": str(path), "patient": patient_of[stem]} for stem, path in free.items()]
     datalist = make_datalist(
         items,
@@ -104,26 +100,18 @@ def folder_datalist(
 def _list_filled(directory: str | Path, argument: str) -> dict[str, Path]:
     files = list_images(directory)
     if not files:
-        raise FileNotFoundError(
-            f"{argument} must be a folder with images, got {directory}, which holds none."
-        )
+        raise FileNotFoundError(f"{argument} must be a folder with images, got {directory}, which holds none.")
     return files
 
 
 def _mask_folders(masks: Any) -> dict[str, str]:
     """The mask folder of each class; also from text, as a command line passes paths without quotes inside."""
     if isinstance(masks, str):
-        pairs = [
-            re.split(r"[:=]", pair, maxsplit=1)
-            for pair in masks.strip().strip("{}").split(",")
-            if pair.strip()
-        ]
+        pairs = [re.split(r"[:=]", pair, maxsplit=1) for pair in masks.strip().strip("{}").split(",") if pair.strip()]
         masks = {pair[0].strip(" '\""): pair[1].strip(" '\"") for pair in pairs if len(pair) == 2}
         masks = masks if len(masks) == len(pairs) else None
     if not isinstance(masks, Mapping) or not masks:
-        raise ValueError(
-            "masks must be written as \"{'right_lung': DIR, 'left_lung': DIR}\", a folder for each class."
-        )
+        raise ValueError("masks must be written as \"{'right_lung': DIR, 'left_lung': DIR}\", a folder for each class.")
     return {str(name): str(directory) for name, directory in masks.items()}
 
 
@@ -132,9 +120,7 @@ def _match_masks(
 ) -> tuple[dict[str, list[str]], list[str], str]:
     folders = _mask_folders(masks)
     if mode not in (None, "multilabel"):
-        raise ValueError(
-            f"masks of one folder for each class may overlap: mode must be multilabel, got {mode!r}."
-        )
+        raise ValueError(f"masks of one folder for each class may overlap: mode must be multilabel, got {mode!r}.")
     if classes is not None and list(classes) != list(folders):
         raise ValueError(
             f"classes are named by masks ({list(folders)}) and must not be given otherwise, got {classes}."

@@ -66,9 +66,7 @@ def inspect_datalist(datalist: dict) -> Inspection:
     return found
 
 
-def _inspect_item(
-    item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]
-) -> None:
+def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]) -> None:
     image = label = None
     try:
         image = read_image(item["image"])
@@ -137,16 +135,12 @@ def _report_duplicates(places: dict[bytes, list[tuple[str, str]]], found: Inspec
             found.warnings.append(f"the same pixels occur several times: {names}. Keep one of them.")
 
 
-def _report_part(
-    part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection
-) -> None:
+def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:
     if not items:
         (found.errors if part == "labeled" else found.warnings).append(f"{part} holds no image.")
     for index, names in sorted(facts.empty.items()):
         if part == "labeled" and len(names) == len(facts.pixels):
-            found.errors.append(
-                f"labeled: no image holds {classes[index]}. Choose others, or leave the class out."
-            )
+            found.errors.append(f"labeled: no image holds {classes[index]}. Choose others, or leave the class out.")
         else:
             message = f"{part}: {len(names)} of {len(facts.pixels)} labels hold no {classes[index]}"
             found.warnings.append(f"{message}: {first_few(names)}.")

@@ -76,9 +76,7 @@ class PairedBatches(Dataset):
         batch = {"labeled": collate(items)}
         if self.unlabeled is not None:
             draw = np.random.default_rng([self.seed, UNLABELED, iteration, self.rank])
-            items = [
-                self._augmented(self.unlabeled, index, draw) for index in self._unlabeled_indices(iteration)
-            ]
+            items = [self._augmented(self.unlabeled, index, draw) for index in self._unlabeled_indices(iteration)]
             batch["unlabeled"] = collate(items)
         return batch
 

@@ -13,9 +13,7 @@ _IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "image_file", "image
 _PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id")
 
 
-def patients_of_images(
-    path: str | Path | None, found: dict[str, Path], free: dict[str, Path]
-) -> dict[str, str]:
+def patients_of_images(path: str | Path | None, found: dict[str, Path], free: dict[str, Path]) -> dict[str, str]:
     """The patient of each image, by file stem; an image that no CSV names is a patient of its own.
 
     Args:
@@ -39,8 +37,7 @@ def patients_of_images(
     unnamed = sorted(set(found) - set(patient_of))
     if unnamed:
         raise ValueError(
-            f"{path}: {len(unnamed)} of {len(found)} images are not named there: {first_few(unnamed)}. Add "
-            "their lines."
+            f"{path}: {len(unnamed)} of {len(found)} images are not named there: {first_few(unnamed)}. Add their lines."
         )
     return {**own, **patient_of}
 

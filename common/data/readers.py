@@ -47,8 +47,7 @@ def read_image(path: str | Path) -> np.ndarray:
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise ValueError(
-            f"{path}: an image must hold finite values, got {bad} of {array.size} NaN or infinite. Repair "
-            "or remove it."
+            f"{path}: an image must hold finite values, got {bad} of {array.size} NaN or infinite. Repair or remove it."
         )
     if array.min() == array.max():
         raise ValueError(
@@ -76,9 +75,7 @@ def read_label(path: str | Path) -> np.ndarray:
     finite = np.isfinite(array).all()
     if not finite or np.abs(np.rint(array) - array).max() > 1e-3:
         found = "fractions" if finite else "NaN or infinite values"
-        raise ValueError(
-            f"{path}: a label map must hold whole numbers, got {found}. Store the numbers of the classes."
-        )
+        raise ValueError(f"{path}: a label map must hold whole numbers, got {found}. Store the numbers of the classes.")
     return np.rint(array).astype(np.int32)
 
 
@@ -145,7 +142,5 @@ def _decode(path: Path, decoder: Decoder) -> np.ndarray:
         ) from error
     squeezed = array.squeeze() if array.ndim > 2 else array
     if squeezed.ndim != 2 or squeezed.size == 0:
-        raise ValueError(
-            f"{path}: an image must have two dimensions, got shape {array.shape}. Store single slices."
-        )
+        raise ValueError(f"{path}: an image must have two dimensions, got shape {array.shape}. Store single slices.")
     return squeezed

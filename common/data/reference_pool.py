@@ -54,9 +54,7 @@ class ReferencePool:
     def __init__(self, presence: np.ndarray, size: int, classes: Sequence[str]) -> None:
         presence = np.asarray(presence, dtype=bool)
         if not 1 <= size <= len(presence):
-            raise ValueError(
-                f"the pool's size must lie between 1 and the {len(presence)} labelled images, got {size}."
-            )
+            raise ValueError(f"the pool's size must lie between 1 and the {len(presence)} labelled images, got {size}.")
         self.presence, self.size = presence, size
         missing = [name for name, found in zip(classes, presence.any(axis=0), strict=True) if not found]
         if missing:

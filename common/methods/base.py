@@ -30,9 +30,7 @@ class Method:
     def __init__(self, labels: LabelSpace) -> None:
         self.labels = labels
 
-    def terms(
-        self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int
-    ) -> tuple[dict, dict]:
+    def terms(self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int) -> tuple[dict, dict]:
         """Loss terms by name (scalars with gradients), and what else the step's output shall hold.
 
         Args:
@@ -66,9 +64,7 @@ class Method:
     def after_step(self, engine: SupervisedTrainer) -> None:
         """Called after every step of the optimizer, for what follows the network (a teacher, a bank)."""
 
-    def pseudo_label(
-        self, network: nn.Module, labeled: dict, unlabeled: dict
-    ) -> tuple[Tensor, Tensor] | None:
+    def pseudo_label(self, network: nn.Module, labeled: dict, unlabeled: dict) -> tuple[Tensor, Tensor] | None:
         """Pseudo-label and weight for pictures and telemetry, without gradients; None for a method without them."""
         return None
 
@@ -78,17 +74,13 @@ class Method:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
-            raise ValueError(
-                f"{type(self).__name__} has no state of its own, got {sorted(state)} in the checkpoint."
-            )
+            raise ValueError(f"{type(self).__name__} has no state of its own, got {sorted(state)} in the checkpoint.")
 
 
 def to_device(items: dict[str, Any], device: torch.device, non_blocking: bool = False) -> dict[str, Any]:
     """A batch's tensors as plain tensors on the device; what is no tensor stays as it is."""
     return {
-        key: value.as_subclass(Tensor).to(device, non_blocking=non_blocking)
-        if isinstance(value, Tensor)
-        else value
+        key: value.as_subclass(Tensor).to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
         for key, value in items.items()
     }
 

@@ -19,8 +19,6 @@ class Supervised(Method):
         labels: the label space.
     """
 
-    def terms(
-        self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int
-    ) -> tuple[dict, dict]:
+    def terms(self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int) -> tuple[dict, dict]:
         labeled = batch["labeled"]
         return {"supervised": self.labels.cross_entropy(network(labeled["image"]), labeled["label"])}, {}

@@ -37,9 +37,7 @@ class BasicUNet(MonaiBasicUNet):
         upsample: str = "nontrainable",
         xavier: bool = True,
     ) -> None:
-        super().__init__(
-            spatial_dims, in_channels, out_channels, features, act, norm, bias, dropout, upsample
-        )
+        super().__init__(spatial_dims, in_channels, out_channels, features, act, norm, bias, dropout, upsample)
         if xavier:
             for module in self.modules():
                 if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):

@@ -86,9 +86,7 @@ class LoadLabeld(MapTransform):
             files = loaded[key]
             image = loaded.get(self.image_key)
             if isinstance(image, str):
-                raise ValueError(
-                    f"'{self.image_key}' must be loaded before '{key}'. Put LoadRadiographd first."
-                )
+                raise ValueError(f"'{self.image_key}' must be loaded before '{key}'. Put LoadRadiographd first.")
             array = load_label(files, self.labels)
             first = str(files) if not isinstance(files, (list, tuple)) else str(files[0])
             if image is not None:
@@ -103,13 +101,9 @@ def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
     if isinstance(files, (list, tuple)):
         if not multilabel or len(files) != labels.num_classes:
             expected = (
-                f"{labels.num_classes} masks, one for each of {labels.classes}"
-                if multilabel
-                else "one label map"
+                f"{labels.num_classes} masks, one for each of {labels.classes}" if multilabel else "one label map"
             )
-            raise ValueError(
-                f"a {labels.mode} label must be {expected}, got {len(files)} files: {list(files)}."
-            )
+            raise ValueError(f"a {labels.mode} label must be {expected}, got {len(files)} files: {list(files)}.")
         masks = [read_mask(file) for file in files]
         sizes = {mask.shape for mask in masks}
         if len(sizes) > 1:
@@ -143,9 +137,7 @@ def _to_size(array: np.ndarray, size: tuple[int, int], file: str) -> np.ndarray:
             "pixels for an "
             f"image of {size[0]} x {size[1]}. Pair them anew."
         )
-    return torch.nn.functional.interpolate(torch.from_numpy(array)[None], size=size, mode="nearest-exact")[
-        0
-    ].numpy()
+    return torch.nn.functional.interpolate(torch.from_numpy(array)[None], size=size, mode="nearest-exact")[0].numpy()
 
 
 def _meta_tensor(array: np.ndarray, path: str) -> MetaTensor:

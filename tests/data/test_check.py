@@ -114,9 +114,7 @@ def test_duplicates_by_content_whatever_the_format(tmp_path, datalist, capsys):
         picture.save(tmp_path / "free1.tif")
     datalist["unlabeled"][1]["image"] = str(tmp_path / "free1.tif")
     save_datalist(datalist, tmp_path / "list.json")
-    assert "same pixels are in several parts: free1.tif (unlabeled), test0.png (test)" in failing(
-        tmp_path, capsys
-    )
+    assert "same pixels are in several parts: free1.tif (unlabeled), test0.png (test)" in failing(tmp_path, capsys)
 
 
 def test_duplicates_within_a_part_warn(tmp_path, datalist, capsys):

@@ -57,9 +57,7 @@ def test_same_seed_and_split_give_the_same_datalist_and_others_do_not(tmp_path):
     items = write_items(tmp_path)
     assert make(items, seed=1, split=2) == make(list(reversed(items)), seed=1, split=2)
     drawn = {
-        tuple(sorted(images(make(items, seed=seed, split=split), "labeled")))
-        for seed in (0, 1)
-        for split in (0, 1)
+        tuple(sorted(images(make(items, seed=seed, split=split), "labeled"))) for seed in (0, 1) for split in (0, 1)
     }
     assert len(drawn) == 4
 
@@ -85,9 +83,7 @@ def test_every_class_occurs_among_the_labelled_images(tmp_path):
 
 def test_requests_that_cannot_be_met_say_what_can(tmp_path):
     items = write_items(tmp_path, present=lambda patient: (patient % 2,))
-    with pytest.raises(
-        ValueError, match=r"labeled must be at most 14: of 20 patients .* at least 1 for test.*got 15"
-    ):
+    with pytest.raises(ValueError, match=r"labeled must be at most 14: of 20 patients .* at least 1 for test.*got 15"):
         make(items, labeled=15)
     with pytest.raises(ValueError, match=r"labeled must be at most 11.* 4 for test"):
         make(items, labeled=12, test=4)
@@ -122,9 +118,7 @@ def test_file_holds_relative_paths_and_is_found_again_after_a_move(tmp_path):
     moved = load_datalist(tmp_path / "moved" / "lists" / "a.json")
     assert moved["labeled"][0]["image"] == datalist["labeled"][0]["image"].replace("/set/", "/moved/")
     (tmp_path / "moved" / "lists" / "a.json").rename(tmp_path / "a.json")
-    with pytest.raises(
-        FileNotFoundError, match=r"a\.json: 60 of its files are missing: .*p\d\d_0\.png.* and 55 more"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"a\.json: 60 of its files are missing: .*p\d\d_0\.png.* and 55 more"):
         load_datalist(tmp_path / "a.json")
 
 

@@ -38,9 +38,7 @@ def folder(tmp_path):
         save(tmp_path / "labels" / f"{stem}.nii.gz", left + 2 * right)
         save(tmp_path / "unlabeled" / f"new{index}.png", rng.integers(0, 256, (6, 8)))
     lines = [f"{stem}.nii.gz;P{index // 2}" for index, stem in enumerate(STEMS)]
-    (tmp_path / "patients.csv").write_text(
-        "\n".join(["File name;Subject", *lines]) + "\n", encoding="utf-8-sig"
-    )
+    (tmp_path / "patients.csv").write_text("\n".join(["File name;Subject", *lines]) + "\n", encoding="utf-8-sig")
     return tmp_path
 
 
@@ -64,9 +62,7 @@ def test_masks_make_a_multilabel_datalist(folder):
 @pytest.mark.parametrize("quote", ["'", '"', ""])
 def test_masks_may_be_text_as_a_command_line_passes_them(folder, quote):
     text = f"{{{quote}left{quote}: {folder}/left, {quote}right{quote}: {quote}{folder}/right{quote}}}"
-    assert folder_datalist(folder / "images", masks=text) == folder_datalist(
-        folder / "images", masks=masks(folder)
-    )
+    assert folder_datalist(folder / "images", masks=text) == folder_datalist(folder / "images", masks=masks(folder))
 
 
 @pytest.mark.filterwarnings("ignore:without a CSV")
@@ -85,9 +81,7 @@ def test_patients_of_the_csv_stay_together(folder):
     datalist = folder_datalist(
         folder / "images", masks=masks(folder), patients=folder / "patients.csv", labeled=2, validation=2
     )
-    patients = {
-        part: {item["patient"] for item in datalist[part]} for part in ("labeled", "validation", "test")
-    }
+    patients = {part: {item["patient"] for item in datalist[part]} for part in ("labeled", "validation", "test")}
     assert [len(found) for found in patients.values()] == [2, 2, 2]
     assert len(set().union(*patients.values())) == 6
     assert len(datalist["test"]) == 4  # both images of each patient

@@ -79,9 +79,7 @@ def test_command_line_form_writes_a_file_and_prints_the_counts(tmp_path, capsys)
 
 
 def test_too_many_labelled_images_are_refused_with_the_number_that_is_possible(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"labeled must be at most 7: of 12 patients .* 5 for validation .* got 8"
-    ):
+    with pytest.raises(ValueError, match=r"labeled must be at most 7: of 12 patients .* 5 for validation .* got 8"):
         jsrt_datalist(write_jsrt(tmp_path), labeled=8)
     assert len(jsrt_datalist(tmp_path, labeled=7)["unlabeled"]) == 0
 

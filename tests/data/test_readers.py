@@ -138,9 +138,7 @@ def test_masks_of_every_kind_agree(tmp_path):
     palette.save(tmp_path / "palette.gif")
     palette.save(tmp_path / "palette.png")
     Image.fromarray(np.kron(MASK, np.ones((8, 8), np.uint8))).save(tmp_path / "large.jpg")
-    nibabel.Nifti1Image((MASK.T > 0).astype(np.uint8)[..., None], np.eye(4)).to_filename(
-        tmp_path / "a.nii.gz"
-    )
+    nibabel.Nifti1Image((MASK.T > 0).astype(np.uint8)[..., None], np.eye(4)).to_filename(tmp_path / "a.nii.gz")
     write_dicom(tmp_path / "a.dcm", MASK)
     for path in sorted(tmp_path.iterdir()):
         mask = read_mask(path)
