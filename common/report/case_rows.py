@@ -82,7 +82,7 @@ def _comparison_row(
         "name": name,
         "part": part,
         "split": split,
-        "roles": [f"{cases[method].role} of {method}" for method in methods if method in cases],
+        "roles": [f"{case.role} of {method}" for method, case in cases.items() if case.role != OTHER],
         "panels": panels,
         "scores": scores,
         "means": {method: _mean(values) for method, values in scores.items()},
