@@ -21,8 +21,7 @@ from common import methods as all_methods
 from common.data import load_datalist
 from common.files import replacing
 
-BUNDLES = Path(common.__file__).parents[1] / "bundles"
-BUNDLE = BUNDLES / "jsrt_rpg"
+BUNDLE = Path(common.__file__).parents[1] / "bundles" / "jsrt_rpg"
 
 
 @dataclass(frozen=True)
