@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from common.data.reference_pool import ReferencePool, class_presence
 from common.label_space import LabelSpace
+from common.ranks import is_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +68,7 @@ class PairedBatches(Dataset):
         self.unlabeled = unlabeled if unlabeled is not None and len(unlabeled) > 0 else None
         self.unlabeled_batch = unlabeled_batch
         self.pool = ReferencePool(class_presence(labeled, labels), labeled_batch, labels.classes)
-        distributed = dist.is_available() and dist.is_initialized()
-        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
     def __getitem__(self, iteration: int) -> dict[str, dict[str, Any]]:
         draw = np.random.default_rng([self.seed, LABELED, iteration, self.rank])

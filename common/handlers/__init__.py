@@ -5,11 +5,11 @@ from common.handlers.checkpoint import BestModel, Checkpoint, load_weights
 from common.handlers.flags import flag
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
-from common.handlers.ranks import SameBuffers
 from common.handlers.report import Report
 from common.handlers.run_folder import RunFolder
 from common.handlers.scores import CaseScores, ValidationScores
 from common.handlers.training_log import TrainingLog
+from common.ranks import SameBuffers
 
 __all__ = [
     "BestModel",

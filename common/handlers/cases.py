@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from common.data.reference_pool import ReferencePool, class_presence
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
-from common.handlers.ranks import gathered_order, is_first_rank
 from common.handlers.scores import IOU, case_name
 from common.label_space import LabelSpace
 from common.methods.base import Method, to_device
+from common.ranks import gathered_order, is_first_rank
 
 
 class CasePictures:

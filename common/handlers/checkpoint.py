@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.files import replacing
-from common.handlers.ranks import is_first_rank
+from common.ranks import is_first_rank
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from common.handlers.cases import picture
-from common.handlers.ranks import is_first_rank
 from common.label_space import LabelSpace
 from common.methods.reference_source import resample
+from common.ranks import is_first_rank
 
 
 class TensorBoardPictures:

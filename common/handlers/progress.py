@@ -5,7 +5,7 @@ from __future__ import annotations
 from ignite.engine import Engine
 from ignite.handlers import ProgressBar
 
-from common.handlers.ranks import is_first_rank
+from common.ranks import is_first_rank
 
 
 class LossProgressBar(ProgressBar):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ignite.engine import Engine, Events
 
-from common.handlers.ranks import is_first_rank
+from common.ranks import is_first_rank
 
 logger = logging.getLogger(__name__)
 

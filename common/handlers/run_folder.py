@@ -13,8 +13,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from common.files import replacing
-from common.handlers.ranks import is_first_rank
 from common.label_space import LabelSpace
+from common.ranks import is_first_rank
 
 logger = logging.getLogger(__name__)
 RUN_FILE, MODEL_FILE = "run.json", "model.pt"

@@ -9,9 +9,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.utils import string_list_all_gather
 
-from common.handlers.ranks import is_first_rank
 from common.handlers.training_log import rows_up_to, write_table
 from common.label_space import LabelSpace
+from common.ranks import is_first_rank
 
 IOU, DICE = "val_mean_iou", "val_mean_dice"
 

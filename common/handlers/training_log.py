@@ -11,10 +11,10 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from common.files import replacing
-from common.handlers.ranks import is_first_rank
 from common.label_space import LabelSpace
 from common.methods.reference_source import resample
 from common.metrics import pseudo_label_statistics
+from common.ranks import is_first_rank
 
 
 class TrainingLog:

@@ -1,7 +1,8 @@
 """Semi-supervised methods, one object in a bundle's ``train.json`` each."""
 
 from common.methods.base import Method
-from common.methods.rpg import RPG, NearestNeighbor
+from common.methods.pseudo_label import FixMatch, PseudoLabel
+from common.methods.rpg import RPG, NearestNeighbor, RPGPlus
 from common.methods.supervised import Supervised
 
-__all__ = ["RPG", "Method", "NearestNeighbor", "Supervised"]
+__all__ = ["RPG", "FixMatch", "Method", "NearestNeighbor", "PseudoLabel", "RPGPlus", "Supervised"]

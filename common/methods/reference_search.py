@@ -9,7 +9,7 @@ from torch import Tensor
 
 from common.methods.similarity_tiles import Block, SimilarityTiles
 
-SAMPLE = 512  # references that tell roughly how similar the k-th neighbour is
+SAMPLE = 1024  # references that tell roughly how similar the k-th neighbour is
 
 
 class LabelSets:
@@ -74,7 +74,7 @@ def around_kth(tiles: SimilarityTiles, queries: int, k: int) -> Tensor:
     limits = tiles.buffer.new_empty(2, queries)
     sample = tiles.sample(SAMPLE)
     share = k / tiles.order.numel()
-    margin = 2 * math.sqrt(sample.size * share * (1 - share)) + 1
+    margin = 1.3 * math.sqrt(sample.size * share * (1 - share)) + 1
     farther = [sample.size * (1 - share) - margin, sample.size * (1 - share) + margin]
     places = [min(max(round(place), 0), sample.size - 1) for place in farther]
     for start, stop, tile in tiles.chunks(None, sample, queries):

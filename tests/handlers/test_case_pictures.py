@@ -10,6 +10,7 @@ from monai.data import Dataset
 from monai.data import DistributedSampler as MonaiDistributedSampler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common import ranks
 from common.handlers import (
     BestModel,
     CasePictures,
@@ -17,7 +18,6 @@ from common.handlers import (
     LossProgressBar,
     TensorBoardPictures,
     TrainingLog,
-    ranks,
 )
 from common.handlers.cases import picture
 from common.methods import RPG, Supervised
