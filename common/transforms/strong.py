@@ -77,7 +77,7 @@ class StrongView(Randomizable):
         cutout: largest side of the box relative to the image's; 0 for no box.
         cutout_label: what the pseudo-label becomes in the box: ``"background"`` as in RPG+ (Seibold et al. 2022), or
             ``"ignore"``.
-        seed: seed of all draws.
+        seed: seed of all draws; torch's own (the bundle's ``seed``) where not given.
 
     Raises:
         ValueError: when a setting is out of range.
@@ -90,7 +90,7 @@ class StrongView(Randomizable):
         geometry: bool = True,
         cutout: float = 0.5,
         cutout_label: str = BACKGROUND,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if operations < 0:
             raise ValueError(f"operations must not be negative, got {operations}.")
@@ -107,7 +107,8 @@ class StrongView(Randomizable):
     def __call__(self, image: Tensor, iteration: int) -> tuple[Tensor, Change]:
         """The strong view of a batch ``B C H W [D]``, and how it came about."""
         rank = dist.get_rank() if is_distributed() else 0
-        self.set_random_state(seed=int(np.random.SeedSequence([self.seed, iteration, rank]).generate_state(1)[0]))
+        seed = torch.initial_seed() if self.seed is None else self.seed
+        self.set_random_state(seed=int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1)[0]))
         size = image.shape[2:]
         images, matrices, boxes = zip(*[(*self.augmented(item), self.box(size)) for item in image.float()], strict=True)
         matrix, box = (torch.from_numpy(np.stack(values)).to(image.device) for values in (matrices, boxes))

@@ -1,0 +1,44 @@
+"""A network and a batch small enough to compute a method's terms again in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Pixels(nn.Module):
+    """A network whose features are the image's own channels, and whose head is a matrix."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Conv2d(channels, outputs, 1)
+
+    def forward(self, x: Tensor, return_features: bool = False):
+        return (x, self.head(x)) if return_features else self.head(x)
+
+
+def random_batch(labels, size=6, channels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, (2, 2, size, size)) if labels.multilabel else rng.integers(0, 3, (2, 1, size, size))
+    return {
+        "labeled": {
+            "image": torch.from_numpy(rng.normal(size=(2, channels, size, size))).float(),
+            "label": torch.from_numpy(label).float(),
+        },
+        "unlabeled": {"image": torch.from_numpy(rng.normal(size=(3, channels, size, size))).float()},
+    }
+
+
+def plain_loss(labels, logits, label, weight):
+    """Mean over pixels of the weighted cross-entropy, in float64."""
+    logits = logits.detach().double().numpy()
+    label, weight = label.double().numpy(), weight.double().numpy()
+    if labels.multilabel:
+        p = 1 / (1 + np.exp(-logits))
+        loss = -(label * np.log(p) + (1 - label) * np.log(1 - p))
+    else:
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        loss = -np.log(np.take_along_axis(p, label.astype(int), axis=1))
+    return (loss * weight).mean()
