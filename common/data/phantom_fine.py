@@ -19,12 +19,13 @@ import numpy as np
 
 from common.data.phantom_anatomy import SIDES, Anatomy, mirrored
 from common.data.phantom_bones import rib_half_width, ribs, scapula, vertebra
-from common.data.phantom_canvas import ellipse, smooth_curve, tube
+from common.data.phantom_canvas import Canvas, ellipse, smooth_curve, tube
 from common.data.phantom_chest import AIRWAYS, Chest
 
 RIBS, FRONT_RIBS = 10, 8  # posterior and anterior arcs; below them ribs are stubs, or below many a frame
 VERTEBRAE, FIRST_VERTEBRA = 12, 3
 _FAR = 3.0  # beyond any frame
+Limits = list[tuple[np.ndarray, str]]  # curves, and on which side of each
 
 FINE_OF_ORGAN = {
     "right_lung": ("right_upper_lobe", "right_middle_lobe", "right_lower_lobe"),
@@ -41,24 +42,30 @@ def fine_masks(chest: Chest, window: tuple[slice, slice]) -> dict[str, np.ndarra
 
     The union of the classes in `FINE_OF_ORGAN` is the organ's own mask, pixel by pixel.
     """
-    fill = chest.canvas.fill
-    fine = {name: chest.masks[name] for name in ("right_clavicle", "left_clavicle")}
+    canvas, fine = chest.canvas, {name: chest.masks[name] for name in ("right_clavicle", "left_clavicle")}
     for name, outline in _outlines(chest.anatomy):
-        fine[name] = fill(outline) > 0.5
-    for name, outlines in _lobes(chest.anatomy):
-        fine[name] = chest.masks[f"{name.split('_')[0]}_lung"] & _all(fill(outline) > 0.5 for outline in outlines)
-    for name, outlines in _chambers(chest.anatomy):
-        fine[name] = chest.masks["heart"] & _all(fill(outline) > 0.5 for outline in outlines)
+        fine[name] = canvas.fill(outline) > 0.5
+    for name, limits in _lobes(chest.anatomy):
+        fine[name] = chest.masks[f"{name.split('_')[0]}_lung"] & _within(canvas, limits)
+    for name, limits in _chambers(chest.anatomy):
+        fine[name] = chest.masks["heart"] & _within(canvas, limits)
     drawn = np.maximum(chest.heart, chest.mediastinum) > 0.5
     for name, outline in _vessels(chest.anatomy):
-        fine[name] = drawn & (fill(outline) > 0.5)
+        fine[name] = drawn & (canvas.fill(outline) > 0.5)
     shown = np.zeros_like(drawn)
     shown[window] = True
     return {name: fine[name] & shown for name in FINE_CLASSES}
 
 
-def _all(masks: Iterator[np.ndarray]) -> np.ndarray:
-    return np.all(list(masks), axis=0)
+def _within(canvas: Canvas, limits: Limits) -> np.ndarray:
+    """The pixels that lie above, below, left of or right of curves; what is not above is below."""
+    inside = np.ones((canvas.size, canvas.size), dtype=bool)
+    for curve, where in limits:
+        ends = curve[[-1, 0]].copy()
+        ends[:, 1 if where in ("above", "below") else 0] = -_FAR
+        before = canvas.fill(np.vstack([curve, ends])) > 0.5
+        inside &= before if where in ("above", "left of") else ~before
+    return inside
 
 
 def _outlines(anatomy: Anatomy) -> Iterator[tuple[str, np.ndarray]]:
@@ -78,8 +85,8 @@ def _outlines(anatomy: Anatomy) -> Iterator[tuple[str, np.ndarray]]:
                     yield f"{side}_{part}_rib_{level + 1:02d}", tube(arc, rib_half_width(anatomy, arc))
 
 
-def _lobes(anatomy: Anatomy) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Each lobe as the common part of outlines; the fissures' heights are shares of the lung's, from the apex."""
+def _lobes(anatomy: Anatomy) -> Iterator[tuple[str, Limits]]:
+    """Each lobe by what limits it; the fissures' heights are shares of the lung's, from the apex."""
     for side in SIDES:
         width, apex = anatomy.size["half_width"], anatomy.wall(side)[0, 1]
         height = anatomy.dome_top(side) - apex
@@ -91,17 +98,17 @@ def _lobes(anatomy: Anatomy) -> Iterator[tuple[str, list[np.ndarray]]]:
         behind = fissure((-0.3, 0.27), (0.4, 0.31), (0.8, 0.42), (1.3, 0.51))  # top of the oblique one
         before = fissure((-0.3, 1.50), (0.35, 1.22), (0.6, 0.98), (0.85, 0.72), (1.3, 0.60))  # its lower end
         across = fissure((-0.3, 0.53), (0.4, 0.54), (1.3, 0.57))  # the horizontal one, on the right alone
-        yield f"{side}_lower_lobe", [mirrored(_beyond(behind, "below"), side)]
+        behind, before, across = (mirrored(curve, side) for curve in (behind, before, across))
+        yield f"{side}_lower_lobe", [(behind, "below")]
         if side == "left":
-            yield "left_upper_lobe", [mirrored(_beyond(before, "above"), side)]
-            continue
-        yield "right_upper_lobe", [mirrored(_beyond(across, "above"), side)]
-        middle = [_beyond(across, "below"), _beyond(before, "above")]
-        yield "right_middle_lobe", [mirrored(outline, side) for outline in middle]
+            yield "left_upper_lobe", [(before, "above")]
+        else:
+            yield "right_upper_lobe", [(across, "above")]
+            yield "right_middle_lobe", [(across, "below"), (before, "above")]
 
 
-def _chambers(anatomy: Anatomy) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Each chamber as the common part of outlines, in shares of the box around the heart."""
+def _chambers(anatomy: Anatomy) -> Iterator[tuple[str, Limits]]:
+    """Each chamber by what limits it, in shares of the box around the heart."""
     outline = anatomy.heart()
     low, high = outline.min(axis=0), outline.max(axis=0)
 
@@ -110,14 +117,14 @@ def _chambers(anatomy: Anatomy) -> Iterator[tuple[str, list[np.ndarray]]]:
 
     atrium = line((0.46, -0.5), (0.37, 0.2), (0.28, 0.6), (0.30, 1.5))
     ventricle = line((0.86, -0.5), (0.72, 0.2), (0.58, 0.6), (0.52, 1.5))
-    yield "right_atrium", [_beyond(atrium, "left of")]
-    yield "left_ventricle", [_beyond(ventricle, "right of")]
+    yield "right_atrium", [(atrium, "left of")]
+    yield "left_ventricle", [(ventricle, "right of")]
     valve = line((-0.5, 0.75), (0.2, 0.56), (0.5, 0.45), (0.8, 0.42), (1.5, 0.6))
     inflow, septum = line((0.22, -0.5), (0.20, 1.5)), line((0.86, -0.5), (0.80, 0.4), (0.68, 1.0), (0.64, 1.5))
-    yield "right_ventricle", [_beyond(valve, "below"), _beyond(inflow, "right of"), _beyond(septum, "left of")]
+    yield "right_ventricle", [(valve, "below"), (inflow, "right of"), (septum, "left of")]
     floor = line((-0.5, 0.62), (0.5, 0.60), (1.5, 0.62))
     veins, ear = line((0.22, -0.5), (0.22, 1.5)), line((0.92, -0.5), (0.76, 0.3), (0.72, 1.5))
-    yield "left_atrium", [_beyond(floor, "above"), _beyond(veins, "right of"), _beyond(ear, "left of")]
+    yield "left_atrium", [(floor, "above"), (veins, "right of"), (ear, "left of")]
 
 
 def _vessels(anatomy: Anatomy) -> Iterator[tuple[str, np.ndarray]]:
@@ -135,14 +142,6 @@ def _vessels(anatomy: Anatomy) -> Iterator[tuple[str, np.ndarray]]:
     cava = [(-0.62 * width, arch - 0.22), (-0.72 * width, arch + 0.05), (-0.80 * width, arch + 0.36)]
     yield "superior_vena_cava", tube(smooth_curve(cava) + shift, 0.036)
     yield "pulmonary_trunk", ellipse((1.1 * width, arch + 0.36), (0.09, 0.13), -0.3) + shift
-
-
-def _beyond(curve: np.ndarray, where: str) -> np.ndarray:
-    """All that lies on one side of a curve, as an outline."""
-    axis = 1 if where in ("above", "below") else 0
-    ends = curve[[-1, 0]].copy()
-    ends[:, axis] = -_FAR if where in ("above", "left of") else _FAR
-    return np.vstack([curve, ends])
 
 
 _BONES = [f"vertebra_t{number + 1:02d}" for number in range(VERTEBRAE)]
