@@ -61,7 +61,7 @@ class LabelSpace:
 
     @property
     def forms(self) -> tuple[tuple[str, ...], ...]:
-        """The lists of classes that a label's masks may be of."""
+        """The lists of classes that a label's masks may be of; label maps are of the first."""
         return (self.classes,)
 
     def probabilities(self, logits: Tensor) -> Tensor:

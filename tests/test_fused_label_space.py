@@ -110,6 +110,16 @@ def test_masks_of_either_form_are_loaded(load, tmp_path):
         transform({"label": files[:3]})
 
 
+def test_label_maps_are_of_the_fine_classes(fused, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.array([[0, 1, 2], [3, 4, 0]], np.uint8)).save(tmp_path / "map.png")
+    label = LoadLabeld("label", fused)({"label": str(tmp_path / "map.png")})["label"]
+    lung, heart = fused.masks(label[None])[0].as_tensor().transpose(1, 2).tolist()
+    assert (lung, heart) == ([[0, 1, 1], [0, 0, 0]], [[0, 0, 0], [0, 1, 0]])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

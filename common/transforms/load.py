@@ -109,15 +109,15 @@ def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
         if len(sizes) > 1:
             raise ValueError(f"{files[0]}: the masks of one image must have one size, got {sorted(sizes)}.")
         return np.stack(masks).astype(np.float32)
-    label = read_label(files)
-    outside = np.setdiff1d(label, np.arange(labels.num_classes + 1))
+    label, classes = read_label(files), labels.forms[0]
+    outside = np.setdiff1d(label, np.arange(len(classes) + 1))
     if outside.size:
         raise ValueError(
-            f"{files}: a label map of {labels.num_classes} classes {labels.classes} must hold values 0 to "
-            f"{labels.num_classes}, got {outside[:8].tolist()}. Declare the classes, or renumber the values."
+            f"{files}: a label map of {len(classes)} classes {classes} must hold values 0 to {len(classes)}, got "
+            f"{outside[:8].tolist()}. Declare the classes, or renumber the values."
         )
     if multilabel:
-        return np.stack([label == value + 1 for value in range(labels.num_classes)]).astype(np.float32)
+        return np.stack([label == value + 1 for value in range(len(classes))]).astype(np.float32)
     return label[None].astype(np.float32)
 
 

@@ -123,6 +123,11 @@ def test_the_labels_of_a_part_must_be_of_its_classes(phantom, tmp_path):
     datalist["labeled"][0]["label"] = datalist["test"][0]["label"]
     with pytest.raises(ValueError, match=r"'labeled' item 0 .* must be a list of 71 masks"):
         save_datalist(datalist, tmp_path / "bad.json")
+    datalist["labeled"][0]["label"] = "map.png"
+    with pytest.raises(ValueError, match="must be a list of 71 masks, got"):
+        save_datalist(datalist, tmp_path / "bad.json")
+    with pytest.raises(ValueError, match="with 'evaluation_classes' must be multilabel, got multiclass"):
+        save_datalist({**datalist, "mode": "multiclass"}, tmp_path / "bad.json")
 
 
 def test_the_folder_route_reads_the_masks_too(phantom):
