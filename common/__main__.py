@@ -9,7 +9,7 @@ from pathlib import Path
 class Phantom:
     """Invented images in the layout of a real data set, to try everything out without patient data."""
 
-    def jsrt(self, directory: str, patients: int = 40, size: int = 128, seed: int = 0) -> None:
+    def jsrt(self, directory: str, patients: int = 40, size: int = 128, seed: int = 0, fine: bool = False) -> None:
         """Write chest radiographs with lungs, heart and clavicles as JSRT distributes them.
 
         Args:
@@ -17,10 +17,13 @@ class Phantom:
             patients: number of patients, one radiograph each.
             size: side of an image in pixels; 2048 for JSRT's own.
             seed: the same seed gives the same patients.
+            fine: also write masks of lobes, heart chambers, vessels, single ribs and vertebrae (71 classes) to
+                fine/<class>; the images are the same.
         """
         from common.data.phantom import make_jsrt_phantom
 
-        print(f"Wrote {patients} patients to {make_jsrt_phantom(directory, patients=patients, size=size, seed=seed)}")
+        folder = make_jsrt_phantom(directory, patients=patients, size=size, seed=seed, fine=fine)
+        print(f"Wrote {patients} patients to {folder}")
 
 
 class Commands:

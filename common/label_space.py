@@ -59,6 +59,11 @@ class LabelSpace:
         """Number of the network's output channels: C, or C + 1 with the softmax's background."""
         return self.num_classes if self.multilabel else self.num_classes + 1
 
+    @property
+    def forms(self) -> tuple[tuple[str, ...], ...]:
+        """The lists of classes that a label's masks may be of; label maps are of the first."""
+        return (self.classes,)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Class probabilities of the network's outputs, in their shape."""
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)

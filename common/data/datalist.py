@@ -78,11 +78,12 @@ def find_datalist(
     labeled: int = 3,
     split: int = 0,
     seed: int = 0,
+    fine: bool = False,
 ) -> dict:
     """The datalist of a dataset's folder, with absolute paths.
 
     That is the given file; else ``dataset_dir/datalist.json``; else one made from JSRT's layout in
-    ``dataset_dir``, to which alone ``labeled``, ``split`` and ``seed`` apply.
+    ``dataset_dir``, to which alone ``labeled``, ``split``, ``seed`` and ``fine`` apply.
 
     Raises:
         FileNotFoundError: when none of the three is there.
@@ -104,12 +105,16 @@ def find_datalist(
         return _loaded_as_is(file, labeled, split, seed)
     from common.data.jsrt import jsrt_datalist
 
-    return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed)
+    return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed, fine=fine)
 
 
 def summarize_datalist(datalist: dict) -> str:
     """A few lines for people: images and patients of each part, and the classes."""
-    lines = [f"{datalist.get('name', 'datalist')}: {datalist['mode']}, classes {', '.join(datalist['classes'])}"]
+    classes = datalist["classes"]
+    names = ", ".join(classes) if len(classes) <= 12 else f"{len(classes)}: {first_few(classes)}"
+    lines = [f"{datalist.get('name', 'datalist')}: {datalist['mode']}, classes {names}"]
+    if "evaluation_classes" in datalist:
+        lines.append(f"  evaluated: {', '.join(datalist['evaluation_classes'])}")
     for part in PARTS:
         items = datalist.get(part, [])
         truth = sum("truth" in item for item in items)

@@ -11,6 +11,15 @@ from common.label_space import MODES
 PARTS = ("labeled", "unlabeled", "validation", "test")
 
 
+def label_classes(datalist: dict, part: str) -> list[str]:
+    """Names of the classes that the labels (or hidden truths) of a part are of.
+
+    They are the datalist's 'classes', but for a datalist with 'evaluation_classes': it is trained on the labelled
+    images' classes and evaluated on others, which are the ones of all other parts.
+    """
+    return datalist["classes"] if part == "labeled" else datalist.get("evaluation_classes", datalist["classes"])
+
+
 def validate_datalist(datalist: Any) -> None:
     """Check a datalist's form; what the files hold is left to `common.data.check`.
 
@@ -23,14 +32,18 @@ def validate_datalist(datalist: Any) -> None:
     classes, mode = datalist["classes"], datalist.get("mode")
     if mode not in MODES:
         raise ValueError(f"a datalist's 'mode' must be one of {MODES}, got {mode!r}.")
-    if not isinstance(classes, list) or not classes or len(set(map(str, classes))) != len(classes):
-        raise ValueError(f"a datalist's 'classes' must be a list of different names, got {classes!r}.")
+    for key in ("classes", "evaluation_classes"):
+        names = datalist.get(key, classes)
+        if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
+            raise ValueError(f"a datalist's '{key}' must be a list of different names, got {names!r}.")
+    if "evaluation_classes" in datalist and mode != "multilabel":
+        raise ValueError(f"a datalist with 'evaluation_classes' must be multilabel, got {mode}: give masks, not maps.")
     for part in PARTS:
         items = datalist.get(part, [])
         if not isinstance(items, list):
             raise ValueError(f"a datalist's '{part}' must be a list, got {type(items).__name__}.")
         for index, item in enumerate(items):
-            _validate_item(item, f"'{part}' item {index}", classes, mode, needs_label=part != "unlabeled")
+            _validate_item(item, f"'{part}' item {index}", datalist, part)
     _refuse_shared(datalist, "patient")
     _refuse_shared(datalist, "image")
     counts = Counter(item["image"] for part in PARTS for item in datalist.get(part, []))
@@ -39,7 +52,9 @@ def validate_datalist(datalist: Any) -> None:
         raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
 
 
-def _validate_item(item: Any, where: str, classes: list, mode: str, needs_label: bool) -> None:
+def _validate_item(item: Any, where: str, datalist: dict, part: str) -> None:
+    classes, mode, needs_label = label_classes(datalist, part), datalist["mode"], part != "unlabeled"
+    maps = "evaluation_classes" not in datalist  # else a map would not tell which classes it is of
     if (
         not isinstance(item, dict)
         or not isinstance(item.get("image"), str)
@@ -52,10 +67,11 @@ def _validate_item(item: Any, where: str, classes: list, mode: str, needs_label:
             raise ValueError(f"{where} ({item['image']}) must have a 'label', got keys {sorted(item)}.")
         return
     label = item[key]
-    if isinstance(label, str):
+    if isinstance(label, str) and maps:
         return
     if not isinstance(label, list) or mode != "multilabel" or len(label) != len(classes):
-        expected = f"a list of {len(classes)} masks or one label map" if mode == "multilabel" else "one label map"
+        masks = f"a list of {len(classes)} masks"
+        expected = "one label map" if mode != "multilabel" else f"{masks} or one label map" if maps else masks
         raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import ndimage
 from tqdm import tqdm
 
-from common.data.datalist_rules import PARTS
+from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import first_few
 from common.data.readers import read_image
 from common.label_space import LabelSpace
@@ -47,7 +47,7 @@ class _Part:
 
 def inspect_datalist(datalist: dict) -> Inspection:
     """Read all files of a datalist that has absolute paths (see `common.data.datalist.read_datalist`)."""
-    labels = LabelSpace(datalist["classes"], datalist["mode"])
+    labels = {part: LabelSpace(label_classes(datalist, part), datalist["mode"]) for part in PARTS}
     found = Inspection(pd.DataFrame(), pd.DataFrame())
     parts = {part: _Part() for part in PARTS}
     places: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
@@ -55,13 +55,13 @@ def inspect_datalist(datalist: dict) -> Inspection:
     with tqdm(total=total, desc="checking", unit="image", leave=False, disable=None) as progress:
         for part in PARTS:
             for item in datalist[part]:
-                _inspect_item(item, part, parts[part], labels, places, found.errors)
+                _inspect_item(item, part, parts[part], labels[part], places, found.errors)
                 progress.update()
     _report_duplicates(places, found)
     for part, facts in parts.items():
-        _report_part(part, facts, datalist[part], labels.classes, found)
+        _report_part(part, facts, datalist[part], labels[part].classes, found)
     found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
-    rows = [_class_row(part, parts[part], j, name) for part in PARTS for j, name in enumerate(labels.classes)]
+    rows = [_class_row(part, parts[part], j, name) for part in PARTS for j, name in enumerate(labels[part].classes)]
     found.classes = pd.DataFrame([row for row in rows if row is not None])
     return found
 

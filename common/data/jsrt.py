@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.data.datalist import save_datalist, summarize_datalist
 from common.data.files import first_few, list_images
+from common.data.fine_masks import with_fine_labels
 from common.data.splits import make_datalist
 
 CLASSES = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
@@ -46,6 +47,7 @@ def jsrt_datalist(
     split: int = 0,
     seed: int = 0,
     validation: int = 5,
+    fine: bool = False,
     output: str | Path | None = None,
 ) -> dict | None:
     """Make a datalist of the JSRT radiographs: labelled, validation and unlabelled images from the odd
@@ -57,6 +59,8 @@ def jsrt_datalist(
         split: index of the split.
         seed: seed of the draw.
         validation: number of validation images; the same ones for every number of labelled images.
+        fine: train on the fine classes of DIR/fine/<class>: the labelled images are drawn from those that have
+            masks there and carry them; all other parts keep the five classes, by which the model is evaluated.
         output: JSON file to write; a summary is printed. Without it the datalist is returned.
 
     Raises:
@@ -69,15 +73,19 @@ def jsrt_datalist(
         raise ValueError(
             f"{dir}: images with even numbers are needed for the test part, got none in {len(items)} images."
         )
+    classes = CLASSES
+    if fine:
+        classes, odd, even = with_fine_labels(Path(dir) / "fine", odd, even)
     datalist = make_datalist(
         odd,
-        classes=CLASSES,
+        classes=classes,
+        evaluation_classes=CLASSES if fine else None,
         labeled=labeled,
         validation=validation,
         split=split,
         seed=seed,
         test=even,
-        name="jsrt",
+        name="jsrt, fine classes" if fine else "jsrt",
     )
     if output is None:
         return datalist

@@ -18,6 +18,7 @@ from common.data.phantom_canvas import Canvas
 from common.data.phantom_chest import Chest
 from common.data.phantom_exposure import Exposure
 from common.data.phantom_findings import Findings
+from common.data.phantom_fine import FINE_CLASSES, fine_masks
 
 ORGANS = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
 SMALLEST, LARGEST = 64, 4096
@@ -56,7 +57,13 @@ def _exposure(seed: int, patient: int, site_shift: float) -> Exposure:
 
 
 def render_patient(
-    seed: int, patient: int, size: int = 128, *, site_shift: float = 1.0, anatomy_variation: float = 1.0
+    seed: int,
+    patient: int,
+    size: int = 128,
+    *,
+    site_shift: float = 1.0,
+    anatomy_variation: float = 1.0,
+    fine: bool = False,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """One patient's radiograph and masks, the same at every call and (but for the pixels) at every size.
 
@@ -70,10 +77,11 @@ def render_patient(
         size: pixels per side, 64 to 4096.
         site_shift: how far the two sites differ; 0 = alike, 1 = as they are meant to.
         anatomy_variation: spread of sizes, pose and disease between patients; 0 = one body for all.
+        fine: give the masks of the fine classes too (see `common.data.phantom_fine`); the image is the same.
 
     Returns:
-        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in `ORGANS` order. The
-        patient's right is on the image's left. Lung and clavicle masks overlap.
+        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in `ORGANS` order, the fine
+        ones behind them. The patient's right is on the image's left. Lung and clavicle masks overlap.
 
     Raises:
         ValueError: for a size, seed or index out of range.
@@ -93,7 +101,8 @@ def render_patient(
     chest = Chest(anatomy, findings, Canvas(size, pose), detail_rng)
     annotated = np.any(list(chest.masks.values()), axis=0)
     image = exposure.picture(chest.attenuation, annotated, picture_rng, noise_rng)
-    return image, {organ: chest.masks[organ] for organ in ORGANS}
+    masks = {organ: chest.masks[organ] for organ in ORGANS}
+    return image, masks | fine_masks(chest, exposure.window) if fine else masks
 
 
 def make_jsrt_phantom(
@@ -103,17 +112,20 @@ def make_jsrt_phantom(
     seed: int = 0,
     site_shift: float = 1.0,
     anatomy_variation: float = 1.0,
+    fine: bool = False,
 ) -> Path:
     """Write invented radiographs as JSRT and SCR are distributed, and return the folder.
 
     `All247images/<name>.IMG`: size x size, unsigned 16 bit, big-endian, no header, 0..4095, high = dark.
     `scratch/fold1|fold2/masks/<organ>/<name>.gif`: 0/255; odd numbers in fold1, even numbers in fold2.
+    `fine/<class>/<name>.png`, where `fine` is asked for: 0/255, one folder for each of the fine classes, the
+    clavicles among them.
     `phantom.csv`: name, index, site and nodule of each patient, which the readers do not need.
 
     The folder must be new or empty. Everything is written beside it and renamed at the end, so that a stopped
     call leaves nothing half-written.
 
-    Args: as `render_patient`; patients: 2 to 1000.
+    Args: as `render_patient`; patients: 2 to 1000; fine: write the masks of the fine classes too.
 
     Raises:
         ValueError: for a number out of range.
@@ -132,7 +144,9 @@ def make_jsrt_phantom(
         rows = []
         for index in tqdm(range(patients), desc=f"phantoms, {size} x {size}", unit="patient"):
             patient = describe_patient(seed, index, site_shift)
-            image, masks = render_patient(seed, index, size, site_shift=site_shift, anatomy_variation=anatomy_variation)
+            image, masks = render_patient(
+                seed, index, size, site_shift=site_shift, anatomy_variation=anatomy_variation, fine=fine
+            )
             _write_patient(partial, patient, image, masks)
             rows.append([patient.name, index, patient.site, int(patient.nodule)])
         with (partial / "phantom.csv").open("w", newline="") as file:
@@ -151,10 +165,13 @@ def _write_patient(folder: Path, patient: PhantomPatient, image: np.ndarray, mas
     path.parent.mkdir(parents=True, exist_ok=True)
     raw.tofile(path)
     fold = "fold1" if patient.number % 2 else "fold2"
-    for organ, mask in masks.items():
-        path = folder / "scratch" / fold / "masks" / organ.replace("_", " ") / f"{patient.name}.gif"
+    scratch = folder / "scratch" / fold / "masks"
+    paths = [(organ, scratch / organ.replace("_", " ") / f"{patient.name}.gif") for organ in ORGANS]
+    if len(masks) > len(ORGANS):
+        paths += [(name, folder / "fine" / name / f"{patient.name}.png") for name in FINE_CLASSES]
+    for name, path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+        Image.fromarray(masks[name].astype(np.uint8) * 255).save(path)
 
 
 def _check_number(name: str, value: int, low: int, high: int) -> None:

@@ -83,9 +83,13 @@ class Anatomy:
         outer = smooth_curve(
             [(0.05, apex + 0.34), (0.09, apex + 0.16), (apex_u - 0.15, apex + 0.03), *wall], samples=120
         )
-        corner_u, corner = wall[-1]
+        return mirrored(np.vstack([outer, self.floor(side)]), side)
+
+    def floor(self, side: str) -> np.ndarray:
+        """The dome of the diaphragm from the costophrenic angle to the midline, u > 0 outward."""
+        corner_u, corner = self.wall(side)[-1]
         top = self.dome_top(side)
-        floor = smooth_curve(
+        return smooth_curve(
             [
                 (corner_u, corner),
                 (0.80 * corner_u, top + 0.34 * (corner - top)),
@@ -95,7 +99,6 @@ class Anatomy:
             ],
             samples=60,
         )
-        return mirrored(np.vstack([outer, floor]), side)
 
     def heart(self) -> np.ndarray:
         """An egg that leans to the patient's left and rests on the diaphragm."""

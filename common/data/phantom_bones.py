@@ -63,18 +63,40 @@ def humerus(anatomy: Anatomy, side: str) -> list[np.ndarray]:
     return [mirrored(ellipse((u, v), (0.10, 0.11)), side), mirrored(shaft, side)]
 
 
+def rib_half_width(anatomy: Anatomy, arc: np.ndarray) -> np.ndarray:
+    """Half width (n,) along an arc of a rib."""
+    return anatomy.size["rib_thickness"] * np.linspace(1.0, 0.75, len(arc))
+
+
+def vertebra(anatomy: Anatomy, level: int) -> np.ndarray:
+    """Outline of a vertebral body; level 3 is the first thoracic one, at the lungs' apices."""
+    half, tall = 0.062 + 0.0018 * level, 0.057
+    corners = [
+        (-half, -tall),
+        (-0.88 * half, 0.0),
+        (-half, tall),
+        (half, tall),
+        (0.88 * half, 0.0),
+        (half, -tall),
+    ]
+    return np.array(corners) + np.array(_vertebra_center(anatomy, level))
+
+
+def _vertebra_center(anatomy: Anatomy, level: int) -> tuple[float, float]:
+    return -0.5 * anatomy.size["turn"], -1.15 + 0.138 * level
+
+
 def add_bones(canvas: Canvas, total: np.ndarray, anatomy: Anatomy, density: float) -> None:
     """Add the attenuation of all bones; `density` is relative to 1."""
     add = canvas.add
     _add_spine(canvas, total, anatomy, density)
-    rib = anatomy.size["rib_thickness"]
     strength = 0.27 * density
     for side in SIDES:
         for level, (posterior, anterior) in enumerate(ribs(anatomy, side)):
             behind = 1.0 if level < 8 else 0.5  # lower ribs fade behind the belly
             for arc, share in ((posterior, behind), (anterior, 0.6 * behind)):
                 # a dense rim around a lighter core, as cortex around marrow
-                half = rib * np.linspace(1.0, 0.75, len(arc))
+                half = rib_half_width(anatomy, arc)
                 add(total, tube(arc, half), share * strength)
                 add(total, tube(arc, 0.62 * half), -0.4 * share * strength)
         add(total, scapula(anatomy, side), 0.6 * strength)
@@ -89,19 +111,10 @@ def add_bones(canvas: Canvas, total: np.ndarray, anatomy: Anatomy, density: floa
 def _add_spine(canvas: Canvas, total: np.ndarray, anatomy: Anatomy, strength: float) -> None:
     """Vertebral bodies with discs between them, pedicles and spinous processes."""
     add = canvas.add
-    shift = -0.5 * anatomy.size["turn"]
     for level in range(17):
-        v = -1.15 + 0.138 * level
-        half, tall = 0.062 + 0.0018 * level, 0.057
-        corners = [
-            (-half, -tall),
-            (-0.88 * half, 0.0),
-            (-half, tall),
-            (half, tall),
-            (0.88 * half, 0.0),
-            (half, -tall),
-        ]
-        add(total, np.array(corners) + np.array([shift, v]), 0.17 * strength)
+        shift, v = _vertebra_center(anatomy, level)
+        half = 0.062 + 0.0018 * level
+        add(total, vertebra(anatomy, level), 0.17 * strength)
         add(total, ellipse((shift, v + 0.03), (0.012, 0.03)), 0.12 * strength)
         for sign in (-1.0, 1.0):
             add(total, ellipse((shift + sign * 0.7 * half, v - 0.01), (0.014, 0.024)), 0.10 * strength)

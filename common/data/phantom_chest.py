@@ -17,6 +17,12 @@ _TISSUE, _AIR = (
     2.45,
 )  # attenuation of a whole trunk of soft tissue, and what a whole lung of air takes away
 
+AIRWAYS = {  # curve, half width, attenuation
+    "trachea": ([(0.0, -1.2), (0.01, -0.6), (0.02, -0.32)], 0.038, -0.40),
+    "right_main_bronchus": ([(0.02, -0.34), (-0.13, -0.17)], 0.024, -0.22),
+    "left_main_bronchus": ([(0.02, -0.34), (0.16, -0.15)], 0.024, -0.22),
+}
+
 
 class Chest:
     """Draws one patient: `attenuation` (H, W) in nepers, `masks` {organ: (H, W) bool}.
@@ -99,10 +105,8 @@ class Chest:
         total += 0.35 * self._thickness(self.anatomy.heart(), 0.35) * self.heart
         total += 0.22 * self.mediastinum * np.clip(1.0 - 0.3 * np.abs(v), 0, 1)
         # windpipe, and the gas under the left dome
-        trachea = tube(np.array([(0.0, -1.2), (0.01, -0.6), (0.02, -0.32)]), 0.038)
-        self.canvas.add(total, trachea, -0.40)
-        for end in ((-0.13, -0.17), (0.16, -0.15)):
-            self.canvas.add(total, tube(np.array([(0.02, -0.34), end]), 0.024), -0.22)
+        for curve, half_width, strength in AIRWAYS.values():
+            self.canvas.add(total, tube(np.array(curve), half_width), strength)
         for bubble in self.findings.stomach_gas(self.anatomy):
             total -= 0.6 * self._thickness(bubble, 0.1) * self.canvas.fill(bubble)
         return total + 0.35 * self.findings.markings * self._hila()

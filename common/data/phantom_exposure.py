@@ -33,6 +33,7 @@ class Exposure:
 
     site: str
     setting: dict[str, float]
+    window: tuple[slice, slice] = (slice(None), slice(None))  # rows and columns that no blade covers, by `picture`
 
     @classmethod
     def draw(cls, rng: np.random.Generator, site_shift: float = 1.0) -> Exposure:
@@ -123,8 +124,9 @@ class Exposure:
         rows, columns = np.flatnonzero(keep.any(axis=1)), np.flatnonzero(keep.any(axis=0))
         room = (rows[0], size - 1 - rows[-1], columns[0], size - 1 - columns[-1])
         top, bottom, left, right = (max(0, min(round(w), int(r))) for w, r in zip(widths, room, strict=True))
+        self.window = (slice(top, size - bottom), slice(left, size - right))
         framed = np.full_like(tone, 0.97)
-        framed[top : size - bottom, left : size - right] = tone[top : size - bottom, left : size - right]
+        framed[self.window] = tone[self.window]
         return framed
 
 

@@ -24,6 +24,7 @@ def make_datalist(
     test: Sequence[dict] | int | None = None,
     unlabeled: Sequence[dict] = (),
     name: str = "folder",
+    evaluation_classes: Sequence[str] | None = None,
 ) -> dict:
     """Draw the parts of a datalist by patient, the same ones for the same ``(seed, split)``.
 
@@ -48,6 +49,9 @@ def make_datalist(
             several ``labeled``.
         unlabeled: further images without a label. Those of a patient of another part are left out.
         name: the data set's name.
+        evaluation_classes: where the images are evaluated by other classes than ``classes``: their names. Every
+            item, also of ``test``, then has its label of these as 'evaluation', which it gets in all parts but
+            the labelled one; 'label' is needed for the patients that may be drawn as labelled alone.
 
     Raises:
         ValueError: when there are too few patients, or a class does not occur among the labelled images.
@@ -58,13 +62,12 @@ def make_datalist(
     patients = _by_patient(items, rng)
     drawn_test = test if isinstance(test, Integral) else 0
     _check_request(len(patients), len(items), labeled, validation, test)
-    front = _cover_classes(patients, classes)
-    _check_classes(front, classes, labeled)
+    front = _order(patients, classes, labeled)
     cut = len(front) - validation - drawn_test
-    middle = [item for images in front[labeled:cut] for item in images]
-    tail = front[cut:]
+    middle = [_evaluated(item) for images in front[labeled:cut] for item in images]
+    tail = [[_evaluated(item) for item in images] for images in front[cut:]]
     parts = {
-        "labeled": [images[0] for images in front[:labeled]],
+        "labeled": [_without(images[0], "evaluation") for images in front[:labeled]],
         "unlabeled": [],
         "validation": [images[0] for images in tail[drawn_test:]],
         "test": [item for images in tail[:drawn_test] for item in images],
@@ -73,13 +76,15 @@ def make_datalist(
         parts["test"] = middle
     else:
         parts["unlabeled"] = [_hide(item) for item in middle]
-        parts["test"] = parts["test"] if isinstance(test, Integral) else [dict(item) for item in test]
+        parts["test"] = parts["test"] if isinstance(test, Integral) else [_evaluated(item) for item in test]
     taken = {item["patient"] for part in parts.values() for item in part}
     further = [dict(item) for item in unlabeled if item["patient"] not in taken]
     parts["unlabeled"] = sorted(parts["unlabeled"], key=lambda item: item["image"]) + further
     parts["test"] = sorted(parts["test"], key=lambda item: item["image"])
     given = len(items) + len(unlabeled) + (0 if test is None or isinstance(test, Integral) else len(test))
     datalist = {"name": name, "mode": mode, "classes": list(classes), "seed": seed, "split": split}
+    if evaluation_classes is not None:
+        datalist["evaluation_classes"] = list(evaluation_classes)
     datalist["left_out"] = given - sum(map(len, parts.values()))
     datalist.update(parts)
     validate_datalist(datalist)
@@ -94,9 +99,30 @@ def classes_present(label: str | Sequence[str], num_classes: int) -> frozenset[i
     return frozenset(index for index, file in enumerate(label) if read_mask(file).any())
 
 
+def _without(item: dict, key: str) -> dict:
+    return {name: value for name, value in item.items() if name != key}
+
+
 def _hide(item: dict) -> dict:
-    hidden = {key: value for key, value in item.items() if key != "label"}
-    return {**hidden, "truth": item["label"]}
+    return {**_without(item, "label"), "truth": item["label"]}
+
+
+def _evaluated(item: dict) -> dict:
+    """The item with the label that it is evaluated by, where that is another than the one to train on."""
+    return {**_without(item, "evaluation"), "label": item["evaluation"]} if "evaluation" in item else dict(item)
+
+
+def _order(patients: list[list[dict]], classes: Sequence[str], labeled: int) -> list[list[dict]]:
+    """The patients in the order in which they are drawn: first those that can be labelled and show every class."""
+    annotated = [images for images in patients if all("label" in item for item in images)]
+    if labeled > len(annotated):
+        raise ValueError(
+            f"labeled must be at most {len(annotated)}, the number of patients that have masks of "
+            f"{first_few(classes)}, got {labeled}. Ask for fewer, or annotate more patients."
+        )
+    front = _cover_classes(annotated, classes)
+    _check_classes(front, classes, labeled)
+    return front + [images for images in patients if not all("label" in item for item in images)]
 
 
 def _by_patient(items: list[dict], rng: np.random.Generator) -> list[list[dict]]:

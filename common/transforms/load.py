@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from common.data.files import first_few
 from common.data.readers import read_image, read_label, read_mask
 from common.label_space import LabelSpace
 
@@ -99,25 +100,24 @@ def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
     """A label's files as float32 ``(C, W, H)`` or ``(1, W, H)`` (see `LoadLabeld`), of their own size."""
     multilabel = labels.mode == "multilabel"
     if isinstance(files, (list, tuple)):
-        if not multilabel or len(files) != labels.num_classes:
-            expected = (
-                f"{labels.num_classes} masks, one for each of {labels.classes}" if multilabel else "one label map"
-            )
-            raise ValueError(f"a {labels.mode} label must be {expected}, got {len(files)} files: {list(files)}.")
+        if not multilabel or len(files) not in map(len, labels.forms):
+            masks = " or ".join(f"{len(names)} masks, one for each of {first_few(names)}" for names in labels.forms)
+            expected = masks if multilabel else "one label map"
+            raise ValueError(f"a {labels.mode} label must be {expected}, got {len(files)} files: {first_few(files)}.")
         masks = [read_mask(file) for file in files]
         sizes = {mask.shape for mask in masks}
         if len(sizes) > 1:
             raise ValueError(f"{files[0]}: the masks of one image must have one size, got {sorted(sizes)}.")
         return np.stack(masks).astype(np.float32)
-    label = read_label(files)
-    outside = np.setdiff1d(label, np.arange(labels.num_classes + 1))
+    label, classes = read_label(files), labels.forms[0]
+    outside = np.setdiff1d(label, np.arange(len(classes) + 1))
     if outside.size:
         raise ValueError(
-            f"{files}: a label map of {labels.num_classes} classes {labels.classes} must hold values 0 to "
-            f"{labels.num_classes}, got {outside[:8].tolist()}. Declare the classes, or renumber the values."
+            f"{files}: a label map of {len(classes)} classes {classes} must hold values 0 to {len(classes)}, got "
+            f"{outside[:8].tolist()}. Declare the classes, or renumber the values."
         )
     if multilabel:
-        return np.stack([label == value + 1 for value in range(labels.num_classes)]).astype(np.float32)
+        return np.stack([label == value + 1 for value in range(len(classes))]).astype(np.float32)
     return label[None].astype(np.float32)
 
 

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
 FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 FILES += [f"configs/{name}.json" for name in ("train", "inference", "evaluate", "multi_gpu_train", "metadata")]
-LINES = {"train": 160, "inference": 100, "evaluate": 40, "metadata": 80}
+LINES = {"train": 160, "inference": 100, "evaluate": 40, "metadata": 80, "extended_fusion": 40}
 OVERLAY_LINES, COLUMNS, EXPRESSION = 15, 110, 80
 REQUIRED = {  # of the schema meta_schema_20240725.json and of the model zoo
     "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
