@@ -107,32 +107,31 @@ def among_nearest(
 ) -> Tensor:
     """Whether each class is among the k nearest ``(c, Q)``: fewer than k references are closer than its best one.
 
-    The counts above the limits decide most of it. Else ``least`` and ``most`` enclose the number of closer references,
-    and those of all sets that have a closer one are counted, block by block until k is no longer between the two.
+    The counts above the limits decide most of it. For the pairs of a class and a query that are left, ``least`` and
+    ``most`` enclose the number of closer references, and those of all sets that have a closer one are counted, block
+    by block until k is no longer between the two.
     """
-    most = torch.zeros_like(similarity, dtype=torch.long)
-    for s, size in enumerate(pool.sizes):
-        most += size * (best[s] > similarity)
-    least = torch.zeros_like(most)
     absent = (similarity <= 0) | ((similarity <= limits[0]) & (above[0] >= k))
     present = (similarity >= limits[1]) & (above[1] < k) & ~absent
+    classes, rows = (~absent & ~present).nonzero(as_tuple=True)
+    limit = similarity[classes, rows]
+    most = torch.zeros_like(rows)
+    for s, size in enumerate(pool.sizes):
+        most += size * (best[s, rows] > limit)
+    least = torch.zeros_like(most)
     for block in tiles.blocks():
         slices = pool.slices(block)
         closest = best[[s for s, _, _ in slices]].amax(0)
-        doubtful = (least < k) & (most >= k) & ~absent & ~present & (similarity < closest)
-        rows = doubtful.any(0).nonzero().squeeze(1)
-        if not rows.numel():
-            continue
-        limit = similarity[:, rows].masked_fill(~doubtful[:, rows], math.inf)
-        counts = torch.zeros_like(limit, dtype=torch.long)
-        for start, stop, tile in tiles.chunks(rows, block, rows.numel()):
-            for j in limit[:, start:stop].isfinite().any(1).nonzero().squeeze(1).tolist():
-                counts[j, start:stop] = tiles.count_above(tile, limit[j, start:stop]).long()
-        least[:, rows] += counts
+        doubtful = ((least < k) & (most >= k) & (limit < closest[rows])).nonzero().squeeze(1)
+        counts = torch.zeros_like(doubtful)
+        for start, stop, tile in tiles.chunks(rows[doubtful], block, doubtful.numel()):
+            counts[start:stop] = tiles.count_above(tile, limit[doubtful[start:stop]]).long()
+        least[doubtful] += counts
         for s, first, last in slices:
-            counts -= (last - first) * (best[s, rows] > limit)
-        most[:, rows] += counts
-    return ((most < k) | present) & ~absent
+            counts -= (last - first) * (best[s, rows[doubtful]] > limit[doubtful])
+        most[doubtful] += counts
+    present[classes, rows] = most < k
+    return present
 
 
 def first_of_ties(tiles: SimilarityTiles, rows: Tensor, top: Tensor) -> Tensor:
