@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.grid.grid_file import CLASSES, LABELED, GridFile, RowPlan, TablePlan
-from common.grid.settings import METHOD, GridError, has, keywords_of, label, value_of, with_value
+from common.grid.settings import METHOD, GridError, default_of, keywords_of, label, with_value
 
 # In a folder's name, where they are not the bundle's or the method's own; the other settings are in the hash alone.
 IN_NAME = {"labeled_batch": "p", "method#neighbors": "k", "method#threshold": "threshold"}
@@ -183,7 +183,7 @@ def make_cell(
     digest = hashlib.sha256(json.dumps(everything, sort_keys=True, default=repr).encode()).hexdigest()[:8]
     parts = [method.lower(), f"labeled{labeled}", f"split{split}"]
     for setting, short in IN_NAME.items():
-        if setting in own and own[setting] != _default(file, defaults, setting):
+        if setting in own and own[setting] != default_of(setting, method, file.merged):
             parts.append(f"{short}{own[setting]}")
     if merged["val_interval"] > merged["epochs"]:
         raise GridError(
@@ -194,9 +194,3 @@ def make_cell(
         "_".join([*parts, digest]), method, own, labeled, split,
         merged["epochs"], merged["val_interval"], merged["labeled_batch"], key,
     )  # fmt: skip
-
-
-def _default(file: GridFile, defaults: Mapping[str, Any], setting: str) -> Any:
-    if setting.startswith(METHOD):
-        return defaults[setting.removeprefix(METHOD)]
-    return value_of(file.merged, setting) if has(file.merged, setting) else None

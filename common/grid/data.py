@@ -54,8 +54,10 @@ class Jsrt:
 
     def write(self, output: Path, labeled: int, split: int) -> Path:
         """Writes the datalist of a cell below ``output``; one that is there with this content stays as it is."""
-        file = output / "data" / f"labeled{labeled}_split{split}_{fingerprint(self.datalist(labeled, split))}.json"
-        return file if file.exists() else save_datalist(self.datalist(labeled, split), file)
+        datalist = self.datalist(labeled, split)
+        digest = hashlib.sha256(json.dumps(datalist).encode()).hexdigest()[:8]  # its whole paths too
+        file = output / "data" / f"labeled{labeled}_split{split}_{digest}.json"
+        return file if file.exists() else save_datalist(datalist, file)
 
 
 class Phantom(Jsrt):

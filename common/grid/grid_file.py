@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,14 @@ from common.grid.settings import (
     METHOD,
     GridError,
     configuration,
-    has,
+    default_of,
     keywords_of,
     known_settings,
     method_names,
+    misfit,
     plain_value,
     resolve,
     suggestion,
-    value_of,
 )
 
 LABELED, CLASSES = "labeled", "classes"
@@ -99,14 +100,12 @@ class _Reader:
         if not isinstance(tables, dict) or not tables:
             raise self.wrong("tables", "a mapping of names to tables", repr(tables), "describe at least one table")
         for name, table in tables.items():
-            if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
-                raise self.wrong(
-                    f"tables.{name}", "named by letters, digits, - and _", repr(name), "its files get that name"
-                )
+            if not re.fullmatch(r"[\w-]+", str(name)):
+                raise self.wrong("tables", "named by letters, digits, - and _", repr(name), "files get that name")
             self.mapping(table, f"tables.{name}", TABLE, required=("baseline", "rows"))
             self.methods += self.methods_of(f"tables.{name}.rows", table["rows"])
         shared = self.settings("settings", content.get("settings", {}), self.methods)
-        plans = [self.table(name, {**content, **table}, table, shared) for name, table in tables.items()]
+        plans = [self.table(str(name), {**content, **table}, table, shared) for name, table in tables.items()]
         return GridFile(self.path, config, self.merged, self.data(content["data"]), plans)
 
     def config(self, value: Any) -> str:
@@ -137,13 +136,12 @@ class _Reader:
     def methods_of(self, key: str, rows: Any) -> list[str]:
         if not isinstance(rows, list) or not rows:
             raise self.wrong(key, "a list of rows", repr(rows), "add one, as {name: RPG, method: RPG}")
+        names = method_names()
         for index, row in enumerate(rows):
             found = row.get("method") if isinstance(row, dict) else row
-            if found not in method_names():
-                names = method_names()
-                raise self.wrong(
-                    f"{key}[{index}].method", f"one of {', '.join(names)}", repr(found), suggestion(found, names)
-                )
+            if found not in names:
+                place = f"{key}[{index}].method"
+                raise self.wrong(place, f"one of {', '.join(names)}", repr(found), suggestion(found, names))
         return [row["method"] for row in rows]
 
     def numbers(self, key: str, value: Any, least: int) -> list[int]:
@@ -151,15 +149,19 @@ class _Reader:
         values = value if isinstance(value, list) else [value]
         whole = all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in values)
         if not values or not whole or len(set(values)) != len(values):
-            raise self.wrong(
-                key, f"a list of different whole numbers of at least {least}", repr(value), "write [3, 6, 12], say"
-            )
+            expected = f"a list of different whole numbers of at least {least}"
+            raise self.wrong(key, expected, repr(value), "write [3, 6, 12], say")
         return list(values)
 
     def settings(self, key: str, value: Any, methods: Sequence[str]) -> dict[str, Any]:
         if not isinstance(value, Mapping):
             raise self.wrong(key, "a mapping of settings to values", repr(value), "write epochs: 12, say")
-        return {self.setting(f"{key}.{name}", name, methods): plain_value(one) for name, one in value.items()}
+        checked = {}
+        for name, one in value.items():
+            found = self.setting(f"{key}.{name}", name, methods)
+            owner = next((m for m in methods if found.removeprefix(METHOD) in keywords_of(m)), methods[0])
+            checked[found] = self.checked(f"{key}.{name}", one, default_of(found, owner, self.merged))
+        return checked
 
     def setting(self, key: str, name: Any, methods: Sequence[str]) -> str:
         found = resolve(str(name), methods, self.merged)
@@ -184,20 +186,12 @@ class _Reader:
                     raise self.wrong(row.key, f"given with {table['columns']}, the columns", "none", "add its values")
         labeled = self.numbers(f"{key}.labeled", inherited["labeled"], 1)
         if columns != LABELED and len(labeled) != 1:
-            raise self.wrong(
-                f"{key}.labeled", f"one number where columns are {table['columns']}", labeled, "write labeled: 3, say"
-            )
+            expected = f"one number where columns are {table['columns']}"
+            raise self.wrong(f"{key}.labeled", expected, labeled, "write labeled: 3, say")
         own = self.settings(f"{key}.settings", table.get("settings", {}), methods)
-        return TablePlan(
-            name,
-            str(table.get("title", name)),
-            str(table["baseline"]),
-            rows,
-            labeled,
-            self.numbers(f"{key}.splits", inherited["splits"], 0),
-            {**shared, **own},
-            columns,
-        )
+        splits = self.numbers(f"{key}.splits", inherited["splits"], 0)
+        title, baseline = str(table.get("title", name)), str(table["baseline"])
+        return TablePlan(name, title, baseline, rows, labeled, splits, {**shared, **own}, columns)
 
     def row(self, key: str, row: dict[str, Any]) -> RowPlan:
         method, values = row["method"], {}
@@ -210,16 +204,17 @@ class _Reader:
 
     def spanned(self, key: str, found: str, method: str, value: Any) -> list[Any]:
         """The values of a row's setting: a list is several, unless the setting itself is a list (image_size)."""
-        keyword = found.removeprefix(METHOD)
-        if found.startswith(METHOD) and keyword in keywords_of(method):
-            default = keywords_of(method)[keyword]
-        else:
-            default = value_of(self.merged, found) if has(self.merged, found) else None
+        default = default_of(found, method, self.merged)
         one = not isinstance(value, list)
         if isinstance(default, list) and not one:
             one = not all(isinstance(part, list) for part in value)
-        values = [plain_value(part) for part in ([value] if one else value)]
-        distinct = {json.dumps(part) for part in values}
-        if not values or len(distinct) != len(values):
+        values = [self.checked(key, part, default) for part in ([value] if one else value)]
+        if not values or len({json.dumps(part) for part in values}) != len(values):
             raise self.wrong(key, "a value or a list of different values", repr(value), "write [0.25, 0.5], say")
         return values
+
+    def checked(self, key: str, value: Any, default: Any) -> Any:
+        value = plain_value(value)
+        if expected := misfit(value, default):
+            raise self.wrong(key, expected, repr(value), f"the default is {default!r}")
+        return value

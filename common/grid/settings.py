@@ -91,6 +91,30 @@ def resolve(key: str, methods: Iterable[str], merged: Mapping[str, Any]) -> str 
     return key if key.split("#")[0] not in RESERVED and has(merged, key) else None
 
 
+def default_of(key: str, method: str, merged: Mapping[str, Any]) -> Any:
+    """The value of a setting where the grid file does not give one; None where it has none."""
+    if key.startswith(METHOD):
+        return keywords_of(method).get(key.removeprefix(METHOD))
+    return value_of(merged, key) if has(merged, key) else None
+
+
+def misfit(value: Any, default: Any) -> str | None:
+    """What a value must be where it is of another kind than its default; None where it fits.
+
+    MONAI's expressions ($...) fit everywhere, and so does null, which many keywords take.
+    """
+    if value is None or default is None or str(value).startswith("$") or str(default).startswith(("$", "@")):
+        return None
+    if isinstance(default, bool) or isinstance(value, bool):
+        return (
+            None if isinstance(default, bool) and isinstance(value, bool) else f"of the kind {type(default).__name__}"
+        )
+    for kind, name in (((int, float), "a number"), (list, "a list"), (dict, "a mapping"), (str, "text")):
+        if isinstance(default, kind) and not isinstance(value, kind):
+            return name
+    return None
+
+
 def known_settings(methods: Iterable[str], merged: Mapping[str, Any]) -> list[str]:
     """What a grid file may set: keywords of the methods, and the bundle's plain values at the top."""
     keywords = {keyword for method in methods for keyword in keywords_of(method)}
