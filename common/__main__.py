@@ -98,7 +98,7 @@ class Commands:
             cores: number of models trained at the same time, each on one core; by default one for each core.
             dry_run: list the cells and how long they will take, run nothing.
             tables_only: run nothing, write the tables of what there is.
-            snakemake: further options of Snakemake, as "--executor slurm".
+            snakemake: further options of Snakemake, as --snakemake="--executor slurm --jobs 40".
         """
         from common.grid.make import make_tables
 

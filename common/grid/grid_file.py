@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from common.bundle_run import BUNDLE
+from common.grid import strict_yaml
 from common.grid.settings import (
     METHOD,
     GridError,
@@ -77,9 +78,11 @@ def read_grid(path: str | Path) -> GridFile:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such grid file. grids/ holds examples.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise GridError(path, "a grid file", "YAML", " ".join(str(error).split()), "correct that line") from error
+        raise GridError(
+            path, "a grid file", "YAML with each key once", " ".join(str(error).split()), "correct that line"
+        ) from error
     return _Reader(path).grid(content)
 
 

@@ -35,14 +35,14 @@ def make_tables(
         cores: number of cells at the same time, each on one core; by default one for each core of the machine.
         dry_run: list the cells, and how long they would take, and write nothing.
         tables_only: run nothing, and write the tables of what there is.
-        snakemake: further options of Snakemake, as typed: ``--executor slurm``.
+        snakemake: further options of Snakemake, as typed: ``--executor slurm --jobs 40``.
 
     Returns:
         One line for each cell that failed, with its log; none where all is well.
 
     Raises:
         ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, or without Snakemake.
-        ChildProcessError: when Snakemake ends before it has started anything.
+        ChildProcessError: when Snakemake ends before it has started every cell.
     """
     output, cores = Path(output), cores or os.cpu_count() or 1
     grid, source = checked(Path(file))

@@ -55,7 +55,7 @@ def run_grid(grid: Grid, source: Source, output: Path, cores: int, options: str 
 
     Raises:
         ValueError: when the folder is in use.
-        ChildProcessError: when Snakemake itself ends before any cell has started.
+        ChildProcessError: when Snakemake itself ends before every cell has started.
     """
     waiting = [cell for cell in grid.cells.values() if not finished(cell, output)]
     try:
@@ -100,7 +100,8 @@ def command(output: Path, cells: list[Cell], cores: int, options: str) -> list[s
 
 
 def _run(cells: list[Cell], grid: Grid, output: Path, line: list[str], descriptor: int) -> None:
-    log = output / "snakemake.log"
+    """Starts Snakemake and stays with it; a job that ended without a word is marked as failed."""
+    log, started = output / "snakemake.log", time.time()
     with log.open("w") as said:
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
@@ -111,13 +112,20 @@ def _run(cells: list[Cell], grid: Grid, output: Path, line: list[str], descripto
                 end(child)
         finally:
             signal.signal(signal.SIGTERM, before)
-    unfinished = [cell for cell in cells if not finished(cell, output)]
-    if unfinished and not any((cell.folder(output) / "log.txt").exists() for cell in cells):
-        raise ChildProcessError(f"Snakemake must start the cells, got status {child.returncode}: see {log}.")
-    for cell in unfinished:
-        if not failed(cell, output):
-            with replacing(cell.folder(output) / FAILED) as temporary:
-                temporary.write_text("It ended without an error of its own, as when it is killed for memory.\n")
+    silent = [cell for cell in cells if not finished(cell, output) and not failed(cell, output)]
+    begun = [cell for cell in silent if changed_since(cell.folder(output) / "log.txt", started)]
+    for cell in begun:
+        with replacing(cell.folder(output) / FAILED) as temporary:
+            temporary.write_text("It ended without an error of its own, as when it is killed for memory.\n")
+    if len(silent) > len(begun):
+        raise ChildProcessError(
+            f"Snakemake must start every cell, got status {child.returncode} with {len(silent) - len(begun)} of "
+            f"{len(cells)} not started: see {log}, and run the same command again."
+        )
+
+
+def changed_since(file: Path, moment: float) -> bool:
+    return file.exists() and file.stat().st_mtime >= moment
 
 
 def follow(child: subprocess.Popen, cells: list[Cell], output: Path) -> None:

@@ -51,7 +51,8 @@ def _table(content: Contents) -> list[str]:
 def _caption(content: Contents) -> str:
     table = content.table
     what = "" if table.column_key == CLASSES else ", mean over classes"
-    text = f"Test images{what}: mean ± standard deviation over {len(table.splits)} splits; "
+    over = "one split" if len(table.splits) == 1 else f"mean ± standard deviation over {len(table.splits)} splits"
+    text = f"Test images{what}: {over}; "
     if table.column_key != LABELED:
         text += f"{table.labeled[0]} labelled images; "
     text += "bold: the highest mean; seconds: of training, mean over runs."
@@ -94,7 +95,7 @@ def _differences(content: Contents) -> list[str]:
     text = (
         f"Mean difference of IoU to {content.table.baseline}, paired by split; p of the two-sided exact Wilcoxon "
         f"signed-rank test, n pairs. With n pairs the smallest possible p is 2 / 2^n: 0.25 for 3, 0.0625 for 5, 0.031 "
-        f"for 6."
+        f"for 6; {DASH}: fewer than 2 pairs."
     )
     if pooled:
         text += (

@@ -94,3 +94,6 @@ def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path):
     (tmp_path / "bad.yaml").write_text("tables: [")
     with pytest.raises(ValueError, match="must be YAML"):
         read_grid(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("tables: {a: 1,\n  a: 2}")
+    with pytest.raises(ValueError, match=r"'a' is there 2 times in one mapping .*line 1"):
+        read_grid(tmp_path / "bad.yaml")

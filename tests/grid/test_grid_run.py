@@ -76,7 +76,7 @@ def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
 
 
 def test_snakemake_that_does_not_start_is_an_error(write, tiny, stand_in, tmp_path):
-    with pytest.raises(ChildProcessError, match=r"got status [1-9].*: see .*snakemake\.log"):
+    with pytest.raises(ChildProcessError, match=r"got status [1-9].* 3 of 3 not started: see .*\.log"):
         make_tables(write(small(tiny)), tmp_path / "out", snakemake="--no-such-option")
 
 
