@@ -62,7 +62,7 @@ def _draw(content: Contents) -> Figure:
     axes.set_xscale("log", base=2)
     axes.set_xticks(content.columns, [str(number) for number in content.columns])
     axes.minorticks_off()
-    axes.set_xlabel("labelled images", loc="right")
+    axes.set_xlabel("labelled images (bands: ± one standard deviation)", loc="right")
     axes.set_ylabel("mean IoU", loc="top")
     axes.set_title(content.table.title, fontweight="bold")
     # beside the lines, so that it never lies over one
@@ -86,8 +86,8 @@ def _line(axes: Axes, content: Contents, name: str, color: str, marker: str, str
         linestyle=stroke,
         linewidth=1.6,
         marker=marker,
-        markersize=5.5,
+        markersize=6.5,
         markeredgecolor=LIGHT.background,
-        markeredgewidth=0.7,
+        markeredgewidth=0.5,
         label=name,
     )
