@@ -124,6 +124,9 @@ class _Reader:
         self.mapping(value, "data", kinds)
         if len(value) != 1:
             raise self.wrong("data", f"one of {', '.join(kinds)}", ", ".join(value) or "none", "give exactly one")
+        if self.merged.get("data", {}).get("fine") and "datalists" not in value:
+            advice = "make the datalists by `python -m common datalist jsrt DIR --fine`"
+            raise self.wrong("data", "datalists for a configuration with fine classes", ", ".join(value), advice)
         return value
 
     def mapping(self, value: Any, key: str, known: Sequence[str], required: Sequence[str] = ()) -> None:

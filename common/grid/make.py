@@ -76,7 +76,7 @@ def checked(file: Path) -> tuple[Grid, Source]:
 def write_tables(grid: Grid, source: Source, scores: Scores, output: Path) -> str:
     """Writes ``results.csv``, ``tables.md``, and of each table a CSV file and a figure; gives the tables as text."""
     write_results(grid, scores, output / "results.csv")
-    contents = all_contents(grid, scores, list(source.classes))
+    contents = all_contents(grid, scores, scores.classes or list(source.classes))
     for content in contents:
         write_csv(content, output / f"{content.table.name}.csv")
         write_chart(content, output)

@@ -26,7 +26,14 @@ class Scores:
 
     def iou(self, cell: str, label: str = MEAN) -> float | None:
         """A cell's IoU; None where it has not finished, NaN for a class that occurs in no test image."""
-        return float(self.tables[cell].loc[label, "iou"]) if cell in self.tables else None
+        return float(self.tables[cell]["iou"].get(label, float("nan"))) if cell in self.tables else None
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes that were scored, which need not be those that were trained; none before a cell has finished."""
+        return [
+            name for name in dict.fromkeys(n for table in self.tables.values() for n in table.index) if name != MEAN
+        ]
 
 
 def read_scores(grid: Grid, output: Path) -> Scores:

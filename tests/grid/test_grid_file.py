@@ -54,6 +54,7 @@ ROWS = ("tables", "methods", "rows")
         (change("config", value="trian.json"), r"config must be files of the bundle.*, got 'trian\.json'"),
         (change("data", "jsrt", value="x"), "data must be one of .*, got phantom, jsrt: give exactly one"),
         (change("data", value={"cifar": 1}), "data must be of the keys phantom, jsrt, datalists, got 'cifar'"),
+        (change("config", value="train.json,extended.json"), "data must be datalists for a configuration with fine"),
         (change("splits", value=[]), r"tables\.methods\.splits must be a list of different whole numbers"),
         (change("splits", value=[0, 0]), r"splits must be a list of different .*, got \[0, 0\]"),
         (change("splits", value=None), r"tables\.methods must be given with splits"),
