@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo test lint benchmark clean help
+.PHONY: demo tables test lint benchmark clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,9 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 
 demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, under 10 minutes
 	$(RUN) -m common demo runs/demo
+
+tables: $(VENV)/installed  ## Run the grid of the paper's tables on invented radiographs, about an hour on 2 cores
+	$(RUN) -m common tables grids/jsrt_small.yaml runs/tables
 
 test: $(VENV)/installed  ## Run all tests, under 10 minutes
 	$(RUN) -m pytest

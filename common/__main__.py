@@ -79,6 +79,33 @@ class Commands:
         files = config if isinstance(config, str) else ",".join(config)
         compare(output, datalists, names, files, settings, workers)
 
+    def tables(
+        self,
+        grid: str,
+        output: str,
+        cores: int | None = None,
+        dry_run: bool = False,
+        tables_only: bool = False,
+        snakemake: str = "",
+    ) -> None:
+        """Run a grid of methods x numbers of labelled images x splits, and write its tables and figures.
+
+        A grid that was stopped goes on where it was. Ends with status 1 when a cell failed; the others are run.
+
+        Args:
+            grid: the grid's YAML file; grids/ holds examples.
+            output: the grid's folder; gets tables.md, results.csv and cells/.
+            cores: number of models trained at the same time, each on one core; by default one for each core.
+            dry_run: list the cells and how long they will take, run nothing.
+            tables_only: run nothing, write the tables of what there is.
+            snakemake: further options of Snakemake, as --snakemake="--executor slurm --jobs 40".
+        """
+        from common.grid.make import make_tables
+
+        lost = make_tables(grid, output, cores, dry_run, tables_only, snakemake)
+        if lost:
+            sys.exit("\n".join([f"Error: {len(lost)} cells failed, and are tried again by the same command:", *lost]))
+
     def check(self, datalist: str) -> None:
         """Read every file of a datalist and say what is wrong with it; ends with status 1 when something is.
 
@@ -106,7 +133,7 @@ def main() -> None:
 
     try:
         fire.Fire(Commands, name="python -m common")
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ChildProcessError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
 

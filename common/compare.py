@@ -5,8 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-import common
 from common import methods as all_methods
+from common.bundle_run import train_and_evaluate
 from common.data import load_datalist
 from common.files import replacing
-
-BUNDLE = Path(common.__file__).parents[1] / "bundles" / "jsrt_rpg"
 
 
 @dataclass(frozen=True)
@@ -115,30 +111,9 @@ def applies(setting: str, method: str) -> bool:
 
 
 def run_cell(cell: Cell, config: str, settings: dict[str, Any], threads: int) -> None:
-    """Trains and evaluates one cell by ``monai.bundle run``, unless that has been done."""
-    if (cell.folder / "test.csv").exists():
-        return
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    train = [str(BUNDLE / "configs" / name) for name in config.split(",")]
-    evaluate = [*train, str(BUNDLE / "configs" / "evaluate.json")]
-    options = {
-        "bundle_root": BUNDLE,
-        "datalist": cell.datalist.resolve(),
-        "output_dir": cell.folder.resolve(),
-        "ckpt_dir": cell.folder.resolve(),
-        "resume": True,
-        "method#_target_": f"common.methods.{cell.method}",
-        **{key: value for key, value in settings.items() if applies(key, cell.method)},
-    }
-    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    log_file = cell.folder / "log.txt"
-    with log_file.open("a") as log:
-        for run_id, files in (("training", train), ("evaluating", evaluate)):
-            command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(files), *arguments]
-            done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
-            if done.returncode != 0:
-                raise RuntimeError(f"{cell.method} on {cell.datalist.name} failed while {run_id}: see {log_file}.")
+    """Trains and evaluates one cell with the settings that its method has, unless that has been done."""
+    own = {key: value for key, value in settings.items() if applies(key, cell.method)}
+    train_and_evaluate(cell.folder, cell.method, cell.datalist, config, own, threads)
 
 
 def follow(jobs: list[Future], cells: list[Cell]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from common.compare import BUNDLE, compare
+from common.bundle_run import BUNDLE
+from common.compare import compare
 from common.data import jsrt_datalist, save_datalist
 from common.data.phantom import make_jsrt_phantom
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from common import compare as module
+from common import bundle_run
 from common.compare import applies, compare, epochs
 from common.data import save_datalist
 from common.demo import SETTINGS
@@ -66,7 +66,7 @@ def test_a_failed_run_is_named_with_its_log_and_finished_ones_are_kept(tmp_path,
         stdout.write("what went wrong")
         return type("Done", (), {"returncode": 1})()
 
-    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(bundle_run.subprocess, "run", run)
     done = tmp_path / "out" / "supervised_split4"
     done.mkdir(parents=True)
     (done / "test.csv").write_text("case,label,iou,dice\n")

@@ -49,6 +49,7 @@ def run_here(monkeypatch, *arguments):
         (("check", "no_such_file.json"), "no_such_file.json"),
         (("report", "no_such_folder"), "no_such_folder"),
         (("compare", "runs/none", "no_such_file.json"), "no_such_file.json"),
+        (("tables", "no_such_file.yaml", "runs/none"), "no_such_file.yaml"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_status_1(arguments, message, monkeypatch, capsys):
@@ -58,7 +59,9 @@ def test_bad_input_ends_in_one_line_and_status_1(arguments, message, monkeypatch
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("command", [("phantom", "jsrt"), ("datalist", "folder"), ("check",), ("report",), ("demo",)])
+@pytest.mark.parametrize(
+    "command", [("phantom", "jsrt"), ("datalist", "folder"), ("check",), ("report",), ("demo",), ("tables",)]
+)
 def test_help_explains_the_arguments(command, monkeypatch, capsys):
     assert run_here(monkeypatch, *command, "--help") == 0
     said = "".join(capsys.readouterr())

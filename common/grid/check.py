@@ -1,0 +1,70 @@
+"""What is found out about a grid before anything runs: data, methods and pools."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from common import methods as all_methods
+from common.data.reference_pool import ReferencePool
+from common.data.splits import classes_present
+from common.grid.cells import Cell, Grid
+from common.grid.data import Source
+from common.label_space import LabelSpace
+
+
+def check_data(file: Path, source: Source, places: set[tuple[int, int]]) -> None:
+    """Refuses numbers of labelled images and splits that the data does not have."""
+    for labeled, split in sorted(places):
+        source.check(labeled, split)
+
+
+def check_methods(grid: Grid, source: Source) -> None:
+    """Makes the object of every method with its keywords, and hands on what it says of values it does not take.
+
+    Raises:
+        ValueError: when a method refuses its keywords.
+    """
+    labels = LabelSpace(source.classes, source.mode)
+    known: list[tuple[str, dict]] = []
+    for cell in grid.cells.values():
+        if (cell.method, cell.keywords) in known:
+            continue
+        try:
+            getattr(all_methods, cell.method)(labels, **cell.keywords)
+        except (ValueError, TypeError) as error:
+            values = ", ".join(f"{name}={value!r}" for name, value in cell.keywords.items())
+            raise ValueError(
+                f"{grid.file.path}: {cell.key}: {cell.method}({values}) is not possible: {error}"
+            ) from error
+        known.append((cell.method, cell.keywords))
+
+
+def check_pools(grid: Grid, source: Source) -> None:
+    """Makes the pool of labelled images of every datalist, whose images must be able to hold every class.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    present = cache(lambda label: classes_present(label, len(source.classes)))
+    seen: set[tuple[int, int, int]] = set()
+    for cell in grid.cells.values():
+        place = (cell.labeled, cell.split, cell.pool_size)
+        if place not in seen:
+            _check_pool(grid, source, cell, present)
+        seen.add(place)
+
+
+def _check_pool(grid: Grid, source: Source, cell: Cell, present) -> None:
+    items = source.datalist(cell.labeled, cell.split)["labeled"]
+    found = [present(item["label"] if isinstance(item["label"], str) else tuple(item["label"])) for item in items]
+    presence = np.array([[j in classes for j in range(len(source.classes))] for classes in found])
+    try:
+        ReferencePool(presence, cell.pool_size, source.classes)
+    except ValueError as error:
+        raise ValueError(
+            f"{grid.file.path}: {cell.key}, labeled {cell.labeled}, split {cell.split}, labeled_batch "
+            f"{cell.pool_size}: {error}"
+        ) from error

@@ -1,0 +1,53 @@
+"""The job of one cell, as Snakemake starts it: ``python -m common.grid.job FOLDER --threads N``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from common.bundle_run import train_and_evaluate
+from common.files import replacing
+from common.grid.lock import lock
+
+DESCRIPTION, FAILED = "cell.json", "failed.txt"
+
+
+def run(folder: Path, threads: int) -> None:
+    """Trains and evaluates the cell that ``cell.json`` in ``folder`` describes; on from its checkpoint if it has one.
+
+    A training that goes on there, because only the one who started it was killed, is waited for first. Where one of the
+    two commands fails, ``failed.txt`` says so until the cell is started again.
+
+    Raises:
+        RuntimeError: when training or evaluating fails.
+    """
+    cell = json.loads((folder / DESCRIPTION).read_text())
+    with lock(folder / ".lock", wait=True) as descriptor:
+        (folder / FAILED).unlink(missing_ok=True)
+        try:
+            train_and_evaluate(
+                folder,
+                cell["method"],
+                Path(cell["datalist"]),
+                cell["config"],
+                cell["settings"],
+                threads,
+                keep_open=[descriptor],
+            )
+        except RuntimeError as error:
+            with replacing(folder / FAILED) as temporary:
+                temporary.write_text(f"{error}\n")
+            raise
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    try:
+        run(options.folder, options.threads)
+    except RuntimeError as error:
+        sys.exit(f"Error: {error}")

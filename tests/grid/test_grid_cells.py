@@ -1,0 +1,101 @@
+"""From tables to cells: axes, cells that tables share, and names that change with every setting."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from common.bundle_run import BUNDLE
+from common.grid import cells as module
+
+
+def test_axes_are_spanned_into_rows_and_columns(spread_out, tiny):
+    methods, shares = spread_out(tiny).tables
+    assert [row.name for row in methods.rows] == ["Supervised", "Nearest", "RPG"]
+    assert list(methods.rows[0].cells) == [(3, 0), (3, 1), (4, 0), (4, 1)]
+    assert [row.name for row in shares.rows] == ["RPG, p = 2", "RPG, p = 3"]
+    assert shares.columns == [0.5, 1.0]
+    assert list(shares.rows[0].cells) == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
+
+
+def test_a_value_that_is_a_list_of_one_makes_no_name_longer(spread_out, tiny):
+    tiny["tables"]["shares"] |= {"columns": "labeled", "baseline": "RPG, k = 50 %"}
+    tiny["tables"]["shares"]["rows"] = [{"method": "RPG", "labeled_batch": [2], "neighbors": [0.5, 1000]}]
+    assert [row.name for row in spread_out(tiny).tables[1].rows] == ["RPG, k = 50 %", "RPG, k = 1000"]
+
+
+def test_a_cell_of_two_tables_is_there_once(spread_out, tiny):
+    grid = spread_out(tiny)
+    methods, shares = grid.tables
+    # p = 3 is the bundle's default, and k = 50 % stands in the settings of all tables
+    assert shares.rows[1].cells[0.5, 0] == methods.rows[2].cells[3, 0]
+    assert len(grid.cells) == 3 * 2 * 2 + 2 * 2 * 2 - 2
+
+
+def test_keywords_go_to_the_methods_that_have_them(spread_out, tiny):
+    grid = spread_out(tiny)
+    by_method = {cell.method: cell for cell in grid.cells.values()}
+    assert by_method["Supervised"].keywords == {}
+    assert by_method["NearestNeighbor"].keywords == {"neighbors": 0.5}
+    assert by_method["Supervised"].settings == {"epochs": 3, "val_interval": 1}
+
+
+def test_names_are_readable_and_change_with_every_setting(spread_out, tiny):
+    (cell,) = [c for c in spread_out(tiny).cells.values() if c.name.startswith("rpg_labeled3_split1_p2_k1.0_")]
+    before = set(spread_out(tiny).cells)
+    assert before == set(spread_out(tiny).cells)
+    for change in (
+        {"settings": {**tiny["settings"], "learning_rate": 0.1}},
+        {"settings": {**tiny["settings"], "optimizer#weight_decay": 0.1}},
+        {"settings": {**tiny["settings"], "unsupervised_weight": 0.5}},
+        {"data": {"phantom": {"patients": 24, "size": 64, "seed": 1}}},
+        {"config": "train.json"},
+    ):
+        changed = spread_out(tiny | change).cells
+        assert cell.name not in changed, change
+
+
+def test_names_change_with_the_bundle_s_configuration_itself(spread_out, tiny, tmp_path, monkeypatch):
+    before = set(spread_out(tiny).cells)
+    (tmp_path / "configs").mkdir()
+    for name in ("train.json", "demo.json"):
+        content = json.loads((BUNDLE / "configs" / name).read_text())
+        content["learning_rate"] = 0.123
+        (tmp_path / "configs" / name).write_text(json.dumps(content))
+    monkeypatch.setattr("common.grid.settings.BUNDLE", tmp_path)
+    assert not before & set(spread_out(tiny).cells)
+
+
+def test_a_pool_larger_than_all_labelled_images_is_left_out(spread_out, tiny):
+    tiny["tables"]["shares"]["rows"][0]["labeled_batch"] = [3, 4]
+    with pytest.raises(ValueError, match=r"shares\.rows\[0\] must be trainable with labeled \[3\]"):
+        spread_out(tiny)
+    tiny["tables"]["shares"] = {
+        "baseline": "RPG, p = 3",
+        "rows": [{"method": "RPG", "labeled_batch": [3, 4]}],
+    }
+    table = spread_out(tiny).tables[1]
+    assert table.left_out
+    assert list(table.rows[1].cells) == [(4, 0), (4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            {"baseline": "Supervisd"},
+            r"baseline must be the name of a row \(Supervised; Nearest; RPG\), got 'Supervisd'",
+        ),
+        ({"rows": [{"method": "RPG"}, {"method": "RPG", "ramp_up": 1}]}, r"different names, got 'RPG' twice"),
+        ({"settings": {"val_interval": 4}}, r"val_interval must be at most epochs \(3\), got 4"),
+    ],
+)
+def test_refusals(spread_out, tiny, table, message):
+    tiny["tables"]["methods"] |= table
+    with pytest.raises(ValueError, match=message):
+        spread_out(tiny)
+
+
+def test_names_of_cells_are_names_of_folders():
+    assert all(name.isascii() and name.isalnum() for name in module.IN_NAME.values())

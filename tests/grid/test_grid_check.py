@@ -1,0 +1,41 @@
+"""What methods and pools refuse is found before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.data import jsrt_datalist, save_datalist
+from common.data.phantom import make_jsrt_phantom
+from common.grid.make import checked
+
+
+def test_values_that_a_method_refuses(write, tiny):
+    tiny["tables"]["methods"]["rows"][2]["reference_size"] = [16, 0]
+    with pytest.raises(ValueError, match=r"rows\[2\]: RPG\(neighbors=0\.5, reference_size=0\) is not possible"):
+        checked(write(tiny))
+
+
+def test_more_labelled_images_than_patients(write, tiny):
+    tiny["labeled"] = [3, 12]
+    with pytest.raises(ValueError, match=r"data\.phantom\.patients must be at least 35 for 12 labelled"):
+        checked(write(tiny))
+
+
+def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
+    """Two labelled images, of which one lacks a heart and the other the lungs, need both in the pool."""
+    phantom = make_jsrt_phantom(tmp_path / "phantom", patients=20, size=64, seed=0)
+    datalist = jsrt_datalist(phantom, labeled=2)
+    one, other = (item["label"] for item in datalist["labeled"])
+    empty = tmp_path / "empty.gif"
+    from PIL import Image
+
+    Image.new("L", (64, 64)).save(empty)
+    one[2], other[0] = str(empty), str(empty)
+    save_datalist(datalist, tmp_path / "split0.json")
+    tiny |= {"data": {"datalists": {2: [str(tmp_path / "split0.json")]}}, "labeled": 2, "splits": 0}
+    tiny["settings"]["labeled_batch"] = 2
+    del tiny["tables"]["shares"]
+    checked(write(tiny))
+    tiny["settings"]["labeled_batch"] = 1
+    with pytest.raises(ValueError, match=r"labeled 2, split 0, labeled_batch 1: a pool of 1 labelled images"):
+        checked(write(tiny))

@@ -1,0 +1,100 @@
+"""The form of a grid file, and each thing in it that is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.grid.grid_file import read_grid
+
+
+def test_a_grid_file_is_read_with_the_ids_of_its_settings(write, tiny):
+    grid = read_grid(write(tiny))
+    methods, shares = grid.tables
+    assert methods.settings == {"epochs": 3, "val_interval": 1, "method#neighbors": 0.5}
+    assert (methods.labeled, methods.splits, methods.columns) == ([3, 4], [0, 1], "labeled")
+    assert (shares.labeled, shares.columns, shares.title) == ([3], "method#neighbors", "shares")
+    assert shares.rows[0].values == {"labeled_batch": [2, 3], "method#neighbors": [0.5, 1.0]}
+
+
+def test_a_list_spans_an_axis_but_for_settings_that_are_lists(write, tiny):
+    rows = tiny["tables"]["methods"]["rows"]
+    rows[0]["image_size"] = [32, 32]
+    rows[1]["image_size"] = [[32, 32], [64, 64]]
+    rows[2]["learning_rate"] = "1e-3"  # which YAML takes for text
+    plan = read_grid(write(tiny)).tables[0].rows
+    assert plan[0].values == {"image_size": [[32, 32]]}
+    assert plan[1].values == {"image_size": [[32, 32], [64, 64]]}
+    assert plan[2].values == {"learning_rate": [0.001]}
+
+
+def change(*path, value):
+    """The change of one value of a grid file; None takes it out."""
+
+    def apply(content):
+        for part in path[:-1]:
+            content = content[part]
+        if value is None:
+            del content[path[-1]]
+        else:
+            content[path[-1]] = value
+
+    return apply
+
+
+ROWS = ("tables", "methods", "rows")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (change("split", value=[0]), r"the grid must be of the keys .*, got 'split': write splits"),
+        (change("data", value=None), "the grid must be given with data, got only .*: add data"),
+        (change("tables", value={}), "tables must be a mapping"),
+        (change("tables", value={"a b": {}}), "tables must be named by letters"),
+        (change("config", value="trian.json"), r"config must be files of the bundle.*, got 'trian\.json'"),
+        (change("data", "jsrt", value="x"), "data must be one of .*, got phantom, jsrt: give exactly one"),
+        (change("data", value={"cifar": 1}), "data must be of the keys phantom, jsrt, datalists, got 'cifar'"),
+        (change("config", value="train.json,extended.json"), "data must be datalists for a configuration with fine"),
+        (change("splits", value=[]), r"tables\.methods\.splits must be a list of different whole numbers"),
+        (change("splits", value=[0, 0]), r"splits must be a list of different .*, got \[0, 0\]"),
+        (change("splits", value=None), r"tables\.methods must be given with splits"),
+        (change("labeled", value=[3, True]), r"tables\.methods\.labeled must be .*, got \[3, True\]"),
+        (change("labeled", value=["three"]), r"tables\.methods\.labeled must be"),
+        (change("settings", "epoch", value=3), r"settings\.epoch must be a keyword of .*, got 'epoch': write epochs"),
+        (change("settings", "epochs", value="many"), r"settings\.epochs must be a number, got 'many'"),
+        (change("settings", "image_size", value=64), r"settings\.image_size must be a list, got 64"),
+        (change("settings", "output_dir", value="x"), r"settings\.output_dir must be a keyword"),
+        (change("settings", "optimizer#speed", value=1), r"settings\.optimizer#speed must be"),
+        (
+            change("tables", "methods", "row", value=[]),
+            r"tables\.methods must be of the keys .*, got 'row': write rows",
+        ),
+        (change("tables", "methods", "baseline", value=None), r"tables\.methods must be given with baseline"),
+        (change(*ROWS, value=[]), r"tables\.methods\.rows must be a list of rows, got \[\]"),
+        (change(*ROWS, 2, "method", value="RGP"), r"rows\[2\]\.method must be one of .*, got 'RGP': write RPG"),
+        (change(*ROWS, 0, "neighbors", value=3), r"rows\[0\]\.neighbors must be a keyword of Supervised or a setting"),
+        (change(*ROWS, 2, "neighbors", value=[]), r"rows\[2\]\.neighbors must be a value or a list of different"),
+        (change(*ROWS, 2, "neighbors", value=[0.5, 0.5]), r"rows\[2\]\.neighbors must be a value or a list"),
+        (change(*ROWS, 2, "neighbors", value="half"), r"rows\[2\]\.neighbors must be a number, got 'half'"),
+        (change(*ROWS, 2, "threshold", value=0.8), r"rows\[2\]\.threshold must be a keyword of RPG"),
+        (change("tables", "methods", "columns", value="neighbors"), r"rows\[0\] must be given with neighbors"),
+        (change("tables", "shares", "columns", value="depth"), r"tables\.shares\.columns must be a keyword of RPG"),
+        (change("tables", "shares", "labeled", value=[3, 4]), r"tables\.shares\.labeled must be one number"),
+    ],
+)
+def test_refusals_name_file_key_what_was_found_and_what_to_do(write, tiny, changed, message):
+    changed(tiny)
+    with pytest.raises(ValueError, match=message) as error:
+        read_grid(write(tiny))
+    assert "grid.yaml: " in str(error.value)
+
+
+def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
+        read_grid(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("tables: [")
+    with pytest.raises(ValueError, match="must be YAML"):
+        read_grid(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("tables: {a: 1,\n  a: 2}")
+    with pytest.raises(ValueError, match=r"'a' is there 2 times in one mapping .*line 1"):
+        read_grid(tmp_path / "bad.yaml")

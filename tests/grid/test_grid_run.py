@@ -1,0 +1,132 @@
+"""A grid under Snakemake: failures, what is run again, and a grid that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from common.grid.lock import lock
+from common.grid.make import make_tables
+
+pytest.importorskip("snakemake")
+ROOT = Path(__file__).parents[2]
+
+
+def small(tiny) -> dict:
+    """Three methods, one split."""
+    tiny |= {"splits": [0], "labeled": [3]}
+    del tiny["tables"]["shares"]
+    return tiny
+
+
+def files(output: Path, pattern: str) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in output.glob(pattern)}
+
+
+@pytest.mark.slow
+def test_a_failed_cell_is_named_with_its_log_while_others_finish(write, tiny, stand_in, tmp_path, capsys):
+    output, grid = tmp_path / "out", write(small(tiny))
+    output.mkdir()
+    (output / "fail").touch()
+    (line,) = make_tables(grid, output, cores=1)
+    assert "nearestneighbor_labeled3_split0" in line
+    log = Path(line.split("see ")[1])
+    assert "no such luck" in log.read_text()
+    text = (output / "tables.md").read_text()
+    assert "2 of 3 cells have finished, 1 failed." in text
+    assert str(log) in text
+    assert "+0.250, p = -, n = 1" in text
+    done = files(output, "cells/*/test.csv")
+    assert len(done) == 2
+
+    # the same command tries the failed cell again, and it alone
+    (output / "fail").unlink()
+    assert make_tables(grid, output, cores=1) == []
+    assert {file: changed for file, changed in files(output, "cells/*/test.csv").items() if file in done} == done
+    assert "3 of 3 cells have finished." in (output / "tables.md").read_text()
+    assert set(pd.read_csv(output / "results.csv")["method"]) == {"Supervised", "NearestNeighbor", "RPG"}
+
+    # other settings are other folders, and nothing of the old ones is shown
+    tiny["settings"]["learning_rate"] = 0.1
+    grid = write(tiny)
+    capsys.readouterr()
+    assert make_tables(grid, output, cores=1, dry_run=True) == []
+    said = capsys.readouterr().out
+    assert said.count("to run  ") == 3
+    assert "3 to run" in said
+    make_tables(grid, output, tables_only=True)
+    assert "0 of 3 cells have finished." in (output / "tables.md").read_text()
+
+
+def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
+    output = tmp_path / "out"
+    with (
+        lock(output / ".lock"),
+        pytest.raises(ValueError, match="out must not be in use, got a grid that is running there"),
+    ):
+        make_tables(write(small(tiny)), output)
+
+
+def test_snakemake_that_does_not_start_is_an_error(write, tiny, stand_in, tmp_path):
+    with pytest.raises(ChildProcessError, match=r"got status [1-9].* 3 of 3 not started: see .*\.log"):
+        make_tables(write(small(tiny)), tmp_path / "out", snakemake="--no-such-option")
+
+
+def test_a_dry_run_writes_nothing(write, tiny, tmp_path, capsys):
+    make_tables(write(tiny), tmp_path / "out", dry_run=True)
+    assert not (tmp_path / "out").exists()
+    assert "18 cells in 2 tables, 18 to run." in capsys.readouterr().out
+
+
+def start(grid: Path, output: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "common", "tables", str(grid), str(output), "--cores", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=quiet, stderr=quiet)
+
+
+@pytest.mark.slow
+def test_a_grid_that_is_killed_goes_on_where_it_was(write, tiny, tmp_path):
+    """Real trainings: the second cell is killed after an epoch, goes on from there, and the first is left alone."""
+    settings = {"image_size": [32, 32], "network_def#features": [4, 4, 4, 4, 8, 4], "epochs": 40, "iterations": 2}
+    tiny = small(tiny) | {"settings": {**settings, "val_interval": 40}}
+    tiny["data"]["phantom"]["patients"] = 19
+    tiny["tables"]["methods"]["rows"] = [{"method": "Supervised"}, {"name": "B", "method": "Supervised", "seed": 1}]
+    output, grid = tmp_path / "out", write(tiny)
+    process = start(grid, output)
+    end = time.time() + 200
+    while not (begun := unfinished(output)):
+        assert time.time() < end, (output / "snakemake.log").read_text()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = files(output, "cells/*/test.csv") | files(output, "cells/*/checkpoint.pt")
+    assert len(files(output, "cells/*/test.csv")) == 1
+    assert process.returncode != 0
+
+    assert start(grid, output).wait(timeout=200) == 0
+    after = files(output, "cells/*/test.csv") | files(output, "cells/*/checkpoint.pt")
+    assert {name: after[name] for name in before if begun.name not in name} == {
+        name: changed for name, changed in before.items() if begun.name not in name
+    }
+    assert "Resumed from" in (begun / "log.txt").read_text()
+    assert "2 of 2 cells have finished." in (output / "tables.md").read_text()
+
+
+def unfinished(output: Path) -> Path | None:
+    """The folder of a cell that has begun to train while another is finished."""
+    folders = [file.parent for file in output.glob("cells/*/run.json")]
+    training = [folder for folder in folders if not (folder / "test.csv").exists()]
+    for folder in training:
+        run = json.loads((folder / "run.json").read_text())
+        if len(folders) > 1 and 1 <= run["epoch"] < run["epochs"] and (folder / "checkpoint.pt").exists():
+            return folder
+    return None

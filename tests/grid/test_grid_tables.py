@@ -1,0 +1,121 @@
+"""Values, means and differences of tables against values computed by hand, and how they are written."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pandas as pd
+import pytest
+
+from common.grid.cells import Grid
+from common.grid.chart import write_chart
+from common.grid.scores import Scores, write_results
+from common.grid.tables import fill, write_csv
+from common.grid.text import render
+from common.report.results import MEAN
+
+CLASSES = ["organ", "bone"]
+VALUES = {"Supervised": 0.5, "NearestNeighbor": 0.61, "RPG": 0.72}
+
+
+@pytest.fixture
+def grid(spread_out, tiny) -> Grid:
+    tiny["tables"]["classes"] = {"baseline": "Supervised", "columns": "classes", "labeled": [3]}
+    tiny["tables"]["classes"]["rows"] = tiny["tables"]["methods"]["rows"][::2]
+    return spread_out(tiny)
+
+
+@pytest.fixture
+def scores(grid) -> Scores:
+    """Scores that rise with the number of labelled images and, for RPG more than for others, with the split."""
+    tables = {}
+    for cell in grid.cells.values():
+        mean = VALUES[cell.method] + 0.01 * cell.labeled + (0.03 if cell.method == "RPG" else 0.01) * cell.split
+        iou = {"organ": mean + 0.1, "bone": mean - 0.1, MEAN: mean}
+        tables[cell.name] = pd.DataFrame({"iou": iou, "dice": iou})
+    return Scores(tables, {name: 10.0 for name in tables}, [])
+
+
+def test_means_and_standard_deviations(grid, scores):
+    content = fill(grid.tables[0], scores, CLASSES)
+    entry = content.entries["RPG", 4]
+    assert entry.mean == pytest.approx((0.76 + 0.79) / 2)
+    assert entry.deviation == pytest.approx(statistics.stdev([0.76, 0.79]))
+    assert content.seconds["RPG"] == 10.0
+
+
+def test_rows_are_paired_with_the_baseline_by_column_and_over_all(grid, scores):
+    content = fill(grid.tables[0], scores, CLASSES)
+    column, everything = content.pairs["RPG", 3], content.pairs["RPG", "all"]
+    assert (column.count, everything.count) == (2, 4)
+    assert column.difference == everything.difference == pytest.approx((0.22 + 0.24) / 2)
+    assert (column.p, everything.p) == (pytest.approx(0.5), pytest.approx(0.125))
+    assert not any(name == "Supervised" for name, _ in content.pairs)
+
+
+def test_columns_by_class_and_by_another_setting(grid, scores):
+    classes = fill(grid.tables[2], scores, CLASSES)
+    assert classes.columns == ["organ", "bone", MEAN]
+    assert classes.entries["Supervised", "organ"].mean == pytest.approx(0.5 + 0.03 + 0.005 + 0.1)
+    assert ("RPG", "all") not in classes.pairs
+    shares = fill(grid.tables[1], scores, CLASSES)
+    assert shares.heads == ["k = 50 %", "k = 100 %"]
+    assert shares.pairs["RPG, p = 2", "all"].count == 4
+
+
+def test_csv_of_a_table(grid, scores, tmp_path):
+    table = pd.read_csv(write_csv(fill(grid.tables[0], scores, CLASSES), tmp_path / "methods.csv"))
+    row = table[(table["row"] == "RPG") & (table["column"] == "all")].iloc[0]
+    assert (row["baseline"], row["pairs"], row["wilcoxon_p"]) == ("Supervised", 4, 0.125)
+    assert len(table) == 3 * 2 + 2
+    assert table["mean_iou"].iloc[0] == pytest.approx(0.535)
+
+
+def test_results_have_a_row_for_each_cell_and_label(grid, scores, tmp_path):
+    table = pd.read_csv(write_results(grid, scores, tmp_path / "results.csv"))
+    assert len(table) == len(grid.cells) * 3
+    assert {"cell", "method", "neighbors", "labeled_batch", "labeled", "split", "label", "iou", "dice", "seconds"} <= {
+        *table.columns
+    }
+    assert table.loc[table["method"] == "Supervised", "neighbors"].isna().all()
+
+
+def without(scores: Scores, lost: list[str], failed: list[str]) -> Scores:
+    tables = {name: table for name, table in scores.tables.items() if name not in lost}
+    return Scores(tables, {name: scores.seconds[name] for name in tables}, failed)
+
+
+def test_text_with_failed_and_missing_cells(grid, scores, tmp_path):
+    nearest, rpg = grid.tables[0].rows[1], grid.tables[0].rows[2]
+    failed = [nearest.cells[3, 0], nearest.cells[3, 1], rpg.cells[3, 1]]
+    left = without(scores, [*failed, nearest.cells[4, 0], nearest.cells[4, 1]], failed)
+    contents = [fill(table, left, CLASSES) for table in grid.tables]
+    text = render(grid, contents, left, tmp_path)
+    assert "13 of 18 cells have finished, 3 failed." in text
+    nearest_line = next(line for line in text.splitlines() if line.startswith("| Nearest"))
+    assert [part.strip() for part in nearest_line.split("|")[2:6]] == ["failed", "not run", "-", "2"]
+    assert "**0.750** (1 of 2)" in text
+    assert "**0.775 ± 0.021**" in text
+    assert "+0.220, p = -, n = 1" in text
+    assert f"`{failed[0]}`: see" in text
+    assert "2 / 2^n" in text
+
+
+def test_a_cell_that_cannot_exist_is_a_dash(spread_out, tiny, tmp_path):
+    tiny["tables"]["methods"]["rows"][2] = {"method": "RPG", "labeled_batch": 4}
+    grid = spread_out(tiny)
+    empty = Scores({}, {}, [])
+    contents = [fill(table, empty, CLASSES) for table in grid.tables]
+    assert math.isnan(contents[0].entries["RPG", 3].mean)
+    line = next(line for line in render(grid, contents, empty, tmp_path).splitlines() if line.startswith("| RPG "))
+    assert [part.strip() for part in line.split("|")[2:4]] == ["-", "not run"]
+
+
+def test_figure_of_a_table_over_numbers_of_labelled_images(grid, scores, tmp_path):
+    png, svg = write_chart(fill(grid.tables[0], scores, CLASSES), tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert {"Supervised", "Nearest", "RPG", "mean IoU"} <= {part.split("<")[0] for part in svg.read_text().split(">")}
+    assert write_chart(fill(grid.tables[1], scores, CLASSES), tmp_path) == []
+    assert write_chart(fill(grid.tables[0], Scores({}, {}, []), CLASSES), tmp_path) == []
+    assert sorted(file.name for file in tmp_path.glob("miou*")) == ["miou_methods.png", "miou_methods.svg"]
