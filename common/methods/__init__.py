@@ -1,8 +1,9 @@
 """Semi-supervised methods, one object in a bundle's ``train.json`` each."""
 
+from common.methods.balanced_rpg import BalancedRPG
 from common.methods.base import Method
 from common.methods.pseudo_label import FixMatch, PseudoLabel
 from common.methods.rpg import RPG, NearestNeighbor, RPGPlus
 from common.methods.supervised import Supervised
 
-__all__ = ["RPG", "FixMatch", "Method", "NearestNeighbor", "PseudoLabel", "RPGPlus", "Supervised"]
+__all__ = ["RPG", "BalancedRPG", "FixMatch", "Method", "NearestNeighbor", "PseudoLabel", "RPGPlus", "Supervised"]
