@@ -55,10 +55,12 @@ class Change(NamedTuple):
 
 
 def moved(maps: Tensor, matrix: Tensor, mode: str, padding: str) -> Tensor:
-    """Maps ``B C H W [D]`` at the places that the matrices say, in pixels from the centre."""
+    """Maps ``B C H W [D]`` at the places that the matrices say, in pixels from the centre; at least in float32."""
     centre = torch.eye(matrix.shape[-1], dtype=torch.float64, device=matrix.device)
     centre[:-1, -1] = torch.tensor(maps.shape[2:], dtype=torch.float64, device=matrix.device).sub(1).div(2)
-    # Not MONAI's `zero_centered`: it takes the image to be a pixel larger or smaller than it is, and so moves too far.
-    matrix = centre @ matrix.double() @ torch.linalg.inv(centre)
     transform = AffineTransform(mode=mode, padding_mode=padding, align_corners=False)
-    return transform(maps, matrix.to(maps))
+    with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
+        maps = maps if maps.dtype == torch.float64 else maps.float()
+        # Not MONAI's `zero_centered`: it takes the image to be a pixel larger or smaller, and so moves too far.
+        matrix = centre @ matrix.double() @ torch.linalg.inv(centre)
+        return transform(maps, matrix.to(maps))

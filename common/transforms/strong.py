@@ -47,7 +47,7 @@ class StrongView(Randomizable):
 
     RandAugment (Cubuk et al. 2020) in the form of FixMatch (Sohn et al. 2020): each image gets ``operations`` of the
     operations below, drawn at random, each with a strength drawn anew up to ``magnitude``; then CutOut (DeVries and
-    Taylor 2017) sets one box to grey. Images are expected in [0, 1], and stay there.
+    Taylor 2017) sets one box to grey. Images are expected in [0, 1]; what lies outside is cut off.
 
     ==============  ============================================================================================
     operation       at magnitude 1
@@ -57,7 +57,7 @@ class StrongView(Randomizable):
     brightness      shifted by up to 0.4 in either direction
     contrast        scaled about the mean by 0.1 to 1.9
     gamma           exponents of 1/3 to 3
-    sharpness       Gaussian unsharp mask
+    sharpness       Gaussian unsharp mask on a slightly smoothed image, which is all that is left of it at 0
     blur            Gaussian of up to 1/48 of the image's longest side
     noise           Gaussian, standard deviation up to 0.15
     rotate          up to 30 degrees about the centre, in 3D about a random axis
@@ -67,12 +67,13 @@ class StrongView(Randomizable):
 
     Colours, solarising and posterising are left out, which mean little in grey images; so are flips, which would make
     a right lung of a left one. What an image gets depends on ``seed``, the iteration, the process and its place in the
-    batch alone, so that a resumed run sees the same views. All operations run on the images' device; the few numbers
-    that say which are drawn on the host.
+    batch alone, so that a resumed run sees the same views. Operations run on the images' device in float32, whatever
+    the training's precision; random numbers, for noise a whole image of them, are drawn on the host.
 
     Args:
         operations: number of operations for each image.
-        magnitude: strength of the operations, 1 as in the table; 0 changes nothing.
+        magnitude: strength of the operations, 1 as in the table; at 0 only autocontrast and sharpness do
+            anything.
         geometry: also rotate, shear and translate.
         cutout: largest side of the box relative to the image's; 0 for no box.
         cutout_label: what the pseudo-label becomes in the box: ``"background"`` as in RPG+ (Seibold et al. 2022), or
@@ -110,11 +111,14 @@ class StrongView(Randomizable):
         seed = torch.initial_seed() if self.seed is None else self.seed
         self.set_random_state(seed=int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1)[0]))
         size = image.shape[2:]
-        images, matrices, boxes = zip(*[(*self.augmented(item), self.box(size)) for item in image.float()], strict=True)
-        matrix, box = (torch.from_numpy(np.stack(values)).to(image.device) for values in (matrices, boxes))
-        change = Change(matrix, box, self.cutout_label)
-        strong = change.of_image(torch.stack(images)).clamp(0, 1)
-        return strong.masked_fill(change.cut(size), GREY).to(image.dtype), change
+        with torch.autocast(image.device.type, enabled=False):
+            images, matrices, boxes = zip(
+                *[(*self.augmented(item), self.box(size)) for item in image.float()], strict=True
+            )
+            matrix, box = (torch.from_numpy(np.stack(values)).to(image.device) for values in (matrices, boxes))
+            change = Change(matrix, box, self.cutout_label)
+            strong = change.of_image(torch.stack(images)).clamp(0, 1)
+            return strong.masked_fill(change.cut(size), GREY).to(image.dtype), change
 
     def augmented(self, item: Tensor) -> tuple[Tensor, np.ndarray]:
         """An image ``C H W [D]`` after its operations on intensity, and the matrix of those on geometry."""

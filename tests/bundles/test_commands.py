@@ -78,6 +78,16 @@ def test_a_method_s_keyword_on_the_command_line(phantom, tmp_path):
     assert (log["weight_mean"] == 1).all()
 
 
+def test_a_method_s_view_on_the_command_line(phantom, tmp_path):
+    view = {"_target_": "common.transforms.StrongView", "operations": 0, "cutout": 1.0, "cutout_label": "ignore"}
+    losses = {}
+    for name, changes in {"view": {"method#view": view}, "default": {}}.items():
+        changes |= {"method#_target_": "common.methods.FixMatch", "method#threshold": 0.501, "epochs": 1}
+        run_here("training", configs("train"), options(tmp_path / name, phantom, **changes))
+        losses[name] = pd.read_csv(tmp_path / name / "train.csv")["loss_unsupervised"].mean()
+    assert losses["view"] != losses["default"]
+
+
 def test_an_earlier_run_is_moved_aside(phantom, tmp_path):
     folder = tmp_path / "run"
     for seed in (0, 1):

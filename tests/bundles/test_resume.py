@@ -13,7 +13,7 @@ from bundle_runs import configs, options, run_here, run_in_fork, same, train_log
 
 # dropout draws from torch's generator, whose state must be resumed as well
 RUN = {"network_def#dropout": 0.2}
-METHODS = ("RPG", "Supervised")
+METHODS = ("RPGPlus", "Supervised")  # the first one draws strong views as well
 # in the middle of the first epoch and of the second, while a checkpoint is written, right after it
 MOMENTS = (("iteration", 2), ("iteration", 6), ("writing", 2), ("saved", 2))
 
@@ -59,13 +59,13 @@ def test_killed_and_resumed_is_never_stopped(uninterrupted, phantom, tmp_path, m
 
 
 def test_a_finished_run_is_left_as_it_is(uninterrupted, phantom):
-    folder = uninterrupted["RPG"]
+    folder = uninterrupted["RPGPlus"]
     before = (folder / "train.csv").read_bytes(), weights(folder)
-    run_here("training", configs("train"), settings(folder, phantom, "RPG", resume="true"))
+    run_here("training", configs("train"), settings(folder, phantom, "RPGPlus", resume="true"))
     assert (folder / "train.csv").read_bytes() == before[0]
     assert same(weights(folder), before[1])
 
 
 def test_methods_and_seeds_differ(uninterrupted):
     """Guards the comparison above: it must be able to fail."""
-    assert not same(weights(uninterrupted["RPG"]), weights(uninterrupted["Supervised"]))
+    assert not same(weights(uninterrupted["RPGPlus"]), weights(uninterrupted["Supervised"]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from plain_terms import Pixels, plain_loss, random_batch
 
-from common.methods import RPG, FixMatch, PseudoLabel, RPGPlus
+from common.methods import RPG, BalancedRPG, FixMatch, PseudoLabel, RPGPlus
 from common.transforms.strong import StrongView
 
 
@@ -140,3 +140,14 @@ def test_the_paper_s_settings_are_the_defaults(labels):
     method = RPGPlus(labels)
     assert (method.confident.threshold, method.consistency_weight, method.view.cutout_label) == (0.8, 1, "background")
     assert method.source.neighbors == 7000
+
+
+@pytest.mark.parametrize("method", [FixMatch, RPGPlus, BalancedRPG])
+def test_terms_in_mixed_precision(labels, batch, network, method):
+    expected, _ = method(labels, threshold=0.8).terms(network, batch, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms, _ = method(labels, threshold=0.8).terms(network, batch, 4)
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(expected[name].item(), rel=0.2)
+    sum(terms.values()).backward()
+    assert network.head.weight.grad.isfinite().all()

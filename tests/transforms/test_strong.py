@@ -108,3 +108,15 @@ def test_every_operation_does_what_its_name_says(name):
 def test_settings_out_of_range_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         StrongView(**option)
+
+
+@pytest.mark.parametrize("name", [*strong.INTENSITY, *strong.GEOMETRY])
+def test_views_are_the_same_in_mixed_precision(name):
+    image = images((2, 1, 64, 64))
+    view = StrongView()
+    view.names = [name]
+    expected, _ = view(image, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, change = view(image, 1)
+        change.of_label(image, image)
+    assert torch.equal(found, expected)
