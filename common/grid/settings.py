@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from common import methods as all_methods
@@ -49,6 +51,21 @@ def configuration(config: str) -> dict[str, Any]:
         for key, value in json.loads((BUNDLE / "configs" / name).read_text()).items():
             merged = with_value(merged, key, value)
     return merged
+
+
+def named_files(content: Any) -> dict[str, str]:
+    """A hash of the content of each file that a configuration names, by a path or as one of the bundle's own."""
+    if isinstance(content, dict | list):
+        parts = content.values() if isinstance(content, dict) else content
+        return {name: digest for part in parts for name, digest in named_files(part).items()}
+    if not isinstance(content, str):
+        return {}
+    own = re.fullmatch(r"\$\s*@bundle_root\s*\+\s*(['\"])/(.+)\1\s*", content)
+    file = BUNDLE / own[2] if own else Path(content)
+    try:
+        return {content: hashlib.sha256(file.read_bytes()).hexdigest()}
+    except (OSError, ValueError):  # no file's name
+        return {}
 
 
 def has(content: Any, key: str) -> bool:
