@@ -190,6 +190,7 @@ class _Reader:
             for row in rows:
                 if columns not in row.values:
                     raise self.wrong(row.key, f"given with {table['columns']}, the columns", "none", "add its values")
+            self.columns(f"{key}.columns", table["columns"], [v for row in rows for v in row.values[columns]])
         labeled = self.numbers(f"{key}.labeled", inherited["labeled"], 1)
         if columns != LABELED and len(labeled) != 1:
             expected = f"one number where columns are {table['columns']}"
@@ -198,6 +199,15 @@ class _Reader:
         splits = self.numbers(f"{key}.splits", inherited["splits"], 0)
         title, baseline = str(table.get("title", name)), str(table["baseline"])
         return TablePlan(name, title, baseline, rows, labeled, splits, {**shared, **own}, columns)
+
+    def columns(self, key: str, name: str, values: list[Any]) -> None:
+        """Refuses values that cannot be told apart as columns: lists, and 1 beside 1.0, its equal in Python."""
+        for index, value in enumerate(values):
+            twins = [other for other in values[:index] if other == value and repr(other) != repr(value)]
+            if twins or isinstance(value, list | dict):
+                found = " and ".join(map(repr, [*twins[:1], value]))
+                expected = f"a setting with single values that differ ({name})"
+                raise self.wrong(key, expected, found, "make them rows, or two tables")
 
     def row(self, key: str, row: dict[str, Any]) -> RowPlan:
         method, values = row["method"], {}

@@ -79,6 +79,23 @@ ROWS = ("tables", "methods", "rows")
         (change(*ROWS, 2, "threshold", value=0.8), r"rows\[2\]\.threshold must be a keyword of RPG"),
         (change("tables", "methods", "columns", value="neighbors"), r"rows\[0\] must be given with neighbors"),
         (change("tables", "shares", "columns", value="depth"), r"tables\.shares\.columns must be a keyword of RPG"),
+        (
+            change("tables", "shares", "rows", 0, "neighbors", value=[1, 0.5, 1.0]),
+            r"tables\.shares\.columns must be a setting with single values .*neighbors\), got 1 and 1\.0: make them",
+        ),
+        (
+            change(
+                "tables",
+                "shares",
+                value={
+                    "baseline": "RPG",
+                    "labeled": 3,
+                    "columns": "image_size",
+                    "rows": [{"method": "RPG", "image_size": [32, 32]}],
+                },
+            ),
+            r"tables\.shares\.columns must be a setting with single values .*image_size\), got \[32, 32\]: make",
+        ),
         (change("tables", "shares", "labeled", value=[3, 4]), r"tables\.shares\.labeled must be one number"),
     ],
 )
