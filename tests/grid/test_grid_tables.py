@@ -79,6 +79,9 @@ def test_results_have_a_row_for_each_cell_and_label(grid, scores, tmp_path):
         *table.columns
     }
     assert table.loc[table["method"] == "Supervised", "neighbors"].isna().all()
+    # given in one table alone: the cell that it shares with another, and all others, have the default
+    assert set(table["labeled_batch"]) == {2, 3}
+    assert (table.loc[table["method"] != "RPG", "labeled_batch"] == 3).all()
 
 
 def without(scores: Scores, lost: list[str], failed: list[str]) -> Scores:
