@@ -31,6 +31,8 @@ LABELED, CLASSES = "labeled", "classes"
 TOP = ("config", "data", "splits", "labeled", "settings", "tables")
 TABLE = ("title", "baseline", "rows", "labeled", "splits", "settings", "columns")
 
+TAKEN = ("results", "tables")  # results.csv and tables.md are of the whole grid
+
 
 @dataclass(frozen=True)
 class RowPlan:
@@ -105,6 +107,9 @@ class _Reader:
         for name, table in tables.items():
             if not re.fullmatch(r"[\w-]+", str(name)):
                 raise self.wrong("tables", "named by letters, digits, - and _", repr(name), "files get that name")
+            if str(name).lower() in TAKEN:
+                expected = f"of other names than {' and '.join(TAKEN)}"
+                raise self.wrong("tables", expected, repr(name), "name it otherwise, since files of all tables have it")
             self.mapping(table, f"tables.{name}", TABLE, required=("baseline", "rows"))
             self.methods += self.methods_of(f"tables.{name}.rows", table["rows"])
         shared = self.settings("settings", content.get("settings", {}), self.methods)

@@ -51,6 +51,7 @@ ROWS = ("tables", "methods", "rows")
         (change("data", value=None), "the grid must be given with data, got only .*: add data"),
         (change("tables", value={}), "tables must be a mapping"),
         (change("tables", value={"a b": {}}), "tables must be named by letters"),
+        (change("tables", "results", value={}), "tables must be of other names than results and tables, got 'results'"),
         (change("config", value="trian.json"), r"config must be files of the bundle.*, got 'trian\.json'"),
         (change("data", "jsrt", value="x"), "data must be one of .*, got phantom, jsrt: give exactly one"),
         (change("data", value={"cifar": 1}), "data must be of the keys phantom, jsrt, datalists, got 'cifar'"),
