@@ -171,7 +171,7 @@ class _Reader:
         for name, one in value.items():
             found = self.setting(f"{key}.{name}", name, methods)
             owner = next((m for m in methods if found.removeprefix(METHOD) in keywords_of(m)), methods[0])
-            checked[found] = self.checked(f"{key}.{name}", one, default_of(found, owner, self.merged))
+            checked[found] = self.checked(f"{key}.{name}", found, one, default_of(found, owner, self.merged))
         return checked
 
     def setting(self, key: str, name: Any, methods: Sequence[str]) -> str:
@@ -229,13 +229,13 @@ class _Reader:
         one = not isinstance(value, list)
         if isinstance(default, list) and not one:
             one = not all(isinstance(part, list) for part in value)
-        values = [self.checked(key, part, default) for part in ([value] if one else value)]
+        values = [self.checked(key, found, part, default) for part in ([value] if one else value)]
         if not values or len({json.dumps(part) for part in values}) != len(values):
             raise self.wrong(key, "a value or a list of different values", repr(value), "write [0.25, 0.5], say")
         return values
 
-    def checked(self, key: str, value: Any, default: Any) -> Any:
+    def checked(self, key: str, found: str, value: Any, default: Any) -> Any:
         value = plain_value(value)
-        if expected := misfit(value, default):
+        if expected := misfit(found, value, default):
             raise self.wrong(key, expected, repr(value), f"the default is {default!r}")
         return value

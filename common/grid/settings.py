@@ -18,6 +18,8 @@ METHOD = "method#"
 # The grid sets these itself, for each cell.
 RESERVED = ("bundle_root", "ckpt_dir", "data", "datalist", "dataset_dir", "method", "num_labeled", "output_dir")
 RESERVED += ("resume", "split")
+# The grid itself counts with these.
+COUNTED = ("epochs", "labeled_batch", "val_interval")
 # How a paper writes them, in the names of rows, columns and folders.
 SYMBOLS = {"labeled_batch": "p", "method#neighbors": "k", "method#threshold": "τ"}
 
@@ -115,11 +117,15 @@ def default_of(key: str, method: str, merged: Mapping[str, Any]) -> Any:
     return value_of(merged, key) if has(merged, key) else None
 
 
-def misfit(value: Any, default: Any) -> str | None:
-    """What a value must be where it is of another kind than its default; None where it fits.
+def misfit(key: str, value: Any, default: Any) -> str | None:
+    """What a setting's value must be where it is of another kind than its default; None where it fits.
 
-    MONAI's expressions ($...) fit everywhere, and so does null, which many keywords take.
+    MONAI's expressions ($...) and null, which many keywords take, fit everywhere but for the settings that the grid
+    counts with: those are whole numbers.
     """
+    if key in COUNTED:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return None if whole else "a whole number of at least 1"
     if value is None or default is None or str(value).startswith("$") or str(default).startswith(("$", "@")):
         return None
     if isinstance(default, bool) or isinstance(value, bool):

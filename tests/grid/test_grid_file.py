@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.grid.grid_file import read_grid
+from common.grid.settings import GridError
 
 
 def test_a_grid_file_is_read_with_the_ids_of_its_settings(write, tiny):
@@ -62,7 +63,8 @@ ROWS = ("tables", "methods", "rows")
         (change("labeled", value=[3, True]), r"tables\.methods\.labeled must be .*, got \[3, True\]"),
         (change("labeled", value=["three"]), r"tables\.methods\.labeled must be"),
         (change("settings", "epoch", value=3), r"settings\.epoch must be a keyword of .*, got 'epoch': write epochs"),
-        (change("settings", "epochs", value="many"), r"settings\.epochs must be a number, got 'many'"),
+        (change("settings", "epochs", value="many"), r"settings\.epochs must be a whole number of at least 1"),
+        (change("settings", "learning_rate", value="high"), r"settings\.learning_rate must be a number, got 'high'"),
         (change("settings", "image_size", value=64), r"settings\.image_size must be a list, got 64"),
         (change("settings", "output_dir", value="x"), r"settings\.output_dir must be a keyword"),
         (change("settings", "optimizer#speed", value=1), r"settings\.optimizer#speed must be"),
@@ -105,6 +107,19 @@ def test_refusals_name_file_key_what_was_found_and_what_to_do(write, tiny, chang
     with pytest.raises(ValueError, match=message) as error:
         read_grid(write(tiny))
     assert "grid.yaml: " in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["epochs", "val_interval", "labeled_batch"])
+@pytest.mark.parametrize("value", [None, "$2", 2.5, 0, True])
+def test_what_the_grid_counts_with_is_a_whole_number(write, tiny, name, value):
+    tiny["tables"]["methods"]["rows"][2][name] = value
+    with pytest.raises(GridError, match=rf"rows\[2\]\.{name} must be a whole number of at least 1, got "):
+        read_grid(write(tiny))
+
+
+def test_expressions_and_null_are_values_of_other_settings(write, tiny):
+    tiny["settings"] |= {"learning_rate": "$2 * 0.01", "iterations": None}
+    assert read_grid(write(tiny)).tables[0].settings["learning_rate"] == "$2 * 0.01"
 
 
 def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path):
