@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common.files import replacing
 from common.grid.cells import Cell, Grid, expand
@@ -32,7 +33,7 @@ def make_tables(
     Args:
         file: the grid file.
         output: the grid's folder.
-        cores: number of cells at the same time, each on one core; by default one for each core of the machine.
+        cores: number of cells at the same time, each on one core; by default as `default_cores`.
         dry_run: list the cells, and how long they would take, and write nothing.
         tables_only: run nothing, and write the tables of what there is.
         snakemake: further options of Snakemake, as typed: ``--executor slurm --jobs 40``.
@@ -44,7 +45,7 @@ def make_tables(
         ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, or without Snakemake.
         ChildProcessError: when Snakemake ends before it has started every cell.
     """
-    output, cores = Path(output), cores or os.cpu_count() or 1
+    output, cores = Path(output), cores or default_cores()
     grid, source = checked(Path(file))
     if dry_run:
         print(overview(grid, output, cores))
@@ -59,6 +60,11 @@ def make_tables(
     print(f"\n{write_tables(grid, source, scores, output)}")
     print(f"In {output}: tables.md, results.csv, a CSV file of each table, and figures.")
     return [f"{name}: see {log_of(grid.cells[name], output)}" for name in scores.failed]
+
+
+def default_cores() -> int:
+    """One cell at a time on a machine with a GPU, which they would share; one for each core on another."""
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
 def checked(file: Path) -> tuple[Grid, Source]:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from common.grid.lock import lock
-from common.grid.make import make_tables
+from common.grid.make import default_cores, make_tables
 
 pytest.importorskip("snakemake")
 ROOT = Path(__file__).parents[2]
@@ -84,6 +84,13 @@ def test_a_dry_run_writes_nothing(write, tiny, tmp_path, capsys):
     make_tables(write(tiny), tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()
     assert "18 cells in 2 tables, 18 to run." in capsys.readouterr().out
+
+
+def test_cells_do_not_share_a_gpu_unless_told_to(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert default_cores() == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert default_cores() == os.cpu_count()
 
 
 def start(grid: Path, output: Path) -> subprocess.Popen:
