@@ -78,6 +78,7 @@ def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:
         "labeled": cell.labeled,
         "split": cell.split,
         "datalist": str(source.write(output, cell.labeled, cell.split).resolve()),
+        "directory": str(Path.cwd()),
     }
     with replacing(folder / DESCRIPTION) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
