@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -157,15 +158,19 @@ def end(child: subprocess.Popen) -> None:
         return
     import psutil  # Snakemake's
 
-    try:
-        processes = [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]
-    except psutil.NoSuchProcess:
-        return
-    for process in processes:
+    gone = psutil.NoSuchProcess
+    with suppress(gone):
+        parent = psutil.Process(child.pid)
+        parent.suspend()  # so that it starts no job beside those that are ended
         try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    for process in psutil.wait_procs(processes, timeout=10)[1]:
-        process.kill()
+            processes = [*parent.children(recursive=True), parent]
+            for process in processes:
+                with suppress(gone):
+                    process.terminate()
+        finally:
+            with suppress(gone):
+                parent.resume()
+        for process in psutil.wait_procs(processes, timeout=10)[1]:
+            with suppress(gone):
+                process.kill()
     child.wait()

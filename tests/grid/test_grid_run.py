@@ -15,8 +15,10 @@ import pytest
 
 from common.grid.lock import lock
 from common.grid.make import default_cores, make_tables
+from common.grid.run import end
 
 pytest.importorskip("snakemake")
+psutil = pytest.importorskip("psutil")
 ROOT = Path(__file__).parents[2]
 
 
@@ -91,6 +93,31 @@ def test_cells_do_not_share_a_gpu_unless_told_to(monkeypatch):
     assert default_cores() == 1
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert default_cores() == os.cpu_count()
+
+
+# Starts another job as soon as one has ended, and says which.
+RESTARTING = """
+import subprocess, sys
+while True:
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(job.pid, flush=True)
+    job.wait()
+"""
+
+
+def test_no_job_is_started_while_others_are_ended(tmp_path):
+    said = tmp_path / "jobs"
+    with said.open("w") as file:
+        child = subprocess.Popen([sys.executable, "-c", RESTARTING], stdout=file)
+    limit = time.time() + 30
+    while not said.read_text():
+        assert time.time() < limit
+        time.sleep(0.02)
+    end(child)
+    assert child.poll() is not None
+    (job,) = map(int, said.read_text().split())
+    assert not psutil.pid_exists(job) or psutil.Process(job).status() == psutil.STATUS_ZOMBIE
+    end(child)
 
 
 def start(grid: Path, output: Path) -> subprocess.Popen:
