@@ -12,7 +12,7 @@ from common.files import replacing
 from common.grid.cells import Cell, Grid, expand
 from common.grid.chart import write_chart
 from common.grid.check import check_data, check_methods, check_pools
-from common.grid.data import Phantom, Source, data_source
+from common.grid.data import Source, data_source
 from common.grid.grid_file import read_grid
 from common.grid.run import failed, finished, require_snakemake, run_grid
 from common.grid.scores import Scores, log_of, read_scores, write_results
@@ -68,14 +68,12 @@ def default_cores() -> int:
 
 
 def checked(file: Path) -> tuple[Grid, Source]:
-    """The grid of a file and its data, once everything is known to be possible that can be known before it runs."""
+    """The grid of a file and its data, once all but its labels has been checked."""
     plan = read_grid(file)
     source = data_source(file, plan.data)
-    check_data(file, source, {(n, s) for table in plan.tables for n in table.labeled for s in table.splits})
+    check_data(plan, source)
     grid = expand(plan, source.identity)
     check_methods(grid, source)
-    if not isinstance(source, Phantom):  # which does not exist yet
-        check_pools(grid, source)
     return grid, source
 
 
