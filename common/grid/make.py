@@ -14,7 +14,7 @@ from common.grid.chart import write_chart
 from common.grid.check import check_data, check_methods, check_pools
 from common.grid.data import Source, data_source
 from common.grid.grid_file import read_grid
-from common.grid.run import failed, finished, require_snakemake, run_grid
+from common.grid.run import alone, failed, finished, require_snakemake, run_grid
 from common.grid.scores import Scores, log_of, read_scores, write_results
 from common.grid.tables import all_contents, write_csv
 from common.grid.text import render
@@ -42,7 +42,8 @@ def make_tables(
         One line for each cell that failed, with its log; none where all is well.
 
     Raises:
-        ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, or without Snakemake.
+        ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, without Snakemake, or when
+            the folder is in use.
         ChildProcessError: when Snakemake ends before it has started every cell.
     """
     output, cores = Path(output), cores or default_cores()
@@ -52,10 +53,11 @@ def make_tables(
         return []
     if not tables_only:
         require_snakemake()
-        source.prepare(output)
-        check_pools(grid, source)
-        print(f"{len(grid.cells)} cells in {len(grid.tables)} tables, {cores} at a time, in {output}.")
-        run_grid(grid, source, output, cores, snakemake)
+        with alone(output) as descriptor:
+            source.prepare(output)
+            check_pools(grid, source)
+            print(f"{len(grid.cells)} cells in {len(grid.tables)} tables, {cores} at a time, in {output}.")
+            run_grid(grid, source, output, descriptor, cores, snakemake)
     scores = read_scores(grid, output)
     print(f"\n{write_tables(grid, source, scores, output)}")
     print(f"In {output}: tables.md, results.csv, a CSV file of each table, and figures.")

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -44,29 +45,42 @@ def failed(cell: Cell, output: Path) -> bool:
     return not finished(cell, output) and (cell.folder(output) / FAILED).is_file()
 
 
-def run_grid(grid: Grid, source: Source, output: Path, cores: int, options: str = "") -> None:
+@contextmanager
+def alone(output: Path) -> Iterator[int]:
+    """Holds a grid's folder, so that no other command makes data or runs cells there; gives the lock's descriptor.
+
+    Raises:
+        ValueError: when the folder is in use.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(lock(output / ".lock"))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{output} must not be in use, got a grid that is running there: wait for its end."
+            ) from error
+        yield descriptor
+
+
+def run_grid(grid: Grid, source: Source, output: Path, descriptor: int, cores: int, options: str = "") -> None:
     """Runs all cells that are not finished; on with those that were stopped.
 
     Args:
         grid: the grid.
         source: where its datalists come from.
         output: the grid's folder.
+        descriptor: of the lock on that folder (`alone`), which Snakemake holds on.
         cores: number of cells at the same time, each on one core.
         options: further options of Snakemake, as typed.
 
     Raises:
-        ValueError: when the folder is in use.
         ChildProcessError: when Snakemake itself ends before every cell has started.
     """
     waiting = [cell for cell in grid.cells.values() if not finished(cell, output)]
-    try:
-        with lock(output / ".lock") as descriptor:
-            for cell in waiting:
-                describe(cell, grid, source, output)
-            if waiting:
-                _run(waiting, grid, output, command(output, waiting, cores, options), descriptor)
-    except BlockingIOError as error:
-        raise ValueError(f"{output} must not be in use, got a grid that is running there: wait for its end.") from error
+    for cell in waiting:
+        describe(cell, grid, source, output)
+    if waiting:
+        _run(waiting, grid, output, command(output, waiting, cores, options), descriptor)
 
 
 def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
         pytest.raises(ValueError, match="out must not be in use, got a grid that is running there"),
     ):
         make_tables(write(small(tiny)), output)
+    assert [file.name for file in output.iterdir()] == [".lock"]  # no data either
 
 
 def test_snakemake_that_does_not_start_is_an_error(write, tiny, stand_in, tmp_path):
