@@ -44,7 +44,7 @@ def make_tables(
     Raises:
         ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, without Snakemake, or when
             the folder is in use.
-        ChildProcessError: when Snakemake ends before it has started every cell.
+        ChildProcessError: when Snakemake ends before it has started every cell; the tables are written all the same.
     """
     output, cores = Path(output), cores or default_cores()
     grid, source = checked(Path(file))
@@ -57,11 +57,20 @@ def make_tables(
             source.prepare(output)
             check_pools(grid, source)
             print(f"{len(grid.cells)} cells in {len(grid.tables)} tables, {cores} at a time, in {output}.")
-            run_grid(grid, source, output, descriptor, cores, snakemake)
+            try:
+                run_grid(grid, source, output, descriptor, cores, snakemake)
+            except ChildProcessError:
+                show_tables(grid, source, output)
+                raise
+    return [f"{name}: see {log_of(grid.cells[name], output)}" for name in show_tables(grid, source, output).failed]
+
+
+def show_tables(grid: Grid, source: Source, output: Path) -> Scores:
+    """Writes and prints the tables of what there is."""
     scores = read_scores(grid, output)
     print(f"\n{write_tables(grid, source, scores, output)}")
     print(f"In {output}: tables.md, results.csv, a CSV file of each table, and figures.")
-    return [f"{name}: see {log_of(grid.cells[name], output)}" for name in scores.failed]
+    return scores
 
 
 def default_cores() -> int:

@@ -78,9 +78,11 @@ def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
     assert [file.name for file in output.iterdir()] == [".lock"]  # no data either
 
 
-def test_snakemake_that_does_not_start_is_an_error(write, tiny, stand_in, tmp_path):
+def test_snakemake_that_does_not_start_is_an_error_after_the_tables(write, tiny, stand_in, tmp_path, capsys):
     with pytest.raises(ChildProcessError, match=r"got status [1-9].* 3 of 3 not started: see .*\.log"):
         make_tables(write(small(tiny)), tmp_path / "out", snakemake="--no-such-option")
+    assert "0 of 3 cells have finished." in (tmp_path / "out" / "tables.md").read_text()
+    assert capsys.readouterr().out.count("0 of 3 cells have finished.") == 1
 
 
 def test_a_dry_run_writes_nothing(write, tiny, tmp_path, capsys):
