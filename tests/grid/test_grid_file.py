@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from common.grid.grid_file import read_grid
 from common.grid.settings import GridError
+
+GRIDS = Path(__file__).parents[2] / "grids"
 
 
 def test_a_grid_file_is_read_with_the_ids_of_its_settings(write, tiny):
@@ -26,6 +30,11 @@ def test_a_list_spans_an_axis_but_for_settings_that_are_lists(write, tiny):
     assert plan[0].values == {"image_size": [[32, 32]]}
     assert plan[1].values == {"image_size": [[32, 32], [64, 64]]}
     assert plan[2].values == {"learning_rate": [0.001]}
+
+
+@pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.name)
+def test_the_grids_that_come_along_are_valid(file):
+    assert read_grid(file).tables
 
 
 def change(*path, value):
