@@ -95,7 +95,8 @@ class Commands:
         Args:
             grid: the grid's YAML file; grids/ holds examples.
             output: the grid's folder; gets tables.md, results.csv and cells/.
-            cores: number of models trained at the same time, each on one core; by default one for each core.
+            cores: number of models trained at the same time, each on one core; by default one for each core, and a
+                single one where there is a GPU.
             dry_run: list the cells and how long they will take, run nothing.
             tables_only: run nothing, write the tables of what there is.
             snakemake: further options of Snakemake, as --snakemake="--executor slurm --jobs 40".

@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from common.grid.grid_file import CLASSES, LABELED, GridFile, RowPlan, TablePlan
-from common.grid.settings import METHOD, GridError, default_of, keywords_of, label, with_value
+from common.grid.settings import (
+    METHOD,
+    GridError,
+    configuration,
+    default_of,
+    keywords_of,
+    label,
+    named_files,
+    with_value,
+)
 
 # In a folder's name, where they are not the bundle's or the method's own; the other settings are in the hash alone.
 IN_NAME = {"labeled_batch": "p", "method#neighbors": "k", "method#threshold": "threshold"}
@@ -160,10 +169,11 @@ def make_cell(
     split: int,
     identity: Callable[[int, int], Any],
 ) -> Cell:
-    """A cell and its name: readable, with a hash of everything that its result depends on but the code.
+    """A cell and its name: readable, with a hash of what its result depends on but the code and the images' content.
 
-    That is the method with all its keywords, defaults filled in, the bundle's whole configuration as it will be, and
-    the data; so a setting that is written out with its default value is the same cell.
+    That is the method with all its keywords, defaults filled in, the bundle's whole configuration of training and
+    evaluating as it will be, the content of files that these name, and which images are in which part of the data; so a
+    setting that is written out with its default value is the same cell.
     """
     defaults = keywords_of(method)
     own = {k: v for k, v in settings.items() if not k.startswith(METHOD) or k.removeprefix(METHOD) in defaults}
@@ -172,10 +182,13 @@ def make_cell(
         if not setting.startswith(METHOD):
             merged = with_value(merged, setting, value)
     keywords = {**defaults, **{k.removeprefix(METHOD): v for k, v in own.items() if k.startswith(METHOD)}}
+    evaluation = configuration("evaluate.json")
     everything = {
         "method": method,
         "keywords": keywords,
         "configuration": merged,
+        "evaluation": evaluation,
+        "files": named_files([keywords, merged, evaluation]),
         "data": identity(labeled, split),
         "labeled": labeled,
         "split": split,

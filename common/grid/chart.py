@@ -25,12 +25,15 @@ STROKES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 def write_chart(content: Contents, folder: Path) -> list[Path]:
     """Draws mean IoU over the number of labelled images as PNG and SVG, with bands of one standard deviation.
 
-    Nothing is drawn for other columns, for fewer than two of them, or without any value.
+    Nothing is drawn for other columns, for fewer than two of them, or without any value; a figure that an earlier call
+    has drawn of a table of this name is then removed.
     """
+    files = [folder / f"miou_{content.table.name}{suffix}" for suffix in (".png", ".svg")]
     drawable = any(entry.values for entry in content.entries.values())
     if content.table.column_key != LABELED or len(content.columns) < 2 or not drawable:
+        for file in files:
+            file.unlink(missing_ok=True)
         return []
-    files = [folder / f"miou_{content.table.name}{suffix}" for suffix in (".png", ".svg")]
     # text stays text, and the same input gives the same file
     with matplotlib.rc_context({**LIGHT.parameters(), "svg.fonttype": "none", "svg.hashsalt": "grid"}):
         figure = _draw(content)

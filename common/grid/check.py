@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -12,11 +11,13 @@ from common.data.reference_pool import ReferencePool
 from common.data.splits import classes_present
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
+from common.grid.grid_file import GridFile
 from common.label_space import LabelSpace
 
 
-def check_data(file: Path, source: Source, places: set[tuple[int, int]]) -> None:
+def check_data(file: GridFile, source: Source) -> None:
     """Refuses numbers of labelled images and splits that the data does not have."""
+    places = {(labeled, split) for table in file.tables for labeled in table.labeled for split in table.splits}
     for labeled, split in sorted(places):
         source.check(labeled, split)
 
@@ -45,16 +46,17 @@ def check_methods(grid: Grid, source: Source) -> None:
 def check_pools(grid: Grid, source: Source) -> None:
     """Makes the pool of labelled images of every datalist, whose images must be able to hold every class.
 
+    It reads the labels of all labelled images, and so takes a while.
+
     Raises:
         ValueError: when they are not.
     """
     present = cache(lambda label: classes_present(label, len(source.classes)))
-    seen: set[tuple[int, int, int]] = set()
+    first: dict[tuple[int, int, int], Cell] = {}
     for cell in grid.cells.values():
-        place = (cell.labeled, cell.split, cell.pool_size)
-        if place not in seen:
-            _check_pool(grid, source, cell, present)
-        seen.add(place)
+        first.setdefault((cell.labeled, cell.split, cell.pool_size), cell)
+    for cell in first.values():
+        _check_pool(grid, source, cell, present)
 
 
 def _check_pool(grid: Grid, source: Source, cell: Cell, present) -> None:

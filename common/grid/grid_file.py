@@ -31,6 +31,8 @@ LABELED, CLASSES = "labeled", "classes"
 TOP = ("config", "data", "splits", "labeled", "settings", "tables")
 TABLE = ("title", "baseline", "rows", "labeled", "splits", "settings", "columns")
 
+TAKEN = ("results", "tables")  # results.csv and tables.md are of the whole grid
+
 
 @dataclass(frozen=True)
 class RowPlan:
@@ -105,6 +107,9 @@ class _Reader:
         for name, table in tables.items():
             if not re.fullmatch(r"[\w-]+", str(name)):
                 raise self.wrong("tables", "named by letters, digits, - and _", repr(name), "files get that name")
+            if str(name).lower() in TAKEN:
+                expected = f"of other names than {' and '.join(TAKEN)}"
+                raise self.wrong("tables", expected, repr(name), "name it otherwise, since files of all tables have it")
             self.mapping(table, f"tables.{name}", TABLE, required=("baseline", "rows"))
             self.methods += self.methods_of(f"tables.{name}.rows", table["rows"])
         shared = self.settings("settings", content.get("settings", {}), self.methods)
@@ -166,7 +171,7 @@ class _Reader:
         for name, one in value.items():
             found = self.setting(f"{key}.{name}", name, methods)
             owner = next((m for m in methods if found.removeprefix(METHOD) in keywords_of(m)), methods[0])
-            checked[found] = self.checked(f"{key}.{name}", one, default_of(found, owner, self.merged))
+            checked[found] = self.checked(f"{key}.{name}", found, one, default_of(found, owner, self.merged))
         return checked
 
     def setting(self, key: str, name: Any, methods: Sequence[str]) -> str:
@@ -190,6 +195,7 @@ class _Reader:
             for row in rows:
                 if columns not in row.values:
                     raise self.wrong(row.key, f"given with {table['columns']}, the columns", "none", "add its values")
+            self.columns(f"{key}.columns", table["columns"], [v for row in rows for v in row.values[columns]])
         labeled = self.numbers(f"{key}.labeled", inherited["labeled"], 1)
         if columns != LABELED and len(labeled) != 1:
             expected = f"one number where columns are {table['columns']}"
@@ -198,6 +204,15 @@ class _Reader:
         splits = self.numbers(f"{key}.splits", inherited["splits"], 0)
         title, baseline = str(table.get("title", name)), str(table["baseline"])
         return TablePlan(name, title, baseline, rows, labeled, splits, {**shared, **own}, columns)
+
+    def columns(self, key: str, name: str, values: list[Any]) -> None:
+        """Refuses values that cannot be told apart as columns: lists, and 1 beside 1.0, its equal in Python."""
+        for index, value in enumerate(values):
+            twins = [other for other in values[:index] if other == value and repr(other) != repr(value)]
+            if twins or isinstance(value, list | dict):
+                found = " and ".join(map(repr, [*twins[:1], value]))
+                expected = f"a setting with single values that differ ({name})"
+                raise self.wrong(key, expected, found, "make them rows, or two tables")
 
     def row(self, key: str, row: dict[str, Any]) -> RowPlan:
         method, values = row["method"], {}
@@ -214,13 +229,13 @@ class _Reader:
         one = not isinstance(value, list)
         if isinstance(default, list) and not one:
             one = not all(isinstance(part, list) for part in value)
-        values = [self.checked(key, part, default) for part in ([value] if one else value)]
+        values = [self.checked(key, found, part, default) for part in ([value] if one else value)]
         if not values or len({json.dumps(part) for part in values}) != len(values):
             raise self.wrong(key, "a value or a list of different values", repr(value), "write [0.25, 0.5], say")
         return values
 
-    def checked(self, key: str, value: Any, default: Any) -> Any:
+    def checked(self, key: str, found: str, value: Any, default: Any) -> Any:
         value = plain_value(value)
-        if expected := misfit(value, default):
+        if expected := misfit(found, value, default):
             raise self.wrong(key, expected, repr(value), f"the default is {default!r}")
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,16 +18,20 @@ DESCRIPTION, FAILED = "cell.json", "failed.txt"
 def run(folder: Path, threads: int) -> None:
     """Trains and evaluates the cell that ``cell.json`` in ``folder`` describes; on from its checkpoint if it has one.
 
-    A training that goes on there, because only the one who started it was killed, is waited for first. Where one of the
-    two commands fails, ``failed.txt`` says so until the cell is started again.
+    The process goes to the folder that the grid was started in, since paths among the settings are relative to that. A
+    training that goes on there, because only the one who started it was killed, is waited for first. Where anything
+    fails, ``failed.txt`` says so until the cell is started again.
 
     Raises:
         RuntimeError: when training or evaluating fails.
+        OSError, ValueError, KeyError: when the cell cannot be started.
     """
-    cell = json.loads((folder / DESCRIPTION).read_text())
+    folder = folder.resolve()
     with lock(folder / ".lock", wait=True) as descriptor:
         (folder / FAILED).unlink(missing_ok=True)
         try:
+            cell = json.loads((folder / DESCRIPTION).read_text())
+            os.chdir(cell["directory"])
             train_and_evaluate(
                 folder,
                 cell["method"],
@@ -36,9 +41,9 @@ def run(folder: Path, threads: int) -> None:
                 threads,
                 keep_open=[descriptor],
             )
-        except RuntimeError as error:
+        except Exception as error:
             with replacing(folder / FAILED) as temporary:
-                temporary.write_text(f"{error}\n")
+                temporary.write_text(f"{str(error) or type(error).__name__}\n")
             raise
 
 

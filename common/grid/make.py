@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common.files import replacing
 from common.grid.cells import Cell, Grid, expand
 from common.grid.chart import write_chart
 from common.grid.check import check_data, check_methods, check_pools
-from common.grid.data import Phantom, Source, data_source
+from common.grid.data import Source, data_source
 from common.grid.grid_file import read_grid
-from common.grid.run import failed, finished, require_snakemake, run_grid
+from common.grid.run import alone, failed, finished, require_snakemake, run_grid
 from common.grid.scores import Scores, log_of, read_scores, write_results
 from common.grid.tables import all_contents, write_csv
 from common.grid.text import render
@@ -32,7 +33,7 @@ def make_tables(
     Args:
         file: the grid file.
         output: the grid's folder.
-        cores: number of cells at the same time, each on one core; by default one for each core of the machine.
+        cores: number of cells at the same time, each on one core; by default as `default_cores`.
         dry_run: list the cells, and how long they would take, and write nothing.
         tables_only: run nothing, and write the tables of what there is.
         snakemake: further options of Snakemake, as typed: ``--executor slurm --jobs 40``.
@@ -41,35 +42,49 @@ def make_tables(
         One line for each cell that failed, with its log; none where all is well.
 
     Raises:
-        ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, or without Snakemake.
-        ChildProcessError: when Snakemake ends before it has started every cell.
+        ValueError, FileNotFoundError: for a grid that cannot be run, before anything is, without Snakemake, or when
+            the folder is in use.
+        ChildProcessError: when Snakemake ends before it has started every cell; the tables are written all the same.
     """
-    output, cores = Path(output), cores or os.cpu_count() or 1
+    output, cores = Path(output), cores or default_cores()
     grid, source = checked(Path(file))
     if dry_run:
         print(overview(grid, output, cores))
         return []
     if not tables_only:
         require_snakemake()
-        source.prepare(output)
-        check_pools(grid, source)
-        print(f"{len(grid.cells)} cells in {len(grid.tables)} tables, {cores} at a time, in {output}.")
-        run_grid(grid, source, output, cores, snakemake)
+        with alone(output) as descriptor:
+            source.prepare(output)
+            check_pools(grid, source)
+            print(f"{len(grid.cells)} cells in {len(grid.tables)} tables, {cores} at a time, in {output}.")
+            try:
+                run_grid(grid, source, output, descriptor, cores, snakemake)
+            except ChildProcessError:
+                show_tables(grid, source, output)
+                raise
+    return [f"{name}: see {log_of(grid.cells[name], output)}" for name in show_tables(grid, source, output).failed]
+
+
+def show_tables(grid: Grid, source: Source, output: Path) -> Scores:
+    """Writes and prints the tables of what there is."""
     scores = read_scores(grid, output)
     print(f"\n{write_tables(grid, source, scores, output)}")
     print(f"In {output}: tables.md, results.csv, a CSV file of each table, and figures.")
-    return [f"{name}: see {log_of(grid.cells[name], output)}" for name in scores.failed]
+    return scores
+
+
+def default_cores() -> int:
+    """One cell at a time on a machine with a GPU, which they would share; one for each core on another."""
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
 
 
 def checked(file: Path) -> tuple[Grid, Source]:
-    """The grid of a file and its data, once everything is known to be possible that can be known before it runs."""
+    """The grid of a file and its data, once all but its labels has been checked."""
     plan = read_grid(file)
     source = data_source(file, plan.data)
-    check_data(file, source, {(n, s) for table in plan.tables for n in table.labeled for s in table.splits})
+    check_data(plan, source)
     grid = expand(plan, source.identity)
     check_methods(grid, source)
-    if not isinstance(source, Phantom):  # which does not exist yet
-        check_pools(grid, source)
     return grid, source
 
 

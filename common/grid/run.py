@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
@@ -43,29 +45,42 @@ def failed(cell: Cell, output: Path) -> bool:
     return not finished(cell, output) and (cell.folder(output) / FAILED).is_file()
 
 
-def run_grid(grid: Grid, source: Source, output: Path, cores: int, options: str = "") -> None:
+@contextmanager
+def alone(output: Path) -> Iterator[int]:
+    """Holds a grid's folder, so that no other command makes data or runs cells there; gives the lock's descriptor.
+
+    Raises:
+        ValueError: when the folder is in use.
+    """
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(lock(output / ".lock"))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"{output} must not be in use, got a grid that is running there: wait for its end."
+            ) from error
+        yield descriptor
+
+
+def run_grid(grid: Grid, source: Source, output: Path, descriptor: int, cores: int, options: str = "") -> None:
     """Runs all cells that are not finished; on with those that were stopped.
 
     Args:
         grid: the grid.
         source: where its datalists come from.
         output: the grid's folder.
+        descriptor: of the lock on that folder (`alone`), which Snakemake holds on.
         cores: number of cells at the same time, each on one core.
         options: further options of Snakemake, as typed.
 
     Raises:
-        ValueError: when the folder is in use.
         ChildProcessError: when Snakemake itself ends before every cell has started.
     """
     waiting = [cell for cell in grid.cells.values() if not finished(cell, output)]
-    try:
-        with lock(output / ".lock") as descriptor:
-            for cell in waiting:
-                describe(cell, grid, source, output)
-            if waiting:
-                _run(waiting, grid, output, command(output, waiting, cores, options), descriptor)
-    except BlockingIOError as error:
-        raise ValueError(f"{output} must not be in use, got a grid that is running there: wait for its end.") from error
+    for cell in waiting:
+        describe(cell, grid, source, output)
+    if waiting:
+        _run(waiting, grid, output, command(output, waiting, cores, options), descriptor)
 
 
 def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:
@@ -78,6 +93,7 @@ def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:
         "labeled": cell.labeled,
         "split": cell.split,
         "datalist": str(source.write(output, cell.labeled, cell.split).resolve()),
+        "directory": str(Path.cwd()),
     }
     with replacing(folder / DESCRIPTION) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
@@ -156,15 +172,19 @@ def end(child: subprocess.Popen) -> None:
         return
     import psutil  # Snakemake's
 
-    try:
-        processes = [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]
-    except psutil.NoSuchProcess:
-        return
-    for process in processes:
+    gone = psutil.NoSuchProcess
+    with suppress(gone):
+        parent = psutil.Process(child.pid)
+        parent.suspend()  # so that it starts no job beside those that are ended
         try:
-            process.terminate()
-        except psutil.NoSuchProcess:
-            continue
-    for process in psutil.wait_procs(processes, timeout=10)[1]:
-        process.kill()
+            processes = [*parent.children(recursive=True), parent]
+            for process in processes:
+                with suppress(gone):
+                    process.terminate()
+        finally:
+            with suppress(gone):
+                parent.resume()
+        for process in psutil.wait_procs(processes, timeout=10)[1]:
+            with suppress(gone):
+                process.kill()
     child.wait()

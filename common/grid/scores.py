@@ -11,7 +11,7 @@ import pandas as pd
 from common.files import replacing
 from common.grid.cells import Cell, Grid
 from common.grid.run import failed, finished
-from common.grid.settings import METHOD
+from common.grid.settings import METHOD, default_of
 from common.report.results import MEAN, collect
 from common.report.runs import load_run
 
@@ -48,12 +48,19 @@ def read_scores(grid: Grid, output: Path) -> Scores:
 
 
 def write_results(grid: Grid, scores: Scores, path: Path) -> Path:
-    """Writes one row for each finished cell and label: the cell, its method and settings, and its scores."""
+    """Writes one row for each finished cell and label: the cell, its method and settings, and its scores.
+
+    The settings are those that any cell is given; where this one is not, its default stands there, and nothing where
+    its method has no such keyword.
+    """
     names = list(dict.fromkeys(name for cell in grid.cells.values() for name in cell.settings))
     rows: list[dict[str, Any]] = []
     for name, table in scores.tables.items():
         cell = grid.cells[name]
-        own = {setting.removeprefix(METHOD): cell.settings.get(setting) for setting in names}
+        own = {
+            setting.removeprefix(METHOD): cell.settings.get(setting, default_of(setting, cell.method, grid.file.merged))
+            for setting in names
+        }
         start = {"cell": name, "method": cell.method, **own, "labeled": cell.labeled, "split": cell.split}
         rows += [
             {**start, "label": label, "iou": row["iou"], "dice": row["dice"], "seconds": scores.seconds[name]}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from common import methods as all_methods
@@ -16,6 +18,8 @@ METHOD = "method#"
 # The grid sets these itself, for each cell.
 RESERVED = ("bundle_root", "ckpt_dir", "data", "datalist", "dataset_dir", "method", "num_labeled", "output_dir")
 RESERVED += ("resume", "split")
+# The grid itself counts with these.
+COUNTED = ("epochs", "labeled_batch", "val_interval")
 # How a paper writes them, in the names of rows, columns and folders.
 SYMBOLS = {"labeled_batch": "p", "method#neighbors": "k", "method#threshold": "τ"}
 
@@ -49,6 +53,21 @@ def configuration(config: str) -> dict[str, Any]:
         for key, value in json.loads((BUNDLE / "configs" / name).read_text()).items():
             merged = with_value(merged, key, value)
     return merged
+
+
+def named_files(content: Any) -> dict[str, str]:
+    """A hash of the content of each file that a configuration names, by a path or as one of the bundle's own."""
+    if isinstance(content, dict | list):
+        parts = content.values() if isinstance(content, dict) else content
+        return {name: digest for part in parts for name, digest in named_files(part).items()}
+    if not isinstance(content, str):
+        return {}
+    own = re.fullmatch(r"\$\s*@bundle_root\s*\+\s*(['\"])/(.+)\1\s*", content)
+    file = BUNDLE / own[2] if own else Path(content)
+    try:
+        return {content: hashlib.sha256(file.read_bytes()).hexdigest()}
+    except (OSError, ValueError):  # no file's name
+        return {}
 
 
 def has(content: Any, key: str) -> bool:
@@ -98,11 +117,15 @@ def default_of(key: str, method: str, merged: Mapping[str, Any]) -> Any:
     return value_of(merged, key) if has(merged, key) else None
 
 
-def misfit(value: Any, default: Any) -> str | None:
-    """What a value must be where it is of another kind than its default; None where it fits.
+def misfit(key: str, value: Any, default: Any) -> str | None:
+    """What a setting's value must be where it is of another kind than its default; None where it fits.
 
-    MONAI's expressions ($...) fit everywhere, and so does null, which many keywords take.
+    MONAI's expressions ($...) and null, which many keywords take, fit everywhere but for the settings that the grid
+    counts with: those are whole numbers.
     """
+    if key in COUNTED:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return None if whole else "a whole number of at least 1"
     if value is None or default is None or str(value).startswith("$") or str(default).startswith(("$", "@")):
         return None
     if isinstance(default, bool) or isinstance(value, bool):

@@ -35,14 +35,15 @@ TINY: dict[str, Any] = {
     },
 }
 
-# Scores depend on the method and the split alone; NearestNeighbor fails where there is a file `fail` in the folder.
+# Scores depend on the method and the split alone; NearestNeighbor fails where there is a file `fail` in the
+# grid's folder.
 STAND_IN = """
 import json, sys
 from pathlib import Path
 
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
 folder, method = Path(options["--output_dir"]), options["--method#_target_"].split(".")[-1]
-if method == "NearestNeighbor" and (Path.cwd() / "fail").exists():
+if method == "NearestNeighbor" and (folder.parents[1] / "fail").exists():
     sys.exit("no such luck")
 datalist = json.loads(Path(options["--datalist"]).read_text())
 if sys.argv[2] == "training":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -56,15 +57,38 @@ def test_names_are_readable_and_change_with_every_setting(spread_out, tiny):
         assert cell.name not in changed, change
 
 
-def test_names_change_with_the_bundle_s_configuration_itself(spread_out, tiny, tmp_path, monkeypatch):
+@pytest.fixture
+def bundle(tmp_path, monkeypatch):
+    """A copy of the bundle's configuration, to be changed."""
+    shutil.copytree(BUNDLE / "configs", tmp_path / "bundle" / "configs")
+    monkeypatch.setattr("common.grid.settings.BUNDLE", tmp_path / "bundle")
+    return tmp_path / "bundle" / "configs"
+
+
+@pytest.mark.parametrize(("name", "key"), [("demo.json", "learning_rate"), ("evaluate.json", "validate#device")])
+def test_names_change_with_the_bundle_s_configuration_itself(spread_out, tiny, bundle, name, key):
     before = set(spread_out(tiny).cells)
-    (tmp_path / "configs").mkdir()
-    for name in ("train.json", "demo.json"):
-        content = json.loads((BUNDLE / "configs" / name).read_text())
-        content["learning_rate"] = 0.123
-        (tmp_path / "configs" / name).write_text(json.dumps(content))
-    monkeypatch.setattr("common.grid.settings.BUNDLE", tmp_path)
+    content = json.loads((bundle / name).read_text())
+    content[key] = 0.123
+    (bundle / name).write_text(json.dumps(content))
     assert not before & set(spread_out(tiny).cells)
+
+
+def test_names_change_with_the_content_of_files_that_settings_name(spread_out, tiny, bundle, tmp_path):
+    own = {"extended": "$@bundle_root + '/configs/extended_fusion.json'"}
+    (bundle / "demo.json").write_text(json.dumps({**json.loads((bundle / "demo.json").read_text()), **own}))
+    named = tmp_path / "fusion.json"
+    named.write_text("{}")
+    tiny["settings"]["extended"] = str(named)
+    names = [set(spread_out(tiny).cells)]
+    named.write_text("[]")
+    names.append(set(spread_out(tiny).cells))
+    del tiny["settings"]["extended"]
+    names.append(set(spread_out(tiny).cells))
+    (bundle / "extended_fusion.json").write_text("[]")
+    names.append(set(spread_out(tiny).cells))
+    assert len(set.union(*names)) == 4 * len(names[0])
+    assert names[-1] == set(spread_out(tiny).cells)
 
 
 def test_a_pool_larger_than_all_labelled_images_is_left_out(spread_out, tiny):

@@ -6,7 +6,8 @@ import pytest
 
 from common.data import jsrt_datalist, save_datalist
 from common.data.phantom import make_jsrt_phantom
-from common.grid.make import checked
+from common.grid.check import check_pools
+from common.grid.make import checked, make_tables
 
 
 def test_values_that_a_method_refuses(write, tiny):
@@ -35,7 +36,11 @@ def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
     tiny |= {"data": {"datalists": {2: [str(tmp_path / "split0.json")]}}, "labeled": 2, "splits": 0}
     tiny["settings"]["labeled_batch"] = 2
     del tiny["tables"]["shares"]
-    checked(write(tiny))
+    check_pools(*checked(write(tiny)))
     tiny["settings"]["labeled_batch"] = 1
     with pytest.raises(ValueError, match=r"labeled 2, split 0, labeled_batch 1: a pool of 1 labelled images"):
-        checked(write(tiny))
+        make_tables(write(tiny), tmp_path / "out")
+    # what runs nothing reads no label
+    empty.write_text("no image")
+    make_tables(write(tiny), tmp_path / "out", dry_run=True)
+    make_tables(write(tiny), tmp_path / "out", tables_only=True)

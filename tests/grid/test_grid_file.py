@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from common.grid.grid_file import read_grid
+from common.grid.settings import GridError
+
+GRIDS = Path(__file__).parents[2] / "grids"
 
 
 def test_a_grid_file_is_read_with_the_ids_of_its_settings(write, tiny):
@@ -25,6 +30,11 @@ def test_a_list_spans_an_axis_but_for_settings_that_are_lists(write, tiny):
     assert plan[0].values == {"image_size": [[32, 32]]}
     assert plan[1].values == {"image_size": [[32, 32], [64, 64]]}
     assert plan[2].values == {"learning_rate": [0.001]}
+
+
+@pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.name)
+def test_the_grids_that_come_along_are_valid(file):
+    assert read_grid(file).tables
 
 
 def change(*path, value):
@@ -51,6 +61,7 @@ ROWS = ("tables", "methods", "rows")
         (change("data", value=None), "the grid must be given with data, got only .*: add data"),
         (change("tables", value={}), "tables must be a mapping"),
         (change("tables", value={"a b": {}}), "tables must be named by letters"),
+        (change("tables", "results", value={}), "tables must be of other names than results and tables, got 'results'"),
         (change("config", value="trian.json"), r"config must be files of the bundle.*, got 'trian\.json'"),
         (change("data", "jsrt", value="x"), "data must be one of .*, got phantom, jsrt: give exactly one"),
         (change("data", value={"cifar": 1}), "data must be of the keys phantom, jsrt, datalists, got 'cifar'"),
@@ -61,7 +72,8 @@ ROWS = ("tables", "methods", "rows")
         (change("labeled", value=[3, True]), r"tables\.methods\.labeled must be .*, got \[3, True\]"),
         (change("labeled", value=["three"]), r"tables\.methods\.labeled must be"),
         (change("settings", "epoch", value=3), r"settings\.epoch must be a keyword of .*, got 'epoch': write epochs"),
-        (change("settings", "epochs", value="many"), r"settings\.epochs must be a number, got 'many'"),
+        (change("settings", "epochs", value="many"), r"settings\.epochs must be a whole number of at least 1"),
+        (change("settings", "learning_rate", value="high"), r"settings\.learning_rate must be a number, got 'high'"),
         (change("settings", "image_size", value=64), r"settings\.image_size must be a list, got 64"),
         (change("settings", "output_dir", value="x"), r"settings\.output_dir must be a keyword"),
         (change("settings", "optimizer#speed", value=1), r"settings\.optimizer#speed must be"),
@@ -79,6 +91,23 @@ ROWS = ("tables", "methods", "rows")
         (change(*ROWS, 2, "threshold", value=0.8), r"rows\[2\]\.threshold must be a keyword of RPG"),
         (change("tables", "methods", "columns", value="neighbors"), r"rows\[0\] must be given with neighbors"),
         (change("tables", "shares", "columns", value="depth"), r"tables\.shares\.columns must be a keyword of RPG"),
+        (
+            change("tables", "shares", "rows", 0, "neighbors", value=[1, 0.5, 1.0]),
+            r"tables\.shares\.columns must be a setting with single values .*neighbors\), got 1 and 1\.0: make them",
+        ),
+        (
+            change(
+                "tables",
+                "shares",
+                value={
+                    "baseline": "RPG",
+                    "labeled": 3,
+                    "columns": "image_size",
+                    "rows": [{"method": "RPG", "image_size": [32, 32]}],
+                },
+            ),
+            r"tables\.shares\.columns must be a setting with single values .*image_size\), got \[32, 32\]: make",
+        ),
         (change("tables", "shares", "labeled", value=[3, 4]), r"tables\.shares\.labeled must be one number"),
     ],
 )
@@ -87,6 +116,19 @@ def test_refusals_name_file_key_what_was_found_and_what_to_do(write, tiny, chang
     with pytest.raises(ValueError, match=message) as error:
         read_grid(write(tiny))
     assert "grid.yaml: " in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["epochs", "val_interval", "labeled_batch"])
+@pytest.mark.parametrize("value", [None, "$2", 2.5, 0, True])
+def test_what_the_grid_counts_with_is_a_whole_number(write, tiny, name, value):
+    tiny["tables"]["methods"]["rows"][2][name] = value
+    with pytest.raises(GridError, match=rf"rows\[2\]\.{name} must be a whole number of at least 1, got "):
+        read_grid(write(tiny))
+
+
+def test_expressions_and_null_are_values_of_other_settings(write, tiny):
+    tiny["settings"] |= {"learning_rate": "$2 * 0.01", "iterations": None}
+    assert read_grid(write(tiny)).tables[0].settings["learning_rate"] == "$2 * 0.01"
 
 
 def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path):

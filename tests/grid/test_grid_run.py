@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 
 from common.grid.lock import lock
-from common.grid.make import make_tables
+from common.grid.make import default_cores, make_tables
+from common.grid.run import end
 
 pytest.importorskip("snakemake")
+psutil = pytest.importorskip("psutil")
 ROOT = Path(__file__).parents[2]
 
 
@@ -73,17 +75,52 @@ def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
         pytest.raises(ValueError, match="out must not be in use, got a grid that is running there"),
     ):
         make_tables(write(small(tiny)), output)
+    assert [file.name for file in output.iterdir()] == [".lock"]  # no data either
 
 
-def test_snakemake_that_does_not_start_is_an_error(write, tiny, stand_in, tmp_path):
+def test_snakemake_that_does_not_start_is_an_error_after_the_tables(write, tiny, stand_in, tmp_path, capsys):
     with pytest.raises(ChildProcessError, match=r"got status [1-9].* 3 of 3 not started: see .*\.log"):
         make_tables(write(small(tiny)), tmp_path / "out", snakemake="--no-such-option")
+    assert "0 of 3 cells have finished." in (tmp_path / "out" / "tables.md").read_text()
+    assert capsys.readouterr().out.count("0 of 3 cells have finished.") == 1
 
 
 def test_a_dry_run_writes_nothing(write, tiny, tmp_path, capsys):
     make_tables(write(tiny), tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()
     assert "18 cells in 2 tables, 18 to run." in capsys.readouterr().out
+
+
+def test_cells_do_not_share_a_gpu_unless_told_to(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert default_cores() == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert default_cores() == os.cpu_count()
+
+
+# Starts another job as soon as one has ended, and says which.
+RESTARTING = """
+import subprocess, sys
+while True:
+    job = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(job.pid, flush=True)
+    job.wait()
+"""
+
+
+def test_no_job_is_started_while_others_are_ended(tmp_path):
+    said = tmp_path / "jobs"
+    with said.open("w") as file:
+        child = subprocess.Popen([sys.executable, "-c", RESTARTING], stdout=file)
+    limit = time.time() + 30
+    while not said.read_text():
+        assert time.time() < limit
+        time.sleep(0.02)
+    end(child)
+    assert child.poll() is not None
+    (job,) = map(int, said.read_text().split())
+    assert not psutil.pid_exists(job) or psutil.Process(job).status() == psutil.STATUS_ZOMBIE
+    end(child)
 
 
 def start(grid: Path, output: Path) -> subprocess.Popen:

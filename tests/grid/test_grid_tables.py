@@ -79,6 +79,9 @@ def test_results_have_a_row_for_each_cell_and_label(grid, scores, tmp_path):
         *table.columns
     }
     assert table.loc[table["method"] == "Supervised", "neighbors"].isna().all()
+    # given in one table alone: the cell that it shares with another, and all others, have the default
+    assert set(table["labeled_batch"]) == {2, 3}
+    assert (table.loc[table["method"] != "RPG", "labeled_batch"] == 3).all()
 
 
 def without(scores: Scores, lost: list[str], failed: list[str]) -> Scores:
@@ -117,5 +120,10 @@ def test_figure_of_a_table_over_numbers_of_labelled_images(grid, scores, tmp_pat
     assert png.read_bytes().startswith(b"\x89PNG")
     assert {"Supervised", "Nearest", "RPG", "mean IoU"} <= {part.split("<")[0] for part in svg.read_text().split(">")}
     assert write_chart(fill(grid.tables[1], scores, CLASSES), tmp_path) == []
-    assert write_chart(fill(grid.tables[0], Scores({}, {}, []), CLASSES), tmp_path) == []
     assert sorted(file.name for file in tmp_path.glob("miou*")) == ["miou_methods.png", "miou_methods.svg"]
+
+
+def test_an_earlier_figure_goes_where_there_is_nothing_to_draw(grid, scores, tmp_path):
+    write_chart(fill(grid.tables[0], scores, CLASSES), tmp_path)
+    assert write_chart(fill(grid.tables[0], Scores({}, {}, []), CLASSES), tmp_path) == []
+    assert list(tmp_path.glob("miou*")) == []
