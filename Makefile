@@ -22,7 +22,7 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, under 10 minutes
 	$(RUN) -m common demo runs/demo
 
-tables: $(VENV)/installed  ## Run the grid of the paper's tables on invented radiographs, about an hour on 2 cores
+tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common tables grids/jsrt_small.yaml runs/tables
 
 test: $(VENV)/installed  ## Run all tests, under 10 minutes
