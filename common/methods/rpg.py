@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from common.label_space import LabelSpace
 from common.methods.confident_prediction import ConfidentPrediction
-from common.methods.pseudo_label import consistency
 from common.methods.reference_source import ReferenceSource
+from common.methods.self_training import consistency
 from common.methods.semi_supervised import Seen, SemiSupervised
 from common.transforms.strong import StrongView
 
