@@ -9,7 +9,9 @@ from torch import Tensor
 
 from common.methods.similarity_tiles import Block, SimilarityTiles
 
-SAMPLE = 1024  # references that tell roughly how similar the k-th neighbour is
+# References that tell roughly how similar the k-th neighbour is: at least so many, and one of so many. A larger sample
+# costs time itself, and saves some of the second pass over what it leaves in doubt, the more the larger the pool.
+SAMPLE, ONE_OF = 512, 80
 
 
 class LabelSets:
@@ -72,8 +74,9 @@ def around_kth(tiles: SimilarityTiles, queries: int, k: int) -> Tensor:
     Counting the references above both on the way decides nearly all classes later; a wrong guess costs time alone.
     """
     limits = tiles.buffer.new_empty(2, queries)
-    sample = tiles.sample(SAMPLE)
-    share = k / tiles.order.numel()
+    references = tiles.order.numel()
+    sample = tiles.sample(max(SAMPLE, references // ONE_OF))
+    share = k / references
     margin = 1.3 * math.sqrt(sample.size * share * (1 - share)) + 1
     farther = [sample.size * (1 - share) - margin, sample.size * (1 - share) + margin]
     places = [min(max(round(place), 0), sample.size - 1) for place in farther]

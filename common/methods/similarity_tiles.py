@@ -14,7 +14,7 @@ from torch import Tensor
 EPSILON = 1e-8  # of the paper's eq. 3 and 6
 
 # Queries x references of a tile. On a CPU it stays in the cache between the matrix product and the reductions over
-# it; a GPU wants more work in one call. Two float32 tiles are held: 8 MB, and 128 MB on a GPU.
+# it; a GPU wants more work in one call. Two float32 tiles are held: 16 MB, and 128 MB on a GPU.
 TILE = {"cpu": (512, 4096), "cuda": (2048, 8192)}
 
 # Matrix products run on multiples of this many rows and columns (off the CPU, on whole tiles): the kernels for odd
