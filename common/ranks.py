@@ -12,9 +12,19 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if is_distributed() else 1
+
+
 def is_first_rank() -> bool:
     """True in the one process that writes files: the only one, or rank 0."""
-    return not is_distributed() or dist.get_rank() == 0
+    return rank() == 0
 
 
 def gathered_order(number: int) -> list[int]:
@@ -23,8 +33,8 @@ def gathered_order(number: int) -> list[int]:
     A ``DistributedSampler`` without shuffling deals the items out to the ranks in turn, and a metric strings together
     what the ranks had.
     """
-    world_size = dist.get_world_size() if is_distributed() else 1
-    return [index for rank in range(world_size) for index in range(rank, number, world_size)]
+    step = world_size()
+    return [index for first in range(step) for index in range(first, number, step)]
 
 
 class SameBuffers:

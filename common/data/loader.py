@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.data import list_data_collate
 from monai.data.utils import worker_init_fn
 from torch.utils.data import DataLoader, Dataset
 
 from common.data.reference_pool import ReferencePool, class_presence
 from common.label_space import LabelSpace
-from common.ranks import is_distributed
+from common.ranks import rank, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class PairedBatches(Dataset):
         self.unlabeled = unlabeled if unlabeled is not None and len(unlabeled) > 0 else None
         self.unlabeled_batch = unlabeled_batch
         self.pool = ReferencePool(class_presence(labeled, labels), labeled_batch, labels.classes)
-        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
+        self.rank, self.world_size = rank(), world_size()
 
     def __getitem__(self, iteration: int) -> dict[str, dict[str, Any]]:
         draw = np.random.default_rng([self.seed, LABELED, iteration, self.rank])

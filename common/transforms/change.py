@@ -16,7 +16,7 @@ class Change(NamedTuple):
 
     Attributes:
         matrix: where each pixel of the changed image lies in the original one, ``B n+1 n+1`` in pixels from the
-            image's centre, homogeneous; n is 2 or 3.
+            image's centre, homogeneous, in float64; n is 2 or 3.
         box: first pixel and the one behind the last along each axis, ``B n 2``; empty for no box.
         cutout_label: what a label becomes in the box, ``"background"`` or ``"ignore"``.
     """
@@ -41,7 +41,7 @@ class Change(NamedTuple):
 
     def undo(self, maps: Tensor) -> Tensor:
         """Maps ``B C H W [D]`` of the changed images (a network's probabilities, say) moved back; 0 from outside."""
-        return moved(maps, torch.linalg.inv(self.matrix.double()).to(self.matrix), "bilinear", "zeros")
+        return moved(maps, torch.linalg.inv(self.matrix), "bilinear", "zeros")
 
     def cut(self, size: torch.Size | tuple[int, ...]) -> Tensor:
         """The boxes as masks, ``B 1 H W [D]``."""
@@ -62,5 +62,5 @@ def moved(maps: Tensor, matrix: Tensor, mode: str, padding: str) -> Tensor:
     with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
         maps = maps if maps.dtype == torch.float64 else maps.float()
         # Not MONAI's `zero_centered`: it takes the image to be a pixel larger or smaller, and so moves too far.
-        matrix = centre @ matrix.double() @ torch.linalg.inv(centre)
+        matrix = centre @ matrix @ torch.linalg.inv(centre)
         return transform(maps, matrix.to(maps))

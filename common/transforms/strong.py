@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.transforms import (
     AdjustContrast,
     GaussianSharpen,
@@ -22,7 +21,7 @@ from monai.transforms import (
 from monai.transforms.utils import create_rotate, create_shear, create_translate
 from torch import Tensor
 
-from common.ranks import is_distributed
+from common.ranks import rank
 from common.transforms.change import BACKGROUND, IGNORE, Change
 
 GEOMETRY = ("rotate", "shear", "translate")
@@ -107,9 +106,8 @@ class StrongView(Randomizable):
     @torch.no_grad()
     def __call__(self, image: Tensor, iteration: int) -> tuple[Tensor, Change]:
         """The strong view of a batch ``B C H W [D]``, and how it came about."""
-        rank = dist.get_rank() if is_distributed() else 0
         seed = torch.initial_seed() if self.seed is None else self.seed
-        self.set_random_state(seed=int(np.random.SeedSequence([seed, iteration, rank]).generate_state(1)[0]))
+        self.set_random_state(seed=int(np.random.SeedSequence([seed, iteration, rank()]).generate_state(1)[0]))
         size = image.shape[2:]
         with torch.autocast(image.device.type, enabled=False):
             images, matrices, boxes = zip(
