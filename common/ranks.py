@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch.distributed as dist
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 
 def is_distributed() -> bool:
@@ -35,6 +35,31 @@ def gathered_order(number: int) -> list[int]:
     """
     step = world_size()
     return [index for first in range(step) for index in range(first, number, step)]
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    if is_distributed():
+        dist.barrier()
+
+
+def gathered_rows(mine: Tensor | None, number: int) -> Tensor:
+    """All ``number`` rows from the share of each process, which has every ``world_size``-th from its rank on.
+
+    Args:
+        mine: rows of this process ``n d``; None where it has none.
+        number: number of rows in all.
+    """
+    if not is_distributed():
+        return mine
+    shares: list[Tensor | None] = [None] * world_size()
+    dist.all_gather_object(shares, mine)
+    first = next(share for share in shares if share is not None)
+    rows = first.new_empty(number, first.shape[1])
+    for place, share in enumerate(shares):
+        if share is not None:
+            rows[place :: world_size()] = share
+    return rows
 
 
 class SameBuffers:

@@ -4,13 +4,17 @@ from common.data.datalist import find_datalist, load_datalist, save_datalist
 from common.data.folder import folder_datalist
 from common.data.jsrt import find_jsrt, jsrt_datalist
 from common.data.loader import PairedBatches, PairedLoader
+from common.data.patches import PairedPatches
 from common.data.readers import read_image, read_label, read_mask
 from common.data.reference_pool import ReferencePool
 from common.data.splits import make_datalist
+from common.data.volume_cache import CachedVolumes
 
 __all__ = [
+    "CachedVolumes",
     "PairedBatches",
     "PairedLoader",
+    "PairedPatches",
     "ReferencePool",
     "find_datalist",
     "find_jsrt",

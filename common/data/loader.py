@@ -112,15 +112,18 @@ class PairedLoader:
         batches: the batches by iteration.
         iterations: number of iterations that count as an epoch; the loader's length.
         num_workers: number of worker processes that prepare batches ahead; 0 prepares them in the training process.
+        growing: start the workers anew in each epoch, since ``batches`` may have changed between two.
 
     Raises:
         ValueError: when ``iterations`` is below 1.
     """
 
-    def __init__(self, batches: PairedBatches, iterations: int = 50, num_workers: int = 0) -> None:
+    def __init__(
+        self, batches: Dataset, iterations: int = 50, num_workers: int = 0, growing: bool = False
+    ) -> None:
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}.")
-        self.batches, self.iterations, self.num_workers = batches, iterations, num_workers
+        self.batches, self.iterations, self.num_workers, self.growing = batches, iterations, num_workers, growing
         self.position = 0
 
     def __len__(self) -> int:
@@ -130,7 +133,7 @@ class PairedLoader:
         loader = DataLoader(
             self.batches,
             batch_size=None,  # an item is a whole batch already
-            sampler=count(self.position),
+            sampler=range(self.position, self.position + self.iterations) if self.growing else count(self.position),
             num_workers=self.num_workers,
             worker_init_fn=worker_init_fn,
             # its own: the loader draws a number when it starts, and torch's generator must not notice a resumed run

@@ -1,7 +1,8 @@
 """Handlers for MONAI's and ignite's engines."""
 
 from common.handlers.cases import CasePictures
-from common.handlers.checkpoint import BestModel, Checkpoint, load_weights
+from common.handlers.checkpoint import BestModel, Checkpoint, LastModel, load_weights
+from common.handlers.curriculum import Curriculum
 from common.handlers.flags import flag
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
@@ -16,6 +17,8 @@ __all__ = [
     "CasePictures",
     "CaseScores",
     "Checkpoint",
+    "Curriculum",
+    "LastModel",
     "LossProgressBar",
     "Report",
     "RunFolder",

@@ -141,6 +141,28 @@ class BestModel:
         self.best, self.epoch = float(state["best"]), int(state["epoch"])
 
 
+class LastModel:
+    """Keeps the network's weights after each epoch, as a plain state dictionary: the last ones are the model.
+
+    For methods that train to the end, without validation images to choose by (POPCORN).
+
+    Args:
+        path: the file, ``models/model.pt`` of a bundle.
+        network: the network whose weights are kept.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module) -> None:
+        self.path, self.network = Path(path), network
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if is_first_rank():
+            with replacing(self.path) as temporary:
+                torch.save(unwrapped(self.network).state_dict(), temporary)
+
+
 def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
     """Loads a state dictionary saved by :class:`BestModel` into ``network``, which is returned.
 

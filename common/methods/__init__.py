@@ -2,8 +2,9 @@
 
 from common.methods.balanced_rpg import BalancedRPG
 from common.methods.base import Method
+from common.methods.popcorn import Popcorn
 from common.methods.rpg import RPG, NearestNeighbor, RPGPlus
 from common.methods.self_training import FixMatch, PseudoLabel
 from common.methods.supervised import Supervised
 
-__all__ = ["RPG", "BalancedRPG", "FixMatch", "Method", "NearestNeighbor", "PseudoLabel", "RPGPlus", "Supervised"]
+__all__ = ["RPG", "BalancedRPG", "FixMatch", "Method", "NearestNeighbor", "Popcorn", "PseudoLabel", "RPGPlus", "Supervised"]

@@ -68,6 +68,10 @@ class Method:
         """Pseudo-label and weight for pictures and telemetry, without gradients; None for a method without them."""
         return None
 
+    def parameters(self, network: nn.Module) -> list[nn.Parameter]:
+        """What the optimizer changes: the network's parameters, and those of a method that has some of its own."""
+        return list(network.parameters())
+
     def state_dict(self) -> dict[str, Any]:
         """State beyond the network's (tensors and Python numbers), for resuming."""
         return {}

@@ -11,8 +11,9 @@ class BasicUNet(MonaiBasicUNet):
 
     ``forward_features`` is the network up to its penultimate layer and ``forward_head`` the final 1 x 1 convolution;
     one after the other they are ``forward``. Parameters have the names of the stock class, so that a checkpoint of
-    either loads into the other, and a bundle's inference needs the stock class alone. ``return_features=True`` gives
-    both at once through ``forward``, which is what a wrapper for distributed training lets through.
+    either loads into the other, and a bundle's inference needs the stock class alone. ``return_features=True`` and
+    ``return_bottleneck=True`` give what methods need besides the outputs through ``forward``, which is what a wrapper
+    for distributed training lets through.
 
     The defaults that differ from MONAI's are those of the RPG paper's experiments: batch norm, bilinear up-scaling and
     Xavier initialisation (Glorot and Bengio 2010).
@@ -45,24 +46,44 @@ class BasicUNet(MonaiBasicUNet):
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def forward_encoder(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Features of all five levels of the encoder; the last is the bottleneck, ``B d H/16 W/16 [D/16]``."""
+        levels = [self.conv_0(x)]
+        for down in (self.down_1, self.down_2, self.down_3, self.down_4):
+            levels.append(down(levels[-1]))
+        return tuple(levels)
+
+    def forward_decoder(self, levels: tuple[Tensor, ...]) -> Tensor:
         """Features of the penultimate layer, ``B d H W [D]`` with d the last of ``features``."""
-        x0 = self.conv_0(x)
-        x1 = self.down_1(x0)
-        x2 = self.down_2(x1)
-        x3 = self.down_3(x2)
-        x4 = self.down_4(x3)
+        x0, x1, x2, x3, x4 = levels
         u4 = self.upcat_4(x4, x3)
         u3 = self.upcat_3(u4, x2)
         u2 = self.upcat_2(u3, x1)
         return self.upcat_1(u2, x0)
 
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Features of the penultimate layer from the image, ``B d H W [D]``."""
+        return self.forward_decoder(self.forward_encoder(x))
+
     def forward_head(self, features: Tensor) -> Tensor:
         """Outputs (logits) of the pixel-wise classifier, ``B C H W [D]``, from features ``B d H W [D]``."""
         return self.final_conv(features)
 
-    def forward(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Outputs ``B C H W [D]``; with ``return_features`` the pair of features and outputs."""
-        features = self.forward_features(x)
+    def forward(
+        self, x: Tensor, return_features: bool = False, return_bottleneck: bool = False, bottleneck_only: bool = False
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Outputs ``B C H W [D]``; behind the features and the bottleneck where they are asked for.
+
+        Args:
+            x: image, ``B C H W [D]``; each side a multiple of 16, or at least 16.
+            return_features: give ``(features, outputs)``.
+            return_bottleneck: give ``(bottleneck, outputs)``, or all three with ``return_features``.
+            bottleneck_only: give the bottleneck alone, without going through the decoder.
+        """
+        levels = self.forward_encoder(x)
+        if bottleneck_only:
+            return levels[-1]
+        features = self.forward_decoder(levels)
         outputs = self.forward_head(features)
-        return (features, outputs) if return_features else outputs
+        extra = ((levels[-1],) if return_bottleneck else ()) + ((features,) if return_features else ())
+        return (*extra, outputs) if extra else outputs

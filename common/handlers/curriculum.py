@@ -1,0 +1,258 @@
+"""The curriculum: unlabelled images join the training images step by step, each with a pseudo-label."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from common.data.patches import PairedPatches
+from common.data.volume_cache import CachedVolumes
+from common.files import replacing
+from common.handlers.checkpoint import unwrapped
+from common.handlers.pseudo_label_store import PseudoLabelStore, dice
+from common.methods.latents import image_latent
+from common.methods.popcorn import Popcorn
+from common.methods.proximity_graph import ProximityGraph
+from common.ranks import barrier, gathered_rows, is_first_rank, rank, world_size
+
+logger = logging.getLogger(__name__)
+RANDOM_SELECTION = 20  # a stream of random numbers of its own
+
+
+class Curriculum:
+    """Selects, pseudo-labels and lets join: steps 1 to 3 of Kamraoui et al. 2021, section 2.3.
+
+    Training starts on the labelled images alone. After ``start`` epochs the latents of all images are taken from the
+    network (section 2.4), and a step begins every ``method.step_epochs`` epochs: the proximity graph selects
+    ``method.step_size`` unlabelled images, the network as it is now labels them, and they join the training images of
+    ``batches``, until all have. A pseudo-label is never made again. The latents of the first step serve all steps, so
+    that a step costs distances to the images that joined last alone; with ``refresh`` they are taken anew for each.
+
+    Whatever was selected is found again by a resumed run: the state holds who joined when, and the folder the files. A
+    run that is killed within a step goes on from the last checkpoint and makes the same step again.
+
+    Attach it after the checkpoint.
+
+    Args:
+        method: says which images join and what their label is.
+        batches: the patches that are trained on.
+        unlabeled: the unlabelled volumes; those that were set aside stay out and are named when the training ends.
+        labeled: the labelled volumes.
+        network: the network, on its device.
+        inferer: MONAI's inferer over sliding windows, for pseudo-labels.
+        folder: folder of the pseudo-labels; see :class:`~common.handlers.pseudo_label_store.PseudoLabelStore`.
+        start: number of epochs before the first step; long enough for the network to segment.
+        refresh: take all latents anew for every step.
+        seed: seed of the random selection.
+
+    Raises:
+        ValueError: when ``start`` is below 1, or the checkpoint is of other unlabelled images.
+    """
+
+    def __init__(
+        self,
+        method: Popcorn,
+        batches: PairedPatches,
+        unlabeled: CachedVolumes,
+        labeled: CachedVolumes,
+        network: nn.Module,
+        inferer: Any,
+        folder: str | Path,
+        start: int = 1,
+        refresh: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if start < 1:
+            raise ValueError(f"start must be at least 1 epoch, got {start}: there is no pseudo-label without training.")
+        self.method, self.batches, self.network, self.inferer = method, batches, network, inferer
+        self.labeled, self.unlabeled = labeled, unlabeled
+        self.store, self.start, self.refresh, self.seed = PseudoLabelStore(folder), start, refresh, seed
+        # any other method trains on the labelled images
+        self.plan = method.steps(len(unlabeled)) if isinstance(method, Popcorn) else []
+        self.joined: list[list[int]] = []  # rows of the unlabelled images, for each step
+        self.entries: list[dict[str, Any]] = []
+        self.graph: ProximityGraph | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.announce)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
+        engine.add_event_handler(Events.COMPLETED, self.summarize)
+
+    def announce(self, engine: Engine) -> None:
+        """Says how many images will join, and warns when the epochs do not suffice for all of them."""
+        if not self.plan or not is_first_rank():
+            return
+        needed = self.start + len(self.plan) * self.method.step_epochs
+        within = [n for s, n in enumerate(self.plan) if self.start + s * self.method.step_epochs < engine.state.max_epochs]
+        logger.info(
+            f"{sum(within)} of {len(self.unlabeled)} unlabelled images join in {len(within)} steps of up to "
+            f"{max(self.plan)}, from epoch {self.start + 1} on."
+        )
+        if needed > engine.state.max_epochs:
+            logger.warning(
+                f"For all {sum(self.plan)} images to join and be trained on, epochs must be at least {needed}, got "
+                f"{engine.state.max_epochs}: raise it, or raise step_size."
+            )
+
+    def epoch_started(self, engine: Engine) -> None:
+        """Makes the step that is due before this epoch, if any."""
+        since = engine.state.epoch - 1 - self.start
+        step = since // self.method.step_epochs
+        if since >= 0 and since % self.method.step_epochs == 0 and step == len(self.joined) < len(self.plan):
+            self.make_step(engine)
+
+    def make_step(self, engine: Engine) -> None:
+        """Selects the images of the next step, labels them and lets them join."""
+        step = len(self.joined) + 1
+        device = torch.device(engine.state.device)
+        if self.method.selection == "proximity" and (self.graph is None or self.refresh):
+            self.set_graph(self.take_latents(device))
+        rows, scores, neighbors = self.select(step)
+        self.label(rows, step, device)
+        self.joined.append(rows)
+        for place, row in enumerate(rows):
+            self.add(row, step)
+            self.entries.append(self.entry(row, step, scores[place], neighbors[place]))
+        if is_first_rank():
+            self.store.write_manifest(self.entries, self.unlabeled.unreadable)
+            if self.graph is not None:
+                self.write_latents()
+            known = [entry["dice"] for entry in self.entries[-len(rows) :] if entry["dice"] is not None]
+            note = f", Dice of their pseudo-labels {np.mean(known):.3f}" if known else ""
+            logger.info(f"Step {step}: {len(rows)} images joined, {self.left()} are left{note}.")
+
+    def select(self, step: int) -> tuple[list[int], list[float | None], list[list[dict]]]:
+        """Rows of the images that join, each one's score (eq. 7), and its nearest training images with distances."""
+        count = self.plan[step - 1]
+        if self.graph is None:
+            before = {row for rows in self.joined for row in rows}
+            rest = np.array([row for row in range(len(self.unlabeled)) if row not in before])
+            draw = np.random.default_rng([self.seed, RANDOM_SELECTION, step])
+            rows = [int(row) for row in draw.choice(rest, count, replace=False)]
+            return rows, [None] * count, [[] for _ in rows]
+        rows = [int(row) for row in self.graph.select(count)]
+        scores = self.graph.scores(rows).tolist()
+        distances, ids = self.graph.nearest(rows)
+        names = [str(item["image"]) for item in (*self.labeled.data, *self.unlabeled.data)]
+        neighbors = [
+            [{"image": names[i], "distance": round(d, 6)} for d, i in zip(*pair, strict=True) if i >= 0]
+            for pair in zip(distances.tolist(), ids.tolist(), strict=True)
+        ]
+        self.graph.join(rows)
+        return rows, scores, neighbors
+
+    def take_latents(self, device: torch.device) -> Tensor:
+        """Latents of the labelled images, then of the unlabelled ones; the ranks share the work."""
+        items = [(self.labeled, i) for i in range(len(self.labeled))]
+        items += [(self.unlabeled, i) for i in range(len(self.unlabeled))]
+        mine = items[rank() :: world_size()]
+        latents = [
+            image_latent(self.network, load(volumes, row).to(device), self.batches.patch_size).cpu()
+            for volumes, row in tqdm(mine, desc="latents", unit="image", leave=False, disable=None)
+        ]
+        return gathered_rows(torch.stack(latents) if latents else None, len(items))
+
+    def set_graph(self, latents: Tensor) -> None:
+        """A new proximity graph, in which those that have joined have joined."""
+        labeled, unlabeled = latents[: len(self.labeled)], latents[len(self.labeled) :]
+        self.graph = ProximityGraph(unlabeled, labeled, self.method.neighbors)
+        for rows in self.joined:
+            self.graph.join(rows)
+        self.latents = latents
+
+    def label(self, rows: list[int], step: int, device: torch.device) -> None:
+        """Writes the pseudo-labels of a step; each rank makes its share of them, and all wait until they are there."""
+        if is_first_rank():
+            with replacing(self.store.folder / f"step{step:02d}.pt") as temporary:
+                torch.save(unwrapped(self.network).state_dict(), temporary)
+        for row in tqdm(rows[rank() :: world_size()], desc=f"step {step}", unit="image", leave=False, disable=None):
+            image, affine = load(self.unlabeled, row)[None].to(device), self.unlabeled.affine(row)
+            label, weight = self.method.label_image(self.network, image, self.inferer)
+            name = self.name(row, step)
+            self.store.save_label(name, label[0, 0].cpu().numpy(), affine)
+            if weight is not None:
+                self.store.save_label(f"{name}_weight", weight[0, 0].float().cpu().numpy(), affine)
+        barrier()
+
+    def add(self, row: int, step: int) -> None:
+        """Lets an image join the training images with the pseudo-label in its file."""
+        name = self.name(row, step)
+        arrays = {"image": self.unlabeled.arrays(row)["image"], "label": self.store.load_label(name)}
+        if (self.store.folder / f"{name}_weight.nii.gz").exists():
+            arrays["weight"] = self.store.load_label(f"{name}_weight")
+        self.batches.join(str(self.unlabeled.data[row]["image"]), arrays)
+
+    def entry(self, row: int, step: int, score: float | None, neighbors: list[dict]) -> dict[str, Any]:
+        """The manifest's entry of an image."""
+        name, arrays = self.name(row, step), self.unlabeled.arrays(row)
+        mask = self.store.load_label(name) > 0.5
+        voxel_ml = abs(np.linalg.det(self.unlabeled.affine(row)[:3, :3])) / 1000
+        truth = arrays.get("truth")
+        return {
+            "image": str(self.unlabeled.data[row]["image"]),
+            "step": step,
+            "score": score,
+            "neighbors": neighbors,
+            "checkpoint": f"step{step:02d}.pt",
+            "label": f"{name}.nii.gz",
+            "lesion_ml": round(float(mask.sum() * voxel_ml), 4),
+            "dice": None if truth is None else round(dice(mask, np.asarray(truth) > 0), 4),
+            "truth": None if truth is None else str(np.ravel(self.unlabeled.data[row]["truth"])[0]),
+        }
+
+    def name(self, row: int, step: int) -> str:
+        """Name of a pseudo-label's file: the image's place in the datalist tells namesakes apart."""
+        stem = Path(str(self.unlabeled.data[row]["image"])).name.split(".")[0]
+        return f"{row:04d}_{stem}_step{step:02d}"
+
+    def left(self) -> int:
+        """Number of images that have not joined."""
+        return len(self.unlabeled) - sum(map(len, self.joined))
+
+    def write_latents(self) -> None:
+        """Writes all latents with the step in which each image joined."""
+        steps = np.full(len(self.latents), -1)
+        steps[: len(self.labeled)] = 0
+        for step, rows in enumerate(self.joined, start=1):
+            steps[[len(self.labeled) + row for row in rows]] = step
+        names = [str(item["image"]) for item in (*self.labeled.data, *self.unlabeled.data)]
+        self.store.write_latents(self.latents.numpy(), names, steps.tolist())
+
+    def summarize(self, engine: Engine) -> None:
+        """Says at the end what joined, and what was set aside and why."""
+        if is_first_rank() and self.plan:
+            logger.info(f"{sum(map(len, self.joined))} unlabelled images have joined, {self.left()} have not.")
+        if is_first_rank():
+            for image, reason in self.unlabeled.unreadable.items():
+                logger.warning(f"Was set aside: {image}: {reason}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "images": [str(Path(str(item["image"])).name) for item in self.unlabeled.data],
+            "joined": [list(rows) for rows in self.joined],
+            "entries": self.entries,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        mine = self.state_dict()["images"]
+        if state["images"] != mine:
+            raise ValueError(f"it is of {len(state['images'])} unlabelled images, got {len(mine)} or others.")
+        self.joined, self.entries = [list(rows) for rows in state["joined"]], list(state["entries"])
+        self.batches.joined.clear()
+        for step, rows in enumerate(self.joined, start=1):
+            for row in rows:
+                self.add(row, step)
+        if self.joined and self.method.selection == "proximity":
+            self.set_graph(torch.from_numpy(self.store.read_latents()))
+
+
+def load(volumes: CachedVolumes, row: int) -> Tensor:
+    """A volume's image ``C H W D``, float32."""
+    return torch.from_numpy(np.array(volumes.arrays(row)["image"], dtype=np.float32))
