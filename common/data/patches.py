@@ -125,7 +125,7 @@ class PairedPatches(Dataset):
         others = [image for image in images if image is not one]
         other = others[draw.integers(len(others))]
         place = (centre - one.box[0]) / (one.box[1] - one.box[0])
-        there = np.floor(other.box[0] + place * (other.box[1] - other.box[0])).astype(int)
+        there = np.rint(other.box[0] + place * (other.box[1] - other.box[0])).astype(int)
         return patch, crop(other, there, self.patch_size, mirrored)
 
     def _centre(self, image: Volume, draw: np.random.Generator) -> np.ndarray:

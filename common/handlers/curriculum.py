@@ -103,9 +103,11 @@ class Curriculum:
 
     def epoch_started(self, engine: Engine) -> None:
         """Makes the step that is due before this epoch, if any."""
+        if len(self.joined) == len(self.plan):
+            return
         since = engine.state.epoch - 1 - self.start
         step = since // self.method.step_epochs
-        if since >= 0 and since % self.method.step_epochs == 0 and step == len(self.joined) < len(self.plan):
+        if since >= 0 and since % self.method.step_epochs == 0 and step == len(self.joined):
             self.make_step(engine)
 
     def make_step(self, engine: Engine) -> None:
