@@ -3,6 +3,7 @@
 from common.handlers.cases import CasePictures
 from common.handlers.checkpoint import BestModel, Checkpoint, load_weights
 from common.handlers.flags import flag
+from common.handlers.lesion_scores import LesionScores
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
 from common.handlers.report import Report
@@ -16,6 +17,7 @@ __all__ = [
     "CasePictures",
     "CaseScores",
     "Checkpoint",
+    "LesionScores",
     "LossProgressBar",
     "Report",
     "RunFolder",
