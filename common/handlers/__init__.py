@@ -4,6 +4,7 @@ from common.handlers.cases import CasePictures
 from common.handlers.checkpoint import BestModel, Checkpoint, LastModel, load_weights
 from common.handlers.curriculum import Curriculum
 from common.handlers.flags import flag
+from common.handlers.lesion_scores import LesionScores
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
 from common.handlers.report import Report
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpoint",
     "Curriculum",
     "LastModel",
+    "LesionScores",
     "LossProgressBar",
     "Report",
     "RunFolder",

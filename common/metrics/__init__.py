@@ -1,5 +1,6 @@
 """Numbers about segmentations and pseudo-labels that MONAI does not have."""
 
+from common.metrics.lesions import lesion_scores
 from common.metrics.pseudo_label import pseudo_label_statistics
 
-__all__ = ["pseudo_label_statistics"]
+__all__ = ["lesion_scores", "pseudo_label_statistics"]
