@@ -45,7 +45,7 @@ def comparison_context(runs: list[Run]) -> dict[str, Any]:
         context["tables"] = [_table(results, order, score) for score in ("iou", "dice")]
         context["paired"] = _paired(results, order, context["method_colors"])
     context["curves"] = _curves(runs, context["method_colors"])
-    return context | same_cases(runs, methods, list(context["colors"].values())) | _settings(runs)
+    return context | same_cases(runs, methods, list(context["colors"].values())) | compare_settings(runs)
 
 
 def _outcome(results: pd.DataFrame, methods: list[str]) -> list[str]:
@@ -177,7 +177,7 @@ def _mean_lines(runs: list[Run], column: str, colors: dict[str, str]) -> Iterato
             yield Line(method, mean.index.to_series(), mean, colors[method], strong=True)
 
 
-def _settings(runs: list[Run]) -> dict[str, Any]:
+def compare_settings(runs: list[Run]) -> dict[str, Any]:
     """Settings that all runs share, and those in which the methods differ."""
     names = list(dict.fromkeys(chain.from_iterable(run.settings for run in runs)))
     shared, differing = {}, {}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common.files import replacing
 
 from .comparison_report import comparison_context
+from .lesion_report import lesion_page
+from .lesion_runs import holds_lesions
 from .results import with_spread
 from .run_report import explains_pseudo_labels, run_context
 from .runs import find_runs
@@ -18,6 +21,8 @@ from .text import count, duration, moment, plain, score_text, setting
 
 def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
     """Write report.html for one run, or for the comparison of all runs in the sub-folders of `run_dir`.
+
+    Runs of 3D lesion segmentation, told by their files and settings, get pages of their own.
 
     Args:
         run_dir: a folder that holds run.json, or whose sub-folders do.
@@ -30,15 +35,18 @@ def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
         FileNotFoundError: if the folder is missing or holds no run.
         ValueError: if a file of a run is malformed, or the runs cannot be compared.
     """
-    runs, several = find_runs(run_dir)
+    template, context = lesion_page(run_dir) if holds_lesions(run_dir) else _page(run_dir)
+    page = _environment().get_template(template).render(context)
     output = Path(run_dir) / "report.html" if output is None else Path(output)
-    if several:
-        page = _environment().get_template("comparison.html").render(comparison_context(runs))
-    else:
-        page = _environment().get_template("run.html").render(run_context(runs[0]))
     with replacing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return output
+
+
+def _page(run_dir: Path | str) -> tuple[str, dict[str, Any]]:
+    """The template and what it needs."""
+    runs, several = find_runs(run_dir)
+    return ("comparison.html", comparison_context(runs)) if several else ("run.html", run_context(runs[0]))
 
 
 def _environment() -> Environment:

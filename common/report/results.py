@@ -89,32 +89,32 @@ def spread(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
-def with_spread(values: np.ndarray | pd.Series, signed: bool = False) -> str:
+def with_spread(values: np.ndarray | pd.Series, signed: bool = False, digits: int = 3) -> str:
     """Mean ± standard deviation over splits, e.g. "0.712 ± 0.031"; a dash where there is no value."""
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     if not len(values):
         return "–"
-    mean = f"{values.mean():+.3f}" if signed else f"{values.mean():.3f}"
+    mean = f"{values.mean():{'+' if signed else ''}.{digits}f}"
     # A typographic minus is as wide as a plus; a rounded zero has no sign.
-    mean = "0.000" if mean in ("-0.000", "+0.000") else mean.replace("-", "−")
-    return mean if len(values) < 2 else f"{mean} ± {spread(values):.3f}"
+    mean = mean[1:] if mean[0] in "+-" and float(mean) == 0 else mean.replace("-", "−")
+    return mean if len(values) < 2 else f"{mean} ± {spread(values):.{digits}f}"
 
 
-def describe(comparison: Comparison) -> str:
-    """The outcome in one sentence, honest when the method loses."""
+def describe(comparison: Comparison, score: str = "mean IoU", unit: str = "split") -> str:
+    """The outcome in one sentence, honest when the method loses; `unit` is what scores are paired over."""
     count = len(comparison.difference)
     method, baseline = comparison.method, comparison.baseline
     if not count:
-        return f"{method} and {baseline} have no split in common and cannot be compared."
+        return f"{method} and {baseline} have no {unit} in common and cannot be compared."
     difference = float(comparison.difference.mean())
     wins, losses = int((comparison.difference > 0).sum()), int((comparison.difference < 0).sum())
     size = f"{abs(difference):.3f}"
     opening = f"{method} {with_spread(comparison.method_scores)} against {baseline} "
-    opening += f"{with_spread(comparison.baseline_scores)} mean IoU"
+    opening += f"{with_spread(comparison.baseline_scores)} {score}"
     if count == 1:
         verdict = "no difference" if size == "0.000" else f"{'better' if difference > 0 else 'worse'} by {size}"
-        return f"{opening} in a single split: {verdict}."
+        return f"{opening} in a single {unit}: {verdict}."
     if size == "0.000":
         verdict = f"better in {wins} of {count}, no difference on average"
     elif difference > 0:
@@ -124,7 +124,7 @@ def describe(comparison: Comparison) -> str:
         verdict = f"worse in {losses} of {count}, by {size} on average"
     else:
         verdict = f"better in {wins} of {count}, yet {size} lower on average"
-    return f"{opening} over {count} splits; {verdict}."
+    return f"{opening} over {count} {unit}s; {verdict}."
 
 
 def format_table(results: pd.DataFrame, score: str = "iou") -> str:
@@ -137,12 +137,17 @@ def format_table(results: pd.DataFrame, score: str = "iou") -> str:
     for method in methods[1:]:
         differences = [compare(results, method, methods[0], label, score).difference for label in labels]
         rows.append([f"{method} − {methods[0]}", *(with_spread(values, signed=True) for values in differences)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
-    if len(methods) > 1:
-        lines.insert(2 + len(methods), "")
     name = {"iou": "IoU", "dice": "Dice"}.get(score, score)
     splits = results["split"].nunique()
     over = f"mean ± standard deviation over {splits} splits" if splits > 1 else "one split"
-    return "\n".join([f"{name}, {over}", *lines])
+    return "\n".join([f"{name}, {over}", *text_table(rows, len(methods))])
+
+
+def text_table(rows: list[list[str]], methods: int) -> list[str]:
+    """Lines of a table in columns: the head is ruled off, differences stand apart from the `methods` first rows."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
+    if len(rows) > 1 + methods:
+        lines.insert(2 + methods, "")
+    return lines

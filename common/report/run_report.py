@@ -32,7 +32,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "cases": [case_row(case, run, colors, ceiling) for case in cases],
         "ceiling": ceiling,
         "notices": _notices(run, part),
-        "length": _length(run),
+        "length": run_length(run),
     }
 
 
@@ -63,7 +63,7 @@ def _notices(run: Run, part: str | None) -> list[str]:
     return notices
 
 
-def _length(run: Run) -> dict[str, float | None]:
+def run_length(run: Run) -> dict[str, float | None]:
     return {"iterations": _last(run.train, "iteration"), "epochs": _last(run.train, "epoch")}
 
 

@@ -77,8 +77,8 @@ def load_run(folder: Path) -> Run:
         when=_when(folder / "run.json", description),
         stopped_after=_stopped_after(description),
         settings=flatten({name: value for name, value in settings.items() if name != "dataset"}),
-        train=_read_table(folder / "train.csv", ("iteration", "loss")),
-        validation=_read_table(
+        train=read_table(folder / "train.csv", ("iteration", "loss")),
+        validation=read_table(
             folder / "validation.csv",
             ("iteration", "epoch", "iou_mean", *(f"iou_{name}" for name in classes)),
         ),
@@ -128,7 +128,7 @@ def _stopped_after(description: dict[str, Any]) -> str | None:
     return f"epoch {epoch} of {epochs}" if known and epoch < epochs else None
 
 
-def _read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame | None:
+def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame | None:
     """Read a CSV file whose cells are numbers or empty; `None` if there is no file or no row yet."""
     if not path.is_file():
         return None
@@ -156,7 +156,7 @@ def _read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()
 
 
 def _read_test(path: Path, classes: tuple[str, ...]) -> pd.DataFrame | None:
-    table = _read_table(path, ("case", "label", "iou", "dice"), text=("case", "label"))
+    table = read_table(path, ("case", "label", "iou", "dice"), text=("case", "label"))
     if table is None:
         return None
     found = set(table["label"])
