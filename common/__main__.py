@@ -52,6 +52,35 @@ class Commands:
 
         demo(directory, splits, patients, workers)
 
+    def demo_ms(
+        self,
+        directory: str = "runs/demo-ms",
+        rows: str = "Supervised,POPCORN",
+        seeds: int = 3,
+        size: int = 90,
+        unlabeled: int = 12,
+        test: int = 8,
+        workers: int | None = None,
+        **settings,
+    ) -> None:
+        """Train Supervised and POPCORN on invented brains with lesions: a table, results.csv and report.html.
+
+        A demonstration that was stopped goes on where it was.
+
+        Args:
+            directory: the demonstration's folder.
+            rows: methods to compare, separated by commas; "all" for all rows of the paper's tables.
+            seeds: number of seeds, each with other labelled volumes.
+            size: voxels of a phantom's longest side (180 mm).
+            unlabeled: number of unlabelled volumes.
+            test: number of test volumes.
+            workers: number of models trained at the same time.
+            settings: any further setting of the bundle, as --epochs 30.
+        """
+        from common.demo_ms import demo_ms
+
+        demo_ms(directory, rows, seeds, size, unlabeled, test, workers, settings)
+
     def compare(
         self,
         output: str,

@@ -1,4 +1,4 @@
-"""Trains and evaluates one model by the bundle's own commands, as typed by hand."""
+"""Trains and evaluates one model by a bundle's own commands, as typed by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import Any
 
 import common
 
-BUNDLE = Path(common.__file__).parents[1] / "bundles" / "jsrt_rpg"
+BUNDLES = Path(common.__file__).parents[1] / "bundles"
+BUNDLE, MS_BUNDLE = BUNDLES / "jsrt_rpg", BUNDLES / "ms_popcorn"
+SCORES = {BUNDLE: "test.csv", MS_BUNDLE: "volumes.csv"}  # what an evaluation writes last
 
 
 def train_and_evaluate(
@@ -22,10 +24,11 @@ def train_and_evaluate(
     settings: dict[str, Any],
     threads: int = 1,
     keep_open: Sequence[int] = (),
+    bundle: Path = BUNDLE,
 ) -> None:
     """Runs ``training`` and ``evaluating`` in ``folder``, with a log there; goes on where an earlier run was stopped.
 
-    Nothing happens where the folder has its ``test.csv`` already.
+    Nothing happens where the folder has its test scores already.
 
     Args:
         folder: folder of the run.
@@ -35,17 +38,18 @@ def train_and_evaluate(
         settings: further settings of the bundle, by id.
         threads: number of threads of the run.
         keep_open: file descriptors that the run inherits.
+        bundle: the bundle's folder.
 
     Raises:
         RuntimeError: when one of the two fails; the message names the log.
     """
-    if (folder / "test.csv").exists():
+    if (folder / SCORES[bundle]).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    train = [str(BUNDLE / "configs" / name) for name in config.split(",")]
-    evaluate = [*train, str(BUNDLE / "configs" / "evaluate.json")]
+    train = [str(bundle / "configs" / name) for name in config.split(",")]
+    evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
     options = {
-        "bundle_root": BUNDLE,
+        "bundle_root": bundle,
         "datalist": datalist.resolve(),
         "output_dir": folder.resolve(),
         "ckpt_dir": folder.resolve(),
