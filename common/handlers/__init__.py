@@ -2,7 +2,7 @@
 
 from common.handlers.cases import CasePictures
 from common.handlers.checkpoint import BestModel, Checkpoint, LastModel, load_weights
-from common.handlers.curriculum import Curriculum
+from common.handlers.curriculum import Curriculum, CurriculumSteps
 from common.handlers.flags import flag
 from common.handlers.lesion_scores import LesionScores
 from common.handlers.pictures import TensorBoardPictures
@@ -19,6 +19,7 @@ __all__ = [
     "CaseScores",
     "Checkpoint",
     "Curriculum",
+    "CurriculumSteps",
     "LastModel",
     "LesionScores",
     "LossProgressBar",

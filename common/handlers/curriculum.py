@@ -38,7 +38,7 @@ class Curriculum:
     Whatever was selected is found again by a resumed run: the state holds who joined when, and the folder the files. A
     run that is killed within a step goes on from the last checkpoint and makes the same step again.
 
-    Attach it after the checkpoint.
+    It is made before the trainer, whose handler :class:`CurriculumSteps` calls it.
 
     Args:
         method: says which images join and what their label is.
@@ -79,11 +79,6 @@ class Curriculum:
         self.joined: list[list[int]] = []  # rows of the unlabelled images, for each step
         self.entries: list[dict[str, Any]] = []
         self.graph: ProximityGraph | None = None
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self.announce)
-        engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
-        engine.add_event_handler(Events.COMPLETED, self.summarize)
 
     def announce(self, engine: Engine) -> None:
         """Says how many images will join, and warns when the epochs do not suffice for all of them."""
@@ -253,6 +248,22 @@ class Curriculum:
                 self.add(row, step)
         if self.joined and self.method.selection == "proximity":
             self.set_graph(torch.from_numpy(self.store.read_latents()))
+
+
+class CurriculumSteps:
+    """Lets a curriculum make its steps while a trainer runs. Attach it after the checkpoint, which loads its state.
+
+    Args:
+        curriculum: the curriculum.
+    """
+
+    def __init__(self, curriculum: Curriculum) -> None:
+        self.curriculum = curriculum
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.curriculum.announce)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.curriculum.epoch_started)
+        engine.add_event_handler(Events.COMPLETED, self.curriculum.summarize)
 
 
 def load(volumes: CachedVolumes, row: int) -> Tensor:

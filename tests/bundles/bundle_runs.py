@@ -29,8 +29,8 @@ TINY = {
 }
 
 
-def configs(*names: str) -> list[str]:
-    return [f"bundles/jsrt_rpg/configs/{name}.json" for name in names]
+def configs(*names: str, bundle: str = "jsrt_rpg") -> list[str]:
+    return [f"bundles/{bundle}/configs/{name}.json" for name in names]
 
 
 def options(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
@@ -110,16 +110,23 @@ def die_at(moment: str, number: int) -> None:
 
     Args:
         moment: ``"iteration"``: after that iteration's step; ``"writing"``: when half of that epoch's checkpoint is
-            written; ``"saved"``: right after it is written.
-        number: the iteration's or epoch's number, from 1.
+            written; ``"saved"``: right after it is written; ``"labelling"``: when the first pseudo-label of that step
+            of a curriculum is written.
+        number: the iteration's, epoch's or step's number, from 1.
     """
-    from common.handlers import Checkpoint
+    from common.handlers import Checkpoint, Curriculum
     from common.methods import Method
 
     os.setpgrp()  # the loader's workers die at once too, instead of noticing some seconds later
 
     def kill() -> None:
         os.killpg(0, signal.SIGKILL)
+
+    def label(self: Curriculum, rows: list[int], step: int, device: Any) -> None:
+        if moment == "labelling" and step == number:  # one image of the step has its label, the others not yet
+            whole_label(self, rows[:1], step, device)
+            kill()
+        whole_label(self, rows, step, device)
 
     def after_step(self: Method, engine: Any) -> None:
         if moment == "iteration" and engine.state.iteration == number:
@@ -136,8 +143,8 @@ def die_at(moment: str, number: int) -> None:
         if engine.state.epoch == number:
             kill()
 
-    whole_save, whole_checkpoint = torch.save, Checkpoint.save
-    Method.after_step = after_step
+    whole_save, whole_checkpoint, whole_label = torch.save, Checkpoint.save, Curriculum.label
+    Method.after_step, Curriculum.label = after_step, label
     if moment == "writing":
         torch.save = save_half
     if moment == "saved":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bundle_runs import configs, options, run_here
+from volume_phantom import make_ms_data
 
 from common.data.phantom import make_jsrt_phantom
 
@@ -22,3 +23,9 @@ def trained(phantom, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     run_here("run", configs("train"), options(folder, phantom))
     return folder
+
+
+@pytest.fixture(scope="session")
+def ms_data(tmp_path_factory) -> Path:
+    """Tiny volumes with a datalist for the 3D bundle."""
+    return make_ms_data(tmp_path_factory.mktemp("ms"))

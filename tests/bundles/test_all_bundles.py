@@ -33,7 +33,7 @@ def bundle(request) -> Path:
 @pytest.fixture
 def dataset_dir(bundle, request) -> Path:
     """A phantom of the bundle's data set."""
-    return request.getfixturevalue({"jsrt": "phantom"}[bundle.name.split("_")[0]])
+    return request.getfixturevalue({"jsrt": "phantom", "ms": "ms_data"}[bundle.name.split("_")[0]])
 
 
 def load(bundle: Path, name: str) -> dict[str, Any]:
@@ -144,7 +144,8 @@ def test_trained_weights_fit_the_network_of_inference(bundle, dataset_dir):
 
 def test_inference_prepares_images_as_training_does(bundle):
     """The transforms after loading; what is only for labels is left out."""
-    train, inference = load(bundle, "train")["train"]["load"], load(bundle, "inference")["preprocessing"]["transforms"]
+    train, inference = load(bundle, "train")["train"], load(bundle, "inference")["preprocessing"]["transforms"]
+    train = train.get("load") or train["preprocessing"]["transforms"]
     steps = [
         {
             step["_target_"]: {

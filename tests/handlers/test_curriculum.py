@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.inferers import SlidingWindowInferer
 
 from common.data import CachedVolumes, PairedPatches
-from common.handlers import Curriculum
+from common.handlers import Curriculum, CurriculumSteps
 from common.label_space import LabelSpace
 from common.methods import Popcorn, Supervised
 from common.methods.latents import image_latent
@@ -68,7 +68,7 @@ def run(curriculum, epochs, first=0):
 
     engine = Engine(step)
     engine.state.device = torch.device("cpu")
-    curriculum.attach(engine)
+    CurriculumSteps(curriculum).attach(engine)
 
     @engine.on(Events.STARTED)
     def resume():
@@ -103,7 +103,7 @@ def test_selection_equals_plain_distances(make, items):
     engine = Engine(lambda *_: None)
     engine.state.device = torch.device("cpu")
     engine.add_event_handler(Events.EPOCH_COMPLETED, take)
-    curriculum.attach(engine)
+    CurriculumSteps(curriculum).attach(engine)
     engine.run([0], max_epochs=5)
     h, training, rest, order = np.stack([v.numpy() for v in latents]), [0, 1], [2, 3, 4, 5, 6], []
     while rest:

@@ -1,0 +1,185 @@
+"""The 3D bundle: trained, killed and resumed, evaluated, used for inference, served; on tiny volumes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bundle_runs import ROOT, configs, run_here, run_in_fork, same, train_log, weights
+from volume_phantom import AFFINE, SHAPE, make_volume
+
+CONFIG = configs("train", bundle="ms_popcorn")
+EVALUATE = configs("train", "evaluate", bundle="ms_popcorn")
+TINY = {
+    "spacing": [2.0, 2.0, 2.0],
+    "patch_size": [32, 32, 32],
+    "pairs": 1,
+    "network_def#features": [2, 2, 2, 4, 4, 2],
+    "epochs": 5,
+    "iterations": 2,
+    "start": 1,
+    "val_interval": 2,
+    "learning_rate": 0.01,
+    "method#step_size": 2,
+    "method#step_epochs": 2,
+    "method#neighbors": 2,
+}
+# within an epoch before and after images have joined, while the second step's labels are written, while a checkpoint is
+# written, right after it
+MOMENTS = (("iteration", 1), ("iteration", 5), ("labelling", 2), ("writing", 4), ("saved", 4))
+
+
+def options(folder: Path, data: Path, **changes) -> dict:
+    folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder, "cache_dir": data / "cache"}
+    return {"bundle_root": "bundles/ms_popcorn", **{k: str(v) for k, v in folders.items()}, **TINY, **changes}
+
+
+@pytest.fixture(scope="module")
+def whole(ms_data, tmp_path_factory) -> Path:
+    """Folder of a run that was never stopped, and evaluated."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run_here("training", CONFIG, options(folder, ms_data))
+    run_here("evaluating", EVALUATE, options(folder, ms_data))
+    return folder
+
+
+def test_a_run_leaves_its_files(whole):
+    run = json.loads((whole / "run.json").read_text())
+    assert (run["method"], run["epoch"], run["settings"]["spatial dims"]) == ("Popcorn", 5, 3)
+    manifest = json.loads((whole / "pseudo_labels" / "manifest.json").read_text())
+    assert [entry["step"] for entry in manifest["images"]] == [1, 1, 2, 2]
+    assert all(0 <= entry["dice"] <= 1 for entry in manifest["images"])
+    assert pd.read_csv(whole / "validation.csv")["epoch"].tolist() == [2, 4]
+    assert {"loss_dice", "loss_consistency"} <= set(pd.read_csv(whole / "train.csv").columns)
+    volumes = pd.read_csv(whole / "volumes.csv")
+    assert volumes["case"].tolist() == ["test0_flair", "test1_flair"]
+    assert volumes["truth_lesions"].tolist()[1] == 0  # a patient without lesions is scored, too
+    assert volumes["dice"].notna().all()
+    prediction = nibabel.load(whole / volumes["prediction"][0])
+    assert prediction.shape == SHAPE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_and_resumed_is_never_stopped(whole, ms_data, tmp_path, workers):
+    folder = tmp_path / "run"
+    for moment in MOMENTS[2:4] if workers else MOMENTS:
+        settings = options(folder, ms_data, resume="true", num_workers=workers)
+        code = run_in_fork("training", CONFIG, settings, tmp_path / "log.txt", die=moment)
+        assert code == -signal.SIGKILL, (tmp_path / "log.txt").read_text()[-3000:]
+    run_here("training", CONFIG, options(folder, ms_data, resume="true", num_workers=workers))
+    assert same(weights(folder), weights(whole))
+    assert same(*[torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, whole)])
+    pd.testing.assert_frame_equal(train_log(folder), train_log(whole), check_exact=True)
+    names = [sorted(path.name for path in (run / "pseudo_labels").iterdir()) for run in (folder, whole)]
+    assert names[0] == names[1]
+    for name in ("manifest.json", *(n for n in names[0] if n.endswith(".nii.gz"))):
+        one, other = folder / "pseudo_labels" / name, whole / "pseudo_labels" / name
+        if name.endswith(".json"):
+            assert one.read_text() == other.read_text()
+        else:
+            np.testing.assert_array_equal(nibabel.load(one).dataobj, nibabel.load(other).dataobj)
+
+
+def test_other_settings_give_other_weights(whole, ms_data, tmp_path):
+    """Guards the comparison above: it must be able to fail."""
+    run_here("training", CONFIG, options(tmp_path, ms_data, **{"method#selection": "random"}))
+    assert not same(weights(tmp_path), weights(whole))
+
+
+def test_monai_label_overrides(ms_data, tmp_path):
+    """Labelled pairs, validation pairs, epochs and handlers are written into train.json before it is parsed."""
+    pairs = [make_volume(tmp_path / "studies", f"image{i}", i) for i in range(3)]
+    handlers = json.loads((ROOT / CONFIG[0]).read_text())["train"]["handlers"]
+    settings = options(tmp_path / "run", ms_data)
+    settings |= {"train#dataset#data": pairs[:2], "validate#dataset#data": pairs[2:]}
+    settings |= {"train#trainer#max_epochs": 2, "train#handlers": handlers}
+    run_here("run", CONFIG, settings)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["epoch"] == 2
+    assert len(weights(tmp_path / "run")) > 0
+    # a mask as an annotator saves it is one file, not a list
+    assert pd.read_csv(tmp_path / "run" / "validation.csv")["epoch"].tolist() == [2]
+
+
+def test_inference_on_other_orientation_and_spacing(whole, ms_data, tmp_path):
+    folder, out = tmp_path / "volumes", tmp_path / "out"
+    folder.mkdir()
+    image = nibabel.load(ms_data / "test0_flair.nii.gz")
+    shutil.copy(ms_data / "test0_flair.nii.gz", folder / "same.nii.gz")
+    flipped = nibabel.Nifti1Image(np.asarray(image.dataobj)[::-1], AFFINE @ np.diag([-1, 1, 1, 1]))
+    flipped.affine[0, 3] = AFFINE[0, 0] * (SHAPE[0] - 1)
+    nibabel.save(nibabel.Nifti1Image(flipped.get_fdata(dtype=np.float32), flipped.affine), folder / "flipped.nii.gz")
+    coarse = nibabel.Nifti1Image(np.asarray(image.dataobj)[:, :, ::2], AFFINE @ np.diag([1, 1, 2, 1]))
+    nibabel.save(coarse, folder / "coarse.nii.gz")
+    settings = {"bundle_root": "bundles/ms_popcorn", "dataset_dir": str(folder), "output_dir": str(out)}
+    settings |= {key: TINY[key] for key in ("spacing", "patch_size", "network_def#features")}
+    settings |= {"ckpt_path": str(whole / "model.pt"), "device": "cpu"}
+    run_here("inferring", configs("inference", bundle="ms_popcorn"), settings)
+    masks = {path.name.split("_")[0]: nibabel.load(path) for path in out.glob("*.nii.gz")}
+    assert set(masks) == {"same", "flipped", "coarse"}
+    for name, mask in masks.items():
+        given = nibabel.load(folder / f"{name}.nii.gz")
+        assert mask.shape == given.shape
+        np.testing.assert_allclose(mask.affine, given.affine, atol=1e-5)
+        assert set(np.unique(mask.dataobj)) <= {0, 1}
+        assert mask.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(masks["flipped"].dataobj)[::-1], masks["same"].dataobj)
+    # as in the evaluation
+    volumes = pd.read_csv(whole / "volumes.csv")
+    np.testing.assert_array_equal(nibabel.load(whole / volumes["prediction"][0]).dataobj, masks["same"].dataobj)
+
+
+def broken_data(ms_data: Path, folder: Path, part: str, change) -> Path:
+    """A copy of the data whose first volume of a part has been changed."""
+    shutil.copytree(ms_data, folder, ignore=shutil.ignore_patterns("cache"))
+    content = json.loads((folder / "datalist.json").read_text())
+    path = folder / content[part][0]["image"]
+    change(path)
+    return folder
+
+
+def with_nan(path: Path) -> None:
+    image = nibabel.load(path)
+    values = np.array(image.dataobj)
+    values[5, 5, 5] = np.nan
+    nibabel.save(nibabel.Nifti1Image(values, image.affine), path)
+
+
+def with_time(path: Path) -> None:
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.stack([image.dataobj] * 2, -1), image.affine), path)
+
+
+def moved(path: Path) -> None:
+    image = nibabel.load(path)
+    affine = image.affine.copy()
+    affine[0, 3] += 10
+    nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), affine), path)
+
+
+@pytest.mark.parametrize(("change", "word"), [(with_nan, "NaN"), (with_time, "4"), (moved, "affine")])
+def test_bad_labelled_volumes_stop_before_training(ms_data, tmp_path, change, word):
+    data = broken_data(ms_data, tmp_path / "data", "labeled", change)
+    code = run_in_fork("training", CONFIG, options(tmp_path / "run", data), tmp_path / "log.txt")
+    text = (tmp_path / "log.txt").read_text()
+    last = text.strip().splitlines()[-1]
+    assert code == 1
+    assert last.startswith("Error: ")
+    assert word in last
+    assert "labeled0" in last
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_unlabelled_volumes_are_set_aside(ms_data, tmp_path):
+    data = broken_data(ms_data, tmp_path / "data", "unlabeled", lambda path: path.write_bytes(b"nothing"))
+    run_here("training", CONFIG, options(tmp_path / "run", data))
+    manifest = json.loads((tmp_path / "run" / "pseudo_labels" / "manifest.json").read_text())
+    assert len(manifest["images"]) == 3
+    assert [Path(entry["image"]).name for entry in manifest["set_aside"]] == ["unlabeled0_flair.nii.gz"]
