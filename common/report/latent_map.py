@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .charts import Chart
-from .lesion_runs import LABELED, NEVER, Latents
+from .pseudo_labels import LABELED, NEVER, Latents
 from .style import Theme, in_both_themes
 
 # Its ends are left out: the darkest is lost on a dark page, the lightest on white paper.
@@ -67,7 +67,7 @@ def latent_chart(latents: Latents, title: str = "Latent space") -> Chart | None:
             bar.set_ticks(MaxNLocator(nbins=8, integer=True))
         if labeled.any():
             axes.scatter(*coordinates[labeled].T, s=150, marker="*", color=theme.ink, label="labelled", **look)
-        axes.grid(axis="both")
+        axes.grid(True, axis="both")
         axes.margins(0.08)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)")

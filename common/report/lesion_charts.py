@@ -52,7 +52,7 @@ def _draw_volumes(axes: Axes, table: pd.DataFrame, colors: dict[str, str], theme
         axes.plot(table[method], rows + shift, "o", markersize=6, color=color, markeredgecolor=color)
     color = theme.color(colors[baseline])
     axes.plot(table[baseline], rows, "o", markersize=6, color=theme.background, markeredgecolor=color, mew=1.6)
-    axes.grid(axis="both")
+    axes.grid(True, axis="both")
     axes.set_xlim(-0.03, 1.03)
     axes.set_xticks(np.linspace(0, 1, 6))
 
@@ -67,13 +67,15 @@ def joining_chart(joined: pd.DataFrame, title: str = "Dice of each pseudo-label 
     def draw(theme: Theme) -> Figure:
         figure = Figure(figsize=(5.2, 4.1), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(known["step"], known["dice"], "o", markersize=5.5, color=theme.color("series-1"), alpha=0.65, mew=0)
+        dots = {"markersize": 5.5, "color": theme.color("series-1"), "alpha": 0.7, "mew": 0, "zorder": 3}
+        axes.plot(known["step"], known["dice"], "o", **dots)
         axes.plot(means.index, means, color=theme.ink, linewidth=2, marker="_", markersize=13, mew=2.4)
         axes.set_ylim(-0.02, 1.02)
         axes.set_yticks(np.linspace(0, 1, 6))
         axes.set_xlim(joined["step"].min() - 0.5, joined["step"].max() + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
         axes.set_xlabel("joined at step", loc="right")
+        axes.set_ylabel("Dice")
         return figure
 
     caption = (

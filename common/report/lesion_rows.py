@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,15 +92,20 @@ def _pseudo_label_picture(run: LesionRun, entry: pd.Series) -> str | None:
 def spaced(scores: np.ndarray, maximum: int) -> list[tuple[str, int]]:
     """What to call the chosen scores' ranks, and their places: from the lowest to the highest in even steps.
 
-    NaN, a score that is not defined, counts as the highest.
+    The median is among them. Scores that are not defined (NaN) come last, and only where all fit.
     """
-    order = np.argsort(scores, kind="stable")
-    last = len(order) - 1
-    ranks = np.unique(np.linspace(0, last, min(maximum, len(order))).round().astype(int))
-    if len(order) > maximum and last // 2 not in ranks:
-        ranks[np.abs(ranks - last // 2).argmin()] = last // 2
-    names = {0: "lowest Dice", last // 2: "median Dice", last: "highest Dice"} if last > 1 else {}
-    return [(names.get(int(rank), f"Dice at rank {rank + 1} of {last + 1}"), int(order[rank])) for rank in ranks]
+    order = [int(place) for place in np.argsort(scores, kind="stable")]
+    last = int(np.count_nonzero(~np.isnan(scores))) - 1
+    names = {last // 2: "median Dice", 0: "lowest Dice", last: "highest Dice"} if last > 0 else {}
+    ranks = np.arange(len(order))
+    if len(order) > maximum:
+        ranks = np.unique(np.linspace(0, last, maximum).round().astype(int)) if last >= 0 else ranks[:maximum]
+        ranks[np.abs(ranks - last // 2).argmin()] = max(last // 2, 0)
+    return [(names.get(rank, _rank_text(rank, last)), order[rank]) for rank in ranks.tolist()]
+
+
+def _rank_text(rank: int, last: int) -> str:
+    return "Dice not defined" if rank > last else f"rank {rank + 1} of {last + 1} by Dice"
 
 
 def ordinal(number: int) -> str:

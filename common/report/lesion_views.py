@@ -19,10 +19,10 @@ from .style import encode
 
 # Of Okabe and Ito's colour-blind-safe palette, three that differ from each other and from grey.
 OUTCOME_COLORS = {"true positive": "#56B4E9", "false positive": "#F0E442", "false negative": "#D55E00"}
-PLAIN_COLOR = "#56B4E9"
+PLAIN_COLOR = "#CC79A7"
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 EDGES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
-FILL = 0.28
+FILL = 0.36
 PANEL_PIXELS = 460
 SCALE_BARS = (50, 20, 10, 5, 2, 1)
 
@@ -59,7 +59,12 @@ class Volume:
     def window(self) -> tuple[float, float]:
         """Intensities drawn black and white: bright lesions are to keep their texture."""
         shown = self.image[self.image > 0]
-        return (0.0, float(np.quantile(shown, 0.998))) if shown.size else (0.0, 1.0)
+        if not shown.size:
+            return 0.0, 1.0
+        brightest = 1.1 * float(np.quantile(shown, 0.998))
+        # Without bright lesions the brain itself is the brightest: grey all the same, so that a lesion would show.
+        tissue = float(np.median(shown[shown > brightest / 2]))
+        return 0.0, max(brightest, 1.4 * tissue)
 
     def busiest(self, plane: str) -> int:
         """The slice with the most lesion voxels; the middle of the head where there are none."""

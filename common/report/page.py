@@ -10,8 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common.files import replacing
 
 from .comparison_report import comparison_context
-from .lesion_report import lesion_page
-from .lesion_runs import holds_lesions
+from .lesion_comparison import lesion_comparison_context
+from .lesion_report import lesion_run_context
+from .lesion_runs import find_lesion_runs, holds_lesions
 from .results import with_spread
 from .run_report import explains_pseudo_labels, run_context
 from .runs import find_runs
@@ -35,7 +36,7 @@ def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
         FileNotFoundError: if the folder is missing or holds no run.
         ValueError: if a file of a run is malformed, or the runs cannot be compared.
     """
-    template, context = lesion_page(run_dir) if holds_lesions(run_dir) else _page(run_dir)
+    template, context = _page(run_dir)
     page = _environment().get_template(template).render(context)
     output = Path(run_dir) / "report.html" if output is None else Path(output)
     with replacing(output) as temporary:
@@ -45,6 +46,11 @@ def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
 
 def _page(run_dir: Path | str) -> tuple[str, dict[str, Any]]:
     """The template and what it needs."""
+    if holds_lesions(run_dir):
+        runs, several = find_lesion_runs(run_dir)
+        if several:
+            return "lesion_comparison.html", lesion_comparison_context(runs)
+        return "lesion_run.html", lesion_run_context(runs[0])
     runs, several = find_runs(run_dir)
     return ("comparison.html", comparison_context(runs)) if several else ("run.html", run_context(runs[0]))
 
