@@ -32,8 +32,9 @@ lint: $(VENV)/installed  ## Check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-benchmark: $(VENV)/installed  ## Time and memory of the reference labels beside the plain form
+benchmark: $(VENV)/installed  ## Time and memory beside the plain forms
 	$(RUN) benchmarks/reference_labels.py
+	$(RUN) benchmarks/proximity_graph.py
 
 clean:  ## Remove the virtual environment and the runs of the demonstration
 	rm -rf $(VENV) runs/demo
