@@ -114,7 +114,7 @@ class CachedVolumes(Dataset):
 
 
 def describe(thing: Any) -> Any:
-    """A transform's class and settings as JSON, the same in every process; random states are left out."""
+    """A transform's class and settings as JSON, the same in every process; its random and working state is left out."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
     if isinstance(thing, Enum):
@@ -129,7 +129,7 @@ def describe(thing: Any) -> Any:
     name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
     if isinstance(thing, (np.random.RandomState, np.random.Generator, type)) or not hasattr(thing, "__dict__"):
         return name
-    return [name, {key: describe(value) for key, value in sorted(vars(thing).items()) if key != "R"}]
+    return [name, {key: describe(value) for key, value in sorted(vars(thing).items()) if key not in ("R", "_tracing")}]
 
 
 def _identity(files: Any) -> list[list]:

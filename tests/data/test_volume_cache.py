@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Compose, NormalizeIntensityd, RandGaussianNoised, ScaleIntensityd
 
 from common.data import CachedVolumes
@@ -116,6 +119,16 @@ def test_errors_of_the_program_are_not_set_aside(items, tmp_path):
 
     with pytest.raises(TypeError, match="a mistake"):
         CachedVolumes(items, broken, tmp_path / "cache", set_aside=True)
+
+
+def test_the_bundle_s_transforms_hit_after_they_were_used(items, tmp_path):
+    parser = ConfigParser()
+    parser.read_config(str(Path(__file__).parents[2] / "bundles" / "ms_popcorn" / "configs" / "train.json"))
+    transform = parser.get_parsed_content("train#preprocessing")
+    before = describe(transform)
+    CachedVolumes(items, transform, tmp_path / "cache")
+    assert describe(transform) == before
+    assert CachedVolumes(items, transform, tmp_path / "cache").hits == 3
 
 
 def test_description_is_of_settings_not_of_random_states():

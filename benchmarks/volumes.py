@@ -1,0 +1,120 @@
+"""Patches per second of the loader and of training, and seconds of sliding-window inference on a whole volume.
+
+    python benchmarks/volumes.py [--volumes 4] [--small]
+
+The loader's patches come from CachedVolumes (memory-mapped arrays), and beside it from MONAI's PersistentDataset, which
+reads a whole volume for each patch, and from the NIfTI files. `--small` takes the demonstration's network and patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import torch
+from monai.data import PersistentDataset
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import Compose, NormalizeIntensityd, Orientationd, RandSpatialCropd
+from scipy import ndimage
+
+from common.data import CachedVolumes, PairedPatches
+from common.label_space import LabelSpace
+from common.methods import Popcorn
+from common.networks import BasicUNet
+from common.transforms import ImageQualityd, LoadVolumed
+
+SHAPE = (182, 218, 182)
+
+
+def make_volumes(folder: Path, number: int) -> list[dict]:
+    """Volumes of smooth noise within an ellipsoid, with spots as lesions, of the size of a registered brain."""
+    place = np.stack(np.meshgrid(*[np.linspace(-1, 1, n, dtype=np.float32) for n in SHAPE], indexing="ij"))
+    brain = (place**2).sum(0) < 0.8
+    items = []
+    for index in range(number):
+        rng = np.random.default_rng(index)
+        coarse = rng.normal(100, 10, [n // 4 + 1 for n in SHAPE]).astype(np.float32)
+        image = ndimage.zoom(coarse, 4, order=1)[tuple(slice(n) for n in SHAPE)] * brain
+        mask = (image > np.percentile(image[brain], 99.5)).astype(np.uint8)
+        files = {"image": folder / f"image{index}.nii.gz", "label": folder / f"label{index}.nii.gz"}
+        for key, values in (("image", image), ("label", mask)):
+            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), files[key])
+        items.append({key: str(path) for key, path in files.items()})
+    return items
+
+
+def per_second(function, number: int, patches: int = 1) -> float:
+    function(0)
+    start = time.perf_counter()
+    for index in range(1, number + 1):
+        function(index)
+    return number * patches / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--volumes", type=int, default=4)
+    parser.add_argument("--small", action="store_true")
+    arguments = parser.parse_args()
+    side, pairs = (32, 2) if arguments.small else (64, 4)
+    features = (8, 8, 16, 32, 64, 8) if arguments.small else (32, 32, 64, 128, 256, 32)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = (side,) * 3
+    print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}; patches of {side}^3, {features}")
+    load = [LoadVolumed(["image", "label"]), Orientationd(["image", "label"], axcodes="RAS", labels=None)]
+    transform = Compose([*load, NormalizeIntensityd("image", nonzero=True)])
+    crop = RandSpatialCropd(["image", "label"], size, random_size=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        items = make_volumes(folder, arguments.volumes)
+        start = time.perf_counter()
+        volumes = CachedVolumes(items, transform, folder / "cache")
+        print(f"decoded and cached: {(time.perf_counter() - start) / len(items):.2f} s a volume")
+        again = CachedVolumes(items, transform, folder / "cache")
+        print(f"found in the cache: {again.hits} of {len(items)}")
+
+        plain = PairedPatches(volumes, patch_size=size, pairs=pairs)
+        augmented = PairedPatches(volumes, patch_size=size, pairs=pairs, augment=ImageQualityd())
+        print("\nloader, one process          patches/s")
+        print(f"CachedVolumes                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
+        print(f"CachedVolumes, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
+        persistent = PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False) \
+            if "weights_only" in PersistentDataset.__init__.__code__.co_varnames else \
+            PersistentDataset(items, transform, folder / "persistent")
+        for index in range(len(items)):
+            persistent[index]
+        print(f"PersistentDataset            {per_second(lambda i: crop(dict(persistent[i % len(items)])), 8):9.1f}")
+        print(f"NIfTI files                  {per_second(lambda i: crop(transform(dict(items[i % len(items)]))), 2):9.1f}")
+
+        labels = LabelSpace(["lesion"])
+        method = Popcorn(labels)
+        network = BasicUNet(3, 1, 1, features, norm="instance").to(device, memory_format=torch.channels_last_3d)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
+        batch = {key: value.as_tensor().to(device) for key, value in plain[0]["labeled"].items()}
+
+        def step(_: int) -> None:
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, enabled=device.type == "cuda"):
+                loss = sum(method.terms(network, {"labeled": batch}, 1)[0].values())
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+        print(f"\ntraining step                {per_second(step, 20 if device.type == 'cuda' else 3, 2 * pairs):9.1f}")
+        network.eval()
+        image = volumes[0]["image"].as_tensor()[None].to(device)
+        for overlap in (0.25, 0.5):
+            inferer = SlidingWindowInferer(size, sw_batch_size=4, overlap=overlap, mode="gaussian")
+            start = time.perf_counter()
+            with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
+                inferer(image, network).sum().item()
+            seconds = time.perf_counter() - start
+            print(f"sliding window {' x '.join(map(str, SHAPE))}, overlap {overlap}: {seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
