@@ -23,6 +23,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "POPCORN half the steps": ("Popcorn", {"method#share": 0.5}),
     "POPCORN without consistency": ("Popcorn", {"method#consistency_weight": 0}),
     "POPCORN random selection": ("Popcorn", {"method#selection": "random"}),
+    "Uncertainty-guided pseudo-labels": ("UncertaintyGuided", {"network_def#dropout": 0.2, "method#seed": "@seed"}),
+    "Multi-task attention": ("MultiTaskAttention", {"method#seed": "@seed"}),
+    "Transformation consistency": ("TransformationConsistency", {"method#seed": "@seed", "method#ramp_up": 200}),
 }
 
 

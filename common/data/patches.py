@@ -172,7 +172,8 @@ def volume(name: str, arrays: dict[str, np.ndarray]) -> Volume:
         raise ValueError(f"{name} must have voxels that are not 0, got none: leave it out of the datalist.")
     box = np.array([[np.flatnonzero(line)[0], np.flatnonzero(line)[-1] + 1] for line in lines]).T
     label = arrays.get("label")
-    lesions = np.zeros(0, int) if label is None else np.flatnonzero(np.asarray(label).any(axis=0))
+    # more than a half: a soft pseudo-label is 0 nowhere
+    lesions = np.zeros(0, int) if label is None else np.flatnonzero((np.asarray(label) > 0.5).any(axis=0))
     return Volume(name, arrays, box, lesions)
 
 

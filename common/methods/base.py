@@ -53,13 +53,18 @@ class Method:
             raise FloatingPointError(non_finite_message(values, engine.state.iteration, batch))
         if engine.scaler is not None:
             engine.scaler.scale(loss).backward()
+            self.before_step(engine)
             engine.scaler.step(engine.optimizer)
             engine.scaler.update()
         else:
             loss.backward()
+            self.before_step(engine)
             engine.optimizer.step()
         self.after_step(engine)
         return {"loss": loss.item(), "terms": values, **output}
+
+    def before_step(self, engine: SupervisedTrainer) -> None:
+        """Called between the gradients (scaled, in mixed precision) and the optimizer's step."""
 
     def after_step(self, engine: SupervisedTrainer) -> None:
         """Called after every step of the optimizer, for what follows the network (a teacher, a bank)."""
