@@ -26,6 +26,33 @@ class Phantom:
         print(f"Wrote {patients} patients to {folder}")
 
 
+    def ms(
+        self,
+        directory: str,
+        labeled: int = 6,
+        unlabeled: int = 12,
+        test: int = 8,
+        size: int = 90,
+        seed: int = 0,
+        scanners: int = 4,
+    ) -> None:
+        """Write brain MRI with lesions of multiple sclerosis from several scanners, in the layout of ISBI 2015.
+
+        Args:
+            directory: folder to make; it must not hold anything yet.
+            labeled: number of patients of the first scanner, with masks of two raters.
+            unlabeled: number of patients of the other scanners.
+            test: number of test patients of all scanners.
+            size: voxels along y, for 180 mm; 90 for voxels of 2 mm.
+            seed: the same seed gives the same patients.
+            scanners: number of scanners, 1 to 4.
+        """
+        from common.data.phantom_ms import make_ms_phantom
+
+        folder = make_ms_phantom(directory, labeled, unlabeled, test, size, seed, scanners)
+        print(f"Wrote {labeled + unlabeled + test} patients to {folder}")
+
+
 class Commands:
     """Tools around the bundles: phantoms, datalists, their checks, reports and the demonstration."""
 
