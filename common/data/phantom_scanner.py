@@ -43,9 +43,9 @@ class Scanner:
 # The first is the one of the labelled images; each is farther from it than the one before.
 SCANNERS = (
     Scanner(0.10, 0.36, 1.0, 0.08, 0.015, 1.0, 0.0, 0.0, 1000.0),
-    Scanner(0.13, 0.30, 1.2, 0.15, 0.025, 2.5, 0.4, 0.0, 400.0),
-    Scanner(0.17, 0.27, 1.45, 0.25, 0.035, 3.5, 0.5, 0.6, 2500.0),
-    Scanner(0.21, 0.24, 1.7, 0.35, 0.045, 5.0, 0.7, 1.0, 180.0),
+    Scanner(0.12, 0.32, 1.2, 0.15, 0.020, 2.5, 0.4, 0.0, 400.0),
+    Scanner(0.14, 0.30, 1.45, 0.22, 0.030, 3.5, 0.5, 0.6, 2500.0),
+    Scanner(0.16, 0.28, 1.7, 0.30, 0.040, 5.0, 0.7, 1.0, 180.0),
 )
 SPREAD = 0.3  # how far an image's settings lie from its scanner's, in steps to the next one
 
