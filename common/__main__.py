@@ -163,6 +163,24 @@ class Commands:
         if lost:
             sys.exit("\n".join([f"Error: {len(lost)} cells failed, and are tried again by the same command:", *lost]))
 
+    def preprocess(
+        self, source: str, destination: str, spacing: float = 1.0, n4: bool = True, extract_brain: bool = True
+    ) -> None:
+        """Bring brain MRI into the form that training wants: RAS, 1 mm, N4, brain extracted, normalised; as new files.
+
+        What has been done with the same settings is skipped, and what cannot be read is named and left out.
+
+        Args:
+            source: folder of NIfTI files, MHD, NRRD or DICOM series, with masks of lesions beside them.
+            destination: folder to write to, with the same relative names.
+            spacing: side of the voxels in mm.
+            n4: correct the bias field.
+            extract_brain: look for the brain where it has not been extracted.
+        """
+        from common.data.preprocess import preprocess
+
+        preprocess(source, destination, spacing, n4, extract_brain)
+
     def check(self, datalist: str) -> None:
         """Read every file of a datalist and say what is wrong with it; ends with status 1 when something is.
 
