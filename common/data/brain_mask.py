@@ -10,6 +10,7 @@ GRID_MM = 2.0  # the mask is found on a grid this coarse
 # What parts brain and scalp is dark and a few mm thick: what is left after so much erosion is not connected through it.
 EROSION_MM = (4.0, 6.0, 8.0)
 BRAIN_ML = (700.0, 1900.0)  # what an adult's brain has
+POSSIBLE_ML = (300.0, 2500.0)  # beyond that it is something else, or not a whole head
 HEIGHT_MM = 165.0  # below the vertex; farther down is neck
 
 
@@ -65,8 +66,9 @@ def brain_mask(image: np.ndarray, voxel: float) -> np.ndarray:
             found = mask
         if BRAIN_ML[0] < volume < BRAIN_ML[1]:
             break
-    if found is None or not found.any():
-        raise ValueError("no part of it is connected and as large as a brain")
+    volume = 0.0 if found is None else found.sum() * GRID_MM**3 / 1000
+    if not POSSIBLE_ML[0] < volume < POSSIBLE_ML[1]:
+        raise ValueError(f"the part that looks most like one has {volume:.0f} ml")
     fine = ndimage.zoom(found.astype(np.float32), np.array(image.shape) / found.shape, order=1) > 0.5
     return fine & (image > 0)
 
