@@ -135,6 +135,34 @@ class Commands:
         files = config if isinstance(config, str) else ",".join(config)
         compare(output, datalists, names, files, settings, workers)
 
+    def compare_lesions(
+        self,
+        output: str,
+        *datalists: str,
+        rows: str = "Supervised,POPCORN",
+        seeds: int = 1,
+        config: str = "train.json",
+        workers: int | None = None,
+        **settings,
+    ) -> None:
+        """Train rows of POPCORN's tables on lesion volumes under the same settings and compare them on the test part.
+
+        A comparison that was stopped goes on where it was.
+
+        Args:
+            output: the comparison's folder; gets results.csv and report.html.
+            datalists: one datalist for all seeds, or several, one for each seed.
+            rows: Supervised, POPCORN and others, separated by commas; "all" for all rows of the paper's tables.
+            seeds: number of seeds for a single datalist.
+            config: the bundle's configuration files, separated by commas.
+            workers: number of models trained at the same time.
+            settings: any further setting of the bundle, as --spacing "[1.5,1.5,1.5]" --method#step_size 3.
+        """
+        from common.compare_lesions import compare_lesions
+
+        files = config if isinstance(config, str) else ",".join(config)
+        compare_lesions(output, datalists, rows, seeds, files, workers, settings)
+
     def tables(
         self,
         grid: str,
