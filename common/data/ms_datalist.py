@@ -54,10 +54,12 @@ def isbi_datalist(
     """
     masks = None if output is None else Path(output).absolute().parent / f"masks_{consensus}"
 
+    draw = {"labeled": labeled, "validation": validation, "split": split, "seed": seed}
+
     def read(place: str | Path) -> list[dict]:
         return isbi_items(place, consensus, masks, patients)
 
-    datalist = _make(read, folder, unlabeled, test, labeled, validation, split, seed, patients, name)
+    datalist = _make(read, folder, unlabeled, test, patients, name, **draw)
     return _written(datalist, output)
 
 
@@ -97,80 +99,40 @@ def patients_datalist(
             met.
     """
 
+    draw = {"labeled": labeled, "validation": validation, "split": split, "seed": seed}
+
     def read(place: str | Path) -> list[dict]:
         return patient_folder_items(place, flair, mask, patients)
 
-    datalist = _make(read, folder, unlabeled, test, labeled, validation, split, seed, patients, name)
+    datalist = _make(read, folder, unlabeled, test, patients, name, **draw)
     return _written(datalist, output)
 
 
-def _make(
-    read: Callable[[str | Path], list[dict]],
-    folder: str | Path,
-    unlabeled: str | Path | None,
-    test: str | Path | int | None,
-    labeled: int,
-    validation: int,
-    split: int,
-    seed: int,
-    patients: str | Path | None,
-    name: str,
-) -> dict:
-    """Reads the folders and draws the parts."""
-    drawn_test = test is None or isinstance(test, Integral)
-    _check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
-    _check_numbers(test=(test if drawn_test and test is not None else 0, 0))
-    elsewhere = [] if drawn_test else read(test)
-    items = read(folder)
-    annotated = [item for item in items if "label" in item]
-    free = [item for item in items if "label" not in item]
-    _check_test(elsewhere, annotated, folder, test)
-    if unlabeled is not None:
-        known = {item["patient"] for item in annotated + elsewhere}
-        there = {item["image"] for item in items + elsewhere}
-        free += [item for item in unlabeled_items(unlabeled, known, patients) if item["image"] not in there]
-    names = sorted({item["patient"] for item in annotated})
-    number = len(names) if test is None else test if drawn_test else 0
-    drawn = draw_patients(names, labeled, validation, number, split, seed)
-    if test is None and not drawn["test"]:
-        raise ValueError(
-            f"labeled and validation must leave patients to test on, got {labeled} and {validation} of "
-            f"{len(drawn['labeled'] + drawn['validation'])}: ask for fewer, or give test=FOLDER, or test=0 for none."
-        )
-    parts = {part: [item for item in annotated if item["patient"] in names] for part, names in drawn.items()}
-    parts["test"] += elsewhere
-    taken = {item["patient"] for part in ("labeled", "validation", "test") for item in parts[part]}
-    hidden = [{"image": i["image"], "truth": i["label"], "patient": i["patient"]} for i in parts["unlabeled"]]
-    parts["unlabeled"] = hidden + [item for item in free if item["patient"] not in taken]
-    datalist = {"name": name, "mode": "multilabel", "classes": list(CLASSES), "seed": seed, "split": split}
-    datalist["left_out"] = len(free) + len(annotated) + lenelsewhere - sum(map(len, parts.values()))
-    datalist.update(parts)
-    validate_datalist(datalist)
-    return datalist
-
-
 def draw_patients(
-    patients: Sequence[str], labeled: int, validation: int, test: int, split: int, seed: int
+    patients: Sequence[str], labeled: int, validation: int, test: int | None, split: int, seed: int
 ) -> dict[str, list[str]]:
     """Patients of each part: labelled ones from the front of the shuffled patients, validation from their end, test
-    from before those (all that are left, where there are no more), unlabelled what is between.
+    from before those (None: all that are left), unlabelled what is between.
 
-    So the labelled patients are nested in each other, and neither validation nor test patients depend on their number.
+    So the labelled patients are nested in each other, and neither validation patients nor a number of test patients
+    depend on how many are labelled.
 
     Raises:
-        ValueError: when there are too few patients.
+        ValueError: when a number is none, or there are too few patients.
     """
-    everything = test >= len(patients)
-    needed = labeled + validation + (0 if everything else test)
-    if needed > len(patients):
+    _check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
+    _check_numbers(test=(0 if test is None else test, 0))
+    kept = validation + (1 if test is None else test)
+    if labeled + kept > len(patients):
+        purpose = f"{validation} for validation and {'at least 1' if test is None else test} for test"
         raise ValueError(
-            f"labeled + validation + test must be at most the {len(patients)} annotated patients, got {labeled} + "
-            f"{validation} + {test}: ask for fewer, or annotate more."
+            f"labeled must be at most {max(len(patients) - kept, 0)}: of {len(patients)} annotated patients {purpose} "
+            f"are set apart; got {labeled}. Ask for fewer, or give the test part otherwise: test=FOLDER, or 0 for none."
         )
     order = np.random.default_rng([seed, split]).permutation(len(patients))
     names = [patients[index] for index in order]
     end = len(names) - validation
-    start = labeled if everything else end - test
+    start = labeled if test is None else end - test
     return {
         "labeled": names[:labeled],
         "unlabeled": names[labeled:start],
@@ -179,13 +141,48 @@ def draw_patients(
     }
 
 
+def _make(
+    read: Callable[[str | Path], list[dict]],
+    folder: str | Path,
+    unlabeled: str | Path | None,
+    test: str | Path | int | None,
+    patients: str | Path | None,
+    name: str,
+    **draw: int,
+) -> dict:
+    """Reads the folders with ``read`` and draws the parts."""
+    drawn_test = test is None or isinstance(test, Integral)
+    elsewhere = [] if drawn_test else read(test)
+    items = read(folder)
+    annotated = [item for item in items if "label" in item]
+    free = [item for item in items if "label" not in item]
+    _check_annotated(annotated, elsewhere, folder, test)
+    names = sorted({item["patient"] for item in annotated})
+    drawn = draw_patients(names, test=test if drawn_test else 0, **draw)
+    if unlabeled is not None:
+        known = {item["patient"] for item in annotated + elsewhere}
+        there = {item["image"] for item in items + elsewhere}
+        free += [item for item in unlabeled_items(unlabeled, known, patients) if item["image"] not in there]
+    parts = {part: [item for item in annotated if item["patient"] in drawn[part]] for part in drawn}
+    parts["test"] += elsewhere
+    taken = {item["patient"] for part in ("labeled", "validation", "test") for item in parts[part]}
+    hidden = [{"image": i["image"], "truth": i["label"], "patient": i["patient"]} for i in parts["unlabeled"]]
+    parts["unlabeled"] = hidden + [item for item in free if item["patient"] not in taken]
+    datalist = {"name": name, "mode": "multilabel", "classes": list(CLASSES), "seed": draw["seed"]}
+    datalist["split"] = draw["split"]
+    datalist["left_out"] = len(annotated) + len(elsewhere) + len(free) - sum(map(len, parts.values()))
+    datalist.update(parts)
+    validate_datalist(datalist)
+    return datalist
+
+
 def _check_numbers(**numbers: tuple[int, int]) -> None:
     for name, (value, least) in numbers.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
-def _check_test(elsewhere: list[dict], annotated: list[dict], folder: str | Path, test: str | Path) -> None:
+def _check_annotated(annotated: list[dict], elsewhere: list[dict], folder: str | Path, test: str | Path) -> None:
     """Refuses test volumes without masks, and of patients that are annotated in the other folder."""
     if not annotated:
         raise ValueError(f"{folder} must hold lesion masks, got none: is this the folder for unlabeled?")

@@ -51,7 +51,7 @@ def isbi_items(
     folder = existing_folder(folder)
     images, raters = _isbi_files(folder)
     place = Path(masks) if masks is not None else folder / f"masks_{consensus}"
-    named = {file_stem(path): path for path in images.values()}
+    named = {file_stem(path): path for name, path in images.items() if name in raters}
     patient_of = {} if patients is None else patients_of_images(patients, named, {})
     items = []
     for name, image in sorted(images.items()):
@@ -90,7 +90,7 @@ def patient_folder_items(
     patient_of = {} if patients is None else patients_of_images(patients, found, {})
     items = []
     for name, path in found.items():
-        files = list(nifti_files(path))
+        files = sorted(nifti_files(path))
         image = _only(path, files, is_flair, flair, "FLAIR volume", "flair in its name", "flair")
         words = "lesion, mask, consensus, seg or gt in its name, and not brain"
         label = _only(path, files, is_lesion_mask, mask, "lesion mask", words, "mask")
@@ -107,8 +107,8 @@ def _only(
         words = f"the path {pattern}"
     else:
         chosen = [path for path in files if is_one(path.name)]
-    agreed = [path for path in chosen if key == "mask" and "consensus" in path.name.lower()]
-    chosen = agreed if len(agreed) == 1 else chosen
+        agreed = [path for path in chosen if key == "mask" and "consensus" in path.name.lower()]
+        chosen = agreed if len(agreed) == 1 else chosen
     if len(chosen) == 1:
         return chosen[0]
     names = [str(path.relative_to(folder)) for path in chosen or files]
