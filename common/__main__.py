@@ -57,10 +57,15 @@ class Commands:
     """Tools around the bundles: phantoms, datalists, their checks, reports and the demonstration."""
 
     def __init__(self) -> None:
-        from common.data import folder_datalist, jsrt_datalist
+        from common.data import folder_datalist, isbi_datalist, jsrt_datalist, patients_datalist
 
         self.phantom = Phantom()
-        self.datalist = {"jsrt": jsrt_datalist, "folder": folder_datalist}
+        self.datalist = {
+            "jsrt": jsrt_datalist,
+            "folder": folder_datalist,
+            "isbi": isbi_datalist,
+            "patients": patients_datalist,
+        }
 
     def demo(
         self, directory: str = "runs/demo", splits: int = 3, patients: int = 140, workers: int | None = None

@@ -4,6 +4,7 @@ from common.data.datalist import find_datalist, load_datalist, save_datalist
 from common.data.folder import folder_datalist
 from common.data.jsrt import find_jsrt, jsrt_datalist
 from common.data.loader import PairedBatches, PairedLoader
+from common.data.ms_datalist import isbi_datalist, patients_datalist
 from common.data.patches import PairedPatches
 from common.data.readers import read_image, read_label, read_mask
 from common.data.reference_pool import ReferencePool
@@ -19,9 +20,11 @@ __all__ = [
     "find_datalist",
     "find_jsrt",
     "folder_datalist",
+    "isbi_datalist",
     "jsrt_datalist",
     "load_datalist",
     "make_datalist",
+    "patients_datalist",
     "read_image",
     "read_label",
     "read_mask",

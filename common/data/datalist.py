@@ -41,7 +41,7 @@ def load_datalist(path: str | Path) -> dict:
     """
     datalist = read_datalist(path)
     missing = [
-        file for part in PARTS for item in datalist[part] for file in item_files(item) if not Path(file).is_file()
+        file for part in PARTS for item in datalist[part] for file in item_files(item) if not Path(file).exists()
     ]
     if missing:
         raise FileNotFoundError(

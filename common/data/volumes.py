@@ -1,0 +1,185 @@
+"""Reads 3D images and their masks: NIfTI files, DICOM series and whatever else ITK knows, with their affine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import itk
+import nibabel
+import numpy as np
+
+NIFTI = (".nii", ".nii.gz")
+# How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
+SAME_PLACE = 0.1
+# A mask's values may miss a whole number by what its header's scaling loses.
+WHOLE = 1e-3
+
+
+def read_volume(path: str | Path) -> nibabel.Nifti1Image:
+    """A 3D image as float32 with its affine to millimetres in RAS+, whatever file it is from.
+
+    Args:
+        path: a NIfTI file, a folder with one DICOM series, or another file that ITK reads (MHD, MHA, NRRD).
+
+    Raises:
+        FileNotFoundError: when there is nothing.
+        ValueError: naming the file: unreadable, not 3D, NaN or infinite values, a constant image, a folder with
+            several DICOM series or with a missing slice.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} must be a 3D image, got no such file or folder: check the path.")
+    if path.is_dir():
+        values, affine = _read_series(path)
+    elif path.name.lower().endswith(NIFTI):
+        values, affine = _read_nifti(path)
+    else:
+        values, affine = _read_with_itk(path, str(path))
+    if values.ndim != 3 or min(values.shape) < 2:
+        raise ValueError(
+            f"{path} must be one 3D volume, got an array of {' x '.join(map(str, values.shape))}: give one time point "
+            "or one channel, as a file of its own."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{path} must hold finite numbers, got NaN or infinity in {(~np.isfinite(values)).sum()} of its voxels: "
+            f"export it again, or set these voxels."
+        )
+    if values.min() == values.max():
+        raise ValueError(f"{path} must show something, got the value {values.min():g} everywhere: leave it out.")
+    return nibabel.Nifti1Image(values.astype(np.float32), affine)
+
+
+def read_lesion_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) -> nibabel.Nifti1Image:
+    """A mask as bytes, 1 where the file's value is above 0; a mask without any is legal.
+
+    Args:
+        path: a NIfTI file, or another that ITK reads.
+        like: the image that it belongs to, whose voxel grid it must have.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: naming the file: unreadable, not 3D, values that are no mask's, or a voxel grid that is not the
+            image's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a mask, got no such file: check the datalist's paths.")
+    reads_nifti = path.name.lower().endswith(NIFTI)
+    values, affine = _read_nifti(path) if reads_nifti else _read_with_itk(path, str(path))
+    if values.ndim != 3:
+        shape = " x ".join(map(str, values.shape))
+        raise ValueError(f"{path} must be one 3D mask, got an array of {shape}: give each mask as a file of its own.")
+    found = np.unique(values)
+    if (
+        not np.isfinite(found).all()
+        or found.min() < 0
+        or len(found) > 256
+        or (abs(found - found.round()) > WHOLE).any()
+    ):
+        raise ValueError(
+            f"{path} must be a mask (0 outside, above 0 inside), got values from {found[0]:g} to {found[-1]:g}, not "
+            "all of them whole numbers: is this the image?"
+        )
+    mask = nibabel.Nifti1Image((values > WHOLE).astype(np.uint8), affine)
+    if like is not None:
+        require_same_grid(mask, like, str(path))
+    return mask
+
+
+def require_same_grid(mask: nibabel.Nifti1Image, image: nibabel.Nifti1Image, name: str) -> None:
+    """Refuses a mask of another shape than the image's, or whose affine puts a corner elsewhere.
+
+    Raises:
+        ValueError: naming the mask.
+    """
+    if mask.shape != image.shape:
+        raise ValueError(
+            f"{name} must have the shape of its image, got {mask.shape} and {image.shape}: resample the mask to the "
+            f"image, nearest neighbour."
+        )
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [*image.shape, 1]
+    apart = np.linalg.norm(corners @ (mask.affine - image.affine).T, axis=1).max()
+    voxel = np.linalg.norm(image.affine[:3, :3], axis=0).min()
+    if apart > SAME_PLACE * voxel:
+        raise ValueError(
+            f"{name} must have the affine of its image, got one that puts a corner {apart:.2g} mm elsewhere: the mask "
+            f"belongs to another image, or one of the headers is wrong."
+        )
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        image = nibabel.load(path)
+        values = image.get_fdata(dtype=np.float32)
+    except Exception as error:  # nibabel and gzip raise a dozen types for files that are cut off or foreign
+        raise ValueError(f"{path} must be a NIfTI file, got one that cannot be read: {_short(error)}") from error
+    if values.ndim == 4 and values.shape[3] == 1:
+        values = values[..., 0]
+    return values, _sound(image.affine, path)
+
+
+def _read_with_itk(path: Path, source: str | list[str]) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        image = itk.imread(source, itk.F)
+    except Exception as error:  # SWIG wraps all of ITK's exceptions
+        raise ValueError(f"{path} must be an image that ITK reads, got one it cannot: {_short(error)}") from error
+    values = itk.array_from_image(image)
+    if values.ndim == 4 and values.shape[0] == 1:
+        values = values[0]
+    affine = np.eye(4)
+    if values.ndim == 3:
+        axes = itk.array_from_matrix(image.GetDirection()) * np.array(image.GetSpacing())
+        affine[:3, :3] = axes[:3, :3]
+        affine[:3, 3] = np.array(image.GetOrigin())[:3]
+        affine[:2] *= -1  # ITK's axes are LPS
+    # ITK's arrays are z, y, x
+    return np.transpose(values), _sound(affine, path)
+
+
+def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The one DICOM series of a folder."""
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetUseSeriesDetails(True)
+    names.SetDirectory(str(folder))
+    series = list(names.GetSeriesUIDs())
+    if len(series) != 1:
+        found = "no DICOM series" if not series else f"{len(series)} DICOM series"
+        raise ValueError(f"{folder} must hold one DICOM series, got {found}: give each series a folder of its own.")
+    files = list(names.GetFileNames(series[0]))
+    _require_no_gap(folder, files)
+    return _read_with_itk(folder, files)
+
+
+def _require_no_gap(folder: Path, files: list[str]) -> None:
+    """Refuses a series of several orientations, or in which distances between slices differ by more than a tenth."""
+    import pydicom
+
+    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    if any("ImagePositionPatient" not in header or "ImageOrientationPatient" not in header for header in headers):
+        raise ValueError(f"{folder} must hold slices with their position, got some without: export the series again.")
+    orientations = np.array([header.ImageOrientationPatient for header in headers], float)
+    if np.ptp(orientations, axis=0).max() > 1e-2:
+        raise ValueError(f"{folder} must hold parallel slices, got several orientations: is this a localizer?")
+    row, column = np.array(headers[0].ImageOrientationPatient, float).reshape(2, 3)
+    places = np.sort([np.dot(np.cross(row, column), np.array(h.ImagePositionPatient, float)) for h in headers])
+    steps = np.diff(places)
+    if len(steps) < 2:
+        return
+    usual = np.median(steps)
+    wrong = np.flatnonzero(np.abs(steps - usual) > 0.1 * usual)
+    if len(wrong):
+        raise ValueError(
+            f"{folder} must hold slices at equal distances, got {steps[wrong[0]]:.2f} mm instead of {usual:.2f} mm "
+            f"between slices {wrong[0] + 1} and {wrong[0] + 2} of {len(files)}: a slice is missing or there twice."
+        )
+
+
+def _sound(affine: np.ndarray | None, path: Path) -> np.ndarray:
+    if affine is None or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{path} must have an affine that spans a volume, got {affine}: repair its header.")
+    return np.asarray(affine, dtype=float)
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
