@@ -82,13 +82,17 @@ def main() -> None:
         print("\nloader, one process          patches/s")
         print(f"CachedVolumes                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
         print(f"CachedVolumes, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
-        persistent = PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False) \
-            if "weights_only" in PersistentDataset.__init__.__code__.co_varnames else \
-            PersistentDataset(items, transform, folder / "persistent")
+        persistent = (
+            PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False)
+            if "weights_only" in PersistentDataset.__init__.__code__.co_varnames
+            else PersistentDataset(items, transform, folder / "persistent")
+        )
         for index in range(len(items)):
             persistent[index]
         print(f"PersistentDataset            {per_second(lambda i: crop(dict(persistent[i % len(items)])), 8):9.1f}")
-        print(f"NIfTI files                  {per_second(lambda i: crop(transform(dict(items[i % len(items)]))), 2):9.1f}")
+        print(
+            f"NIfTI files                  {per_second(lambda i: crop(transform(dict(items[i % len(items)]))), 2):9.1f}"
+        )
 
         labels = LabelSpace(["lesion"])
         method = Popcorn(labels)

@@ -25,7 +25,6 @@ class Phantom:
         folder = make_jsrt_phantom(directory, patients=patients, size=size, seed=seed, fine=fine)
         print(f"Wrote {patients} patients to {folder}")
 
-
     def ms(
         self,
         directory: str,

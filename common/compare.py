@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -123,8 +124,9 @@ def follow(jobs: list[Future], cells: list[Cell]) -> None:
             over = all(job.done() for job in jobs)
             finished, total = zip(*[epochs(cell.folder) for cell in cells], strict=True)
             bar.total = max(total) * len(cells) or None
-            bar.n = sum(finished)
-            bar.refresh()
+            if bar.n != sum(finished) or sys.stderr.isatty():  # a log gets a line for each epoch, not for each second
+                bar.n = sum(finished)
+                bar.refresh()
             for job in jobs:
                 if job.done():
                     job.result()

@@ -15,7 +15,7 @@ HEIGHT_MM = 165.0  # below the vertex; farther down is neck
 
 
 def is_brain_extracted(image: np.ndarray) -> bool:
-    """Whether the outside of the brain has been set to 0: most of the image's border and a fifth of it are exactly 0."""
+    """Whether the outside of the brain has been set to 0: most of the border and a fifth of the image are exactly 0."""
     border = np.concatenate([np.take(image, i, axis).ravel() for axis in range(3) for i in (0, -1)])
     return bool((border == 0).mean() > 0.9 and (image == 0).mean() > 0.2)
 
@@ -29,8 +29,8 @@ def brain_mask(image: np.ndarray, voxel: float) -> np.ndarray:
     """A rough mask of the brain on a FLAIR or T1-weighted image of a head in RAS.
 
     Brain tissue is brighter than cerebrospinal fluid, bone and air around it, and the scalp lies beyond these. So:
-    voxels that are neither dark nor as bright as fat; the largest part that stays connected after an erosion; grown back
-    by as much within those voxels; closed, holes filled. Of three erosions the first that leaves a brain's volume is
+    voxels that are neither dark nor as bright as fat; the largest part that stays connected after an erosion; grown
+    back by as much within those voxels; closed, holes filled. Of three erosions the first that leaves a brain's volume is
     taken. Eyes, sinuses or meninges may remain in it and thin gyri may be lost: a dedicated tool is better.
 
     Args:

@@ -118,9 +118,7 @@ class PairedLoader:
         ValueError: when ``iterations`` is below 1.
     """
 
-    def __init__(
-        self, batches: Dataset, iterations: int = 50, num_workers: int = 0, growing: bool = False
-    ) -> None:
+    def __init__(self, batches: Dataset, iterations: int = 50, num_workers: int = 0, growing: bool = False) -> None:
         if iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {iterations}.")
         self.batches, self.iterations, self.num_workers, self.growing = batches, iterations, num_workers, growing

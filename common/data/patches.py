@@ -182,7 +182,10 @@ def crop(image: Volume, centre: np.ndarray, size: Sequence[int], mirrored: bool)
     shape = np.array(image.arrays["image"].shape[1:])
     first = np.clip(np.asarray(centre) - np.array(size) // 2, 0, np.maximum(shape - size, 0))
     window = tuple(slice(int(a), int(min(a + s, n))) for a, s, n in zip(first, size, shape, strict=True))
-    missing = [(0, 0), *(((s - n) // 2, s - n - (s - n) // 2) if n < s else (0, 0) for s, n in zip(size, shape, strict=True))]
+    missing = [
+        (0, 0),
+        *(((s - n) // 2, s - n - (s - n) // 2) if n < s else (0, 0) for s, n in zip(size, shape, strict=True)),
+    ]
     patch: dict[str, Any] = {}
     for key, array in image.arrays.items():
         part = np.pad(array[(slice(None), *window)].astype(np.float32), missing)

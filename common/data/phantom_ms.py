@@ -95,7 +95,9 @@ def phantom_datalist(
     folder = Path(directory)
     table = folder / "phantom.csv"
     if not table.is_file():
-        raise FileNotFoundError(f"{folder} must be a phantom with phantom.csv: make one by python -m common phantom ms.")
+        raise FileNotFoundError(
+            f"{folder} must be a phantom with phantom.csv: make one by python -m common phantom ms."
+        )
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     parts = {part: [row for row in rows if row["part"] == part] for part in ("labeled", "unlabeled", "test")}

@@ -85,13 +85,15 @@ def preprocess(
     print(f"{done} volumes preprocessed, {skipped} had been before, {len(failed)} left out; in {destination}")
     if rough:
         print(
-            f"Warning: for {len(rough)} volumes the brain was found by classical means, which is rough. Look at them, or "
-            f"run a dedicated tool (SynthStrip, HD-BET) before."
+            f"Warning: for {len(rough)} volumes the brain was found by classical means, which is rough. Look at them, "
+            f"or run a dedicated tool (SynthStrip, HD-BET) before."
         )
     for volume, reason in failed.items():
         print(f"Left out {volume}: {reason}")
     if not done and not skipped:
-        raise ValueError(f"{source} must hold a volume that can be read, got {len(failed)} that cannot, as named above.")
+        raise ValueError(
+            f"{source} must hold a volume that can be read, got {len(failed)} that cannot, as named above."
+        )
 
 
 def find_volumes(folder: Path) -> tuple[list[Path], list[Path]]:

@@ -85,7 +85,9 @@ class Curriculum:
         if not self.plan or not is_first_rank():
             return
         needed = self.start + len(self.plan) * self.method.step_epochs
-        within = [n for s, n in enumerate(self.plan) if self.start + s * self.method.step_epochs < engine.state.max_epochs]
+        within = [
+            n for s, n in enumerate(self.plan) if self.start + s * self.method.step_epochs < engine.state.max_epochs
+        ]
         logger.info(
             f"{sum(within)} of {len(self.unlabeled)} unlabelled images join in {len(within)} steps of up to "
             f"{max(self.plan)}, from epoch {self.start + 1} on."

@@ -17,8 +17,8 @@ MANIFEST, LATENTS = "manifest.json", "latents.npz"
 class PseudoLabelStore:
     """The folder ``pseudo_labels`` of a run.
 
-    It holds ``<image>_step<s>.nii.gz`` for each image that joined in step s (and ``..._weight.nii.gz`` from methods that
-    weight voxels), the weights ``step<s>.pt`` of the network that made them, ``latents.npz`` and ``manifest.json`` with
+    It holds ``<image>_step<s>.nii.gz`` for each image that joined in step s (and ``..._weight.nii.gz`` from methods
+    that weight voxels), the weights ``step<s>.pt`` of the network that made them, ``latents.npz`` and ``manifest.json`` with
     one entry for each image in the order of joining: image, step, score, neighbours with their distances, checkpoint,
     label, lesion volume in ml and, where the truth is known, the Dice of the pseudo-label.
 
@@ -51,8 +51,8 @@ class PseudoLabelStore:
         path = self.folder / f"{name}.nii.gz"
         if not path.exists():
             raise FileNotFoundError(
-                f"{path} must be a pseudo-label of this run, got no such file: resume with the folder as it was, or start "
-                f"anew without resume."
+                f"{path} must be a pseudo-label of this run, got no such file: resume with the folder as it was, or "
+                f"start anew without resume."
             )
         return np.asanyarray(nibabel.load(path).dataobj)[None]
 
@@ -79,8 +79,8 @@ class PseudoLabelStore:
         path = self.folder / LATENTS
         if not path.exists():
             raise FileNotFoundError(
-                f"{path} must hold this run's latents, got no such file: resume with the folder as it was, or start anew "
-                f"without resume."
+                f"{path} must hold this run's latents, got no such file: resume with the folder as it was, or start "
+                f"anew without resume."
             )
         with np.load(path, allow_pickle=False) as content:
             return content["latents"]

@@ -14,8 +14,8 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
     """The latent h(X) of a whole image, which the proximity graph compares (Kamraoui et al. 2021, section 2.3).
 
     Images have different sizes and are larger than a patch. So the bottleneck is taken of ``grid`` patches along each
-    axis, spread evenly over the bounding box of the voxels that are not 0 such that the k-th patch is of the same region
-    in every image, its features are averaged over the patch, and the patches' features are strung together: with 256
+    axis, spread evenly over the bounding box of the voxels that are not 0 such that the k-th patch is of the same
+    region in every image, its features are averaged over the patch, and the patches' features are strung together: with 256
     features at the bottleneck and 2 x 2 x 2 patches, 2048 numbers.
 
     Args:

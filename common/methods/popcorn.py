@@ -1,4 +1,4 @@
-"""POPCORN: progressive pseudo-labels, and similar bottlenecks for patches with similar labels (Kamraoui et al. 2021)."""
+"""POPCORN: progressive pseudo-labels, and similar bottlenecks where labels are similar (Kamraoui et al. 2021)."""
 
 from __future__ import annotations
 
