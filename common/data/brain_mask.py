@@ -30,8 +30,8 @@ def brain_mask(image: np.ndarray, voxel: float) -> np.ndarray:
 
     Brain tissue is brighter than cerebrospinal fluid, bone and air around it, and the scalp lies beyond these. So:
     voxels that are neither dark nor as bright as fat; the largest part that stays connected after an erosion; grown
-    back by as much within those voxels; closed, holes filled. Of three erosions the first that leaves a brain's volume is
-    taken. Eyes, sinuses or meninges may remain in it and thin gyri may be lost: a dedicated tool is better.
+    back by as much within those voxels; closed, holes filled. Of three erosions the first that leaves a brain's volume
+    is taken. Eyes, sinuses or meninges may remain in it and thin gyri may be lost: a dedicated tool is better.
 
     Args:
         image: ``X Y Z``.

@@ -15,8 +15,8 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
 
     Images have different sizes and are larger than a patch. So the bottleneck is taken of ``grid`` patches along each
     axis, spread evenly over the bounding box of the voxels that are not 0 such that the k-th patch is of the same
-    region in every image, its features are averaged over the patch, and the patches' features are strung together: with 256
-    features at the bottleneck and 2 x 2 x 2 patches, 2048 numbers.
+    region in every image, its features are averaged over the patch, and the patches' features are strung together: with
+    256 features at the bottleneck and 2 x 2 x 2 patches, 2048 numbers.
 
     Args:
         network: gives the bottleneck alone with ``bottleneck_only=True``; in evaluation mode when this returns.
