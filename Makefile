@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo tables test lint benchmark clean help
+.PHONY: demo demo-ms tables test lint benchmark clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, under 10 minutes
 	$(RUN) -m common demo runs/demo
 
+demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, under 15 minutes
+	$(RUN) -m common demo_ms runs/demo-ms
+
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common tables grids/jsrt_small.yaml runs/tables
 
@@ -35,6 +38,7 @@ lint: $(VENV)/installed  ## Check style and formatting
 benchmark: $(VENV)/installed  ## Time and memory beside the plain forms
 	$(RUN) benchmarks/reference_labels.py
 	$(RUN) benchmarks/proximity_graph.py
+	$(RUN) benchmarks/volumes.py --small
 
-clean:  ## Remove the virtual environment and the runs of the demonstration
-	rm -rf $(VENV) runs/demo
+clean:  ## Remove the virtual environment and the runs of the demonstrations
+	rm -rf $(VENV) runs/demo runs/demo-ms

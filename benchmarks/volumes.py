@@ -82,11 +82,8 @@ def main() -> None:
         print("\nloader, one process          patches/s")
         print(f"CachedVolumes                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
         print(f"CachedVolumes, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
-        persistent = (
-            PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False)
-            if "weights_only" in PersistentDataset.__init__.__code__.co_varnames
-            else PersistentDataset(items, transform, folder / "persistent")
-        )
+        # its defaults drop the metadata or decode again each time
+        persistent = PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False)
         for index in range(len(items)):
             persistent[index]
         print(f"PersistentDataset            {per_second(lambda i: crop(dict(persistent[i % len(items)])), 8):9.1f}")
