@@ -12,7 +12,7 @@ from common.data import save_datalist
 from common.data.phantom_ms import make_ms_phantom, phantom_datalist
 
 # few images join at a time, and near means near: there are 3 labelled images, not 21
-SETTINGS = {"method#step_size": 3, "method#step_epochs": 2, "method#neighbors": 2}
+SETTINGS = {"method#step_size": 4, "method#step_epochs": 2, "method#neighbors": 2}
 
 
 def demo_ms(

@@ -71,7 +71,7 @@ class PairedPatches(Dataset):
         unlabeled_batch: int = 0,
         augment: Callable | None = None,
         same_patch: float = 0.5,
-        lesion: float = 0.5,
+        lesion: float = 0.3,
         labeled_share: float | None = None,
         mirror: bool = True,
         seed: int = 0,
