@@ -17,7 +17,7 @@ def test_names_of_rows():
     assert row_names("Supervised, POPCORN") == ["Supervised", "POPCORN"]
     assert row_names(("Supervised", "POPCORN")) == ["Supervised", "POPCORN"]
     assert row_names("all") == list(ROWS)
-    with pytest.raises(ValueError, match="rows must be different ones of Supervised.*got Popcorn"):
+    with pytest.raises(ValueError, match=r"rows must be different ones of Supervised.*got Popcorn"):
         row_names("Popcorn")
     with pytest.raises(ValueError, match="rows must be different"):
         row_names("POPCORN,POPCORN")
