@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +21,21 @@ TRIES = 50
 
 
 class Volume(NamedTuple):
-    """What patches are drawn from: arrays ``C H W D`` (memory-mapped), and where there is something in them.
+    """What patches are drawn from.
 
-    ``box`` holds the first and the last-plus-one index of the voxels that are not 0 along each axis, ``lesions`` the
-    flat indices of the labelled voxels.
+    ``read`` opens the arrays ``C H W D`` (memory-mapped) anew for each patch, since thousands of open maps would be too
+    many files. ``box`` holds the first and the last-plus-one index of the voxels that are not 0 along each axis,
+    ``lesions`` the places of the voxels with a label, as flat indices of ``shape``. Where ``read`` gives no label,
+    ``label`` holds it in the same way, as flat indices of ``C H W D``: lesions are few, and a mask is large.
     """
 
     name: str
-    arrays: dict[str, np.ndarray]
+    read: Callable[[], dict[str, np.ndarray]]
+    shape: tuple[int, ...]
     box: np.ndarray
     lesions: np.ndarray
+    label: np.ndarray | None = None
+    classes: int = 1
 
 
 class PairedPatches(Dataset):
@@ -88,15 +94,21 @@ class PairedPatches(Dataset):
         self.patch_size, self.pairs, self.seed = tuple(patch_size), pairs, seed
         self.augment, self.same_patch, self.lesion, self.mirror = augment, same_patch, lesion, mirror
         self.labeled_share, self.unlabeled_batch = labeled_share, unlabeled_batch
-        self.labeled = [volume(labeled.data[i]["image"], labeled.arrays(i)) for i in range(len(labeled))]
+        self.labeled = [volume(labeled.data[i]["image"], partial(labeled.arrays, i)) for i in range(len(labeled))]
         self.unlabeled = unlabeled
         self.joined: list[Volume] = []
         self.looked_at: dict[int, Volume] = {}
         self.rank, self.world_size = rank(), world_size()
 
-    def join(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Adds a pseudo-labelled volume (``image``, ``label`` and possibly ``weight``) to the training images."""
-        self.joined.append(volume(name, arrays))
+    def join(self, name: str, read: Callable[[], dict[str, np.ndarray]], mask: np.ndarray | None = None) -> None:
+        """Adds a pseudo-labelled volume to the training images.
+
+        Args:
+            name: the image's file.
+            read: gives the array ``image`` and, for soft labels, ``label`` and ``weight``, ``C H W D``.
+            mask: the label of 0 and 1, ``C H W D``, where ``read`` gives none.
+        """
+        self.joined.append(volume(name, read, mask))
 
     def __getitem__(self, iteration: int) -> dict[str, dict[str, Any]]:
         first, second = [], []
@@ -130,12 +142,12 @@ class PairedPatches(Dataset):
 
     def _centre(self, image: Volume, draw: np.random.Generator) -> np.ndarray:
         """A labelled voxel or any voxel of the brain."""
-        shape = image.arrays["image"].shape[1:]
         if draw.random() < self.lesion and len(image.lesions):
-            return np.array(np.unravel_index(image.lesions[draw.integers(len(image.lesions))], shape))
+            return np.array(np.unravel_index(image.lesions[draw.integers(len(image.lesions))], image.shape))
+        values = image.read()["image"]
         for _ in range(TRIES):
             centre = draw.integers(*image.box)
-            if image.arrays["image"][(0, *centre)] != 0:
+            if values[(0, *centre)] != 0:
                 break
         return centre
 
@@ -145,11 +157,10 @@ class PairedPatches(Dataset):
         turn = (iteration * self.world_size + self.rank) * self.unlabeled_batch + place
         index = turn % len(self.unlabeled)
         if index not in self.looked_at:
-            arrays = {"image": self.unlabeled.arrays(index)["image"]}
-            self.looked_at[index] = volume(self.unlabeled.data[index]["image"], arrays)
+            self.looked_at[index] = volume(self.unlabeled.data[index]["image"], partial(self.unlabeled.arrays, index))
         image = self.looked_at[index]
         patch = crop(image, self._centre(image, draw), self.patch_size, self.mirror and draw.random() < 0.5)
-        return self._augmented(patch, draw)
+        return self._augmented({"image": patch["image"]}, draw)
 
     def _augmented(self, patch: dict[str, Any], draw: np.random.Generator) -> dict[str, Any]:
         seed = int(draw.integers(2**32 - 1))
@@ -160,38 +171,53 @@ class PairedPatches(Dataset):
         return self.augment(patch)
 
 
-def volume(name: str, arrays: dict[str, np.ndarray]) -> Volume:
-    """A volume to draw patches from.
+def volume(name: str, read: Callable[[], dict[str, np.ndarray]], mask: np.ndarray | None = None) -> Volume:
+    """A volume to draw patches from; a ``mask`` of 0 and 1 stands for the label that ``read`` does not give.
 
     Raises:
         ValueError: when all its voxels are 0.
     """
+    arrays = read()
     inside = arrays["image"][0] != 0
-    lines = [inside.any(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     if not inside.any():
         raise ValueError(f"{name} must have voxels that are not 0, got none: leave it out of the datalist.")
+    lines = [inside.any(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     box = np.array([[np.flatnonzero(line)[0], np.flatnonzero(line)[-1] + 1] for line in lines]).T
-    label = arrays.get("label")
-    # more than a half: a soft pseudo-label is 0 nowhere
-    lesions = np.zeros(0, int) if label is None else np.flatnonzero((np.asarray(label) > 0.5).any(axis=0))
-    return Volume(name, arrays, box, lesions)
+    label = arrays.get("label") if mask is None else mask
+    if label is None:
+        return Volume(name, read, inside.shape, box, np.zeros(0, int))
+    # a soft label is 0 nowhere
+    lesions = np.flatnonzero((np.asarray(label) > 0.5).any(axis=0))
+    places = None if mask is None else np.flatnonzero(mask)
+    return Volume(name, read, inside.shape, box, lesions, places, len(label))
 
 
 def crop(image: Volume, centre: np.ndarray, size: Sequence[int], mirrored: bool) -> dict[str, Any]:
     """The patch around ``centre`` as float32 tensors, moved inwards at the borders; small volumes get zeros around."""
-    shape = np.array(image.arrays["image"].shape[1:])
+    shape = np.array(image.shape)
     first = np.clip(np.asarray(centre) - np.array(size) // 2, 0, np.maximum(shape - size, 0))
-    window = tuple(slice(int(a), int(min(a + s, n))) for a, s, n in zip(first, size, shape, strict=True))
-    missing = [
-        (0, 0),
-        *(((s - n) // 2, s - n - (s - n) // 2) if n < s else (0, 0) for s, n in zip(size, shape, strict=True)),
-    ]
+    last = np.minimum(first + size, shape)
+    window = tuple(slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
+    missing = np.maximum(np.array(size) - shape, 0)
+    padding = [(0, 0), *((int(n) // 2, int(n) - int(n) // 2) for n in missing)]
     patch: dict[str, Any] = {}
-    for key, array in image.arrays.items():
-        part = np.pad(array[(slice(None), *window)].astype(np.float32), missing)
-        part = np.ascontiguousarray(part[:, ::-1] if mirrored else part)
-        patch[key] = MetaTensor(torch.from_numpy(part), meta={"filename_or_obj": image.name})
+    parts = {key: array[(slice(None), *window)] for key, array in image.read().items()}
+    if image.label is not None:
+        parts["label"] = _mask_within(image, first, last)
+    for key, part in parts.items():
+        values = np.pad(part.astype(np.float32), padding)
+        values = np.ascontiguousarray(values[:, ::-1] if mirrored else values)
+        patch[key] = MetaTensor(torch.from_numpy(values), meta={"filename_or_obj": image.name})
     return patch
+
+
+def _mask_within(image: Volume, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """The part of a mask that is kept as the places of its ones."""
+    places = np.stack(np.unravel_index(image.label, (image.classes, *image.shape)))
+    within = ((places[1:] >= first[:, None]) & (places[1:] < last[:, None])).all(axis=0)
+    mask = np.zeros((image.classes, *(last - first)), np.float32)
+    mask[tuple(places[:, within] - np.array([0, *first])[:, None])] = 1
+    return mask
 
 
 def with_weights(patches: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,19 +175,17 @@ class Curriculum:
         for row in tqdm(rows[rank() :: world_size()], desc=f"step {step}", unit="image", leave=False, disable=None):
             image, affine = load(self.unlabeled, row)[None].to(device), self.unlabeled.affine(row)
             label, weight = self.method.label_image(self.network, image, self.inferer)
-            name = self.name(row, step)
-            self.store.save_label(name, label[0, 0].cpu().numpy(), affine)
-            if weight is not None:
-                self.store.save_label(f"{name}_weight", weight[0, 0].float().cpu().numpy(), affine)
+            label, weight = (None if part is None else part[0].float().cpu().numpy() for part in (label, weight))
+            self.store.save(self.name(row, step), label, weight, affine)
         barrier()
 
     def add(self, row: int, step: int) -> None:
         """Lets an image join the training images with the pseudo-label in its file."""
         name = self.name(row, step)
-        arrays = {"image": self.unlabeled.arrays(row)["image"], "label": self.store.load_label(name)}
-        if (self.store.folder / f"{name}_weight.nii.gz").exists():
-            arrays["weight"] = self.store.load_label(f"{name}_weight")
-        self.batches.join(str(self.unlabeled.data[row]["image"]), arrays)
+        soft = self.store.is_soft(name)
+        read = partial(joined_arrays, self.unlabeled, row, self.store if soft else None, name)
+        mask = None if soft else self.store.load_label(name)
+        self.batches.join(str(self.unlabeled.data[row]["image"]), read, mask)
 
     def entry(self, row: int, step: int, score: float | None, neighbors: list[dict]) -> dict[str, Any]:
         """The manifest's entry of an image."""
@@ -266,6 +265,14 @@ class CurriculumSteps:
         engine.add_event_handler(Events.STARTED, self.curriculum.announce)
         engine.add_event_handler(Events.EPOCH_STARTED, self.curriculum.epoch_started)
         engine.add_event_handler(Events.COMPLETED, self.curriculum.summarize)
+
+
+def joined_arrays(
+    unlabeled: CachedVolumes, row: int, store: PseudoLabelStore | None, name: str
+) -> dict[str, np.ndarray]:
+    """Arrays of an image that has joined: itself, and a soft label with its weight where it has one."""
+    arrays = {"image": unlabeled.arrays(row)["image"]}
+    return arrays if store is None else arrays | store.soft_label(name)
 
 
 def load(volumes: CachedVolumes, row: int) -> Tensor:

@@ -29,21 +29,32 @@ class PseudoLabelStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def save_label(self, name: str, label: np.ndarray, affine: np.ndarray) -> Path:
-        """Writes one mask ``H W D`` (bytes where it holds 0 and 1 alone, else floats)."""
-        hard = np.isin(np.unique(label), (0, 1)).all()
-        volume = nibabel.Nifti1Image(label.astype(np.uint8 if hard else np.float32), affine)
-        volume.header.set_xyzt_units("mm")
-        path = self.folder / f"{name}.nii.gz"
-        with replacing(path) as temporary:
-            # replacing() keeps the last ending only, and nibabel chooses the compression by the name's end
-            whole = temporary.with_name(temporary.name.removesuffix(".gz") + ".nii.gz")
-            nibabel.save(volume, whole)
-            whole.replace(temporary)
-        return path
+    def save(self, name: str, label: np.ndarray, weight: np.ndarray | None, affine: np.ndarray) -> None:
+        """Writes a pseudo-label ``C H W D`` and, where there is one, its weight ``1 H W D``.
+
+        A mask of 0 and 1 is one compressed file; of anything else patches are read from a NumPy file beside it, in half
+        precision.
+        """
+        if weight is not None or not np.isin(label, (0, 1)).all():
+            for part, values in (("", label), ("_weight", weight)):
+                if values is not None:
+                    with replacing(self.folder / f"{name}{part}.npy") as temporary:
+                        np.save(temporary, values.astype(np.float16), allow_pickle=False)
+        if weight is not None:
+            self._save_nifti(f"{name}_weight", weight, affine)
+        self._save_nifti(name, label, affine)
+
+    def is_soft(self, name: str) -> bool:
+        """Whether a pseudo-label holds more than 0 and 1, or has a weight."""
+        return (self.folder / f"{name}.npy").exists()
+
+    def soft_label(self, name: str) -> dict[str, np.ndarray]:
+        """``label`` and possibly ``weight`` of a soft pseudo-label, mapped into memory."""
+        files = {"label": self.folder / f"{name}.npy", "weight": self.folder / f"{name}_weight.npy"}
+        return {key: np.load(file, mmap_mode="r", allow_pickle=False) for key, file in files.items() if file.exists()}
 
     def load_label(self, name: str) -> np.ndarray:
-        """One mask ``1 H W D`` as it was written.
+        """A pseudo-label ``C H W D`` as it was written.
 
         Raises:
             FileNotFoundError: when it is not there.
@@ -54,7 +65,19 @@ class PseudoLabelStore:
                 f"{path} must be a pseudo-label of this run, got no such file: resume with the folder as it was, or "
                 f"start anew without resume."
             )
-        return np.asanyarray(nibabel.load(path).dataobj)[None]
+        values = np.asanyarray(nibabel.load(path).dataobj)
+        return values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)
+
+    def _save_nifti(self, name: str, values: np.ndarray, affine: np.ndarray) -> None:
+        """One class as a volume, several as its fourth axis; bytes where the values are 0 and 1."""
+        kind = np.uint8 if np.isin(values, (0, 1)).all() else np.float32
+        values = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
+        image = nibabel.Nifti1Image(values.astype(kind), affine)
+        image.header.set_xyzt_units("mm")
+        with replacing(self.folder / f"{name}.nii.gz") as temporary:
+            whole = temporary.with_name(temporary.name + ".nii.gz")  # nibabel chooses the compression by the name's end
+            nibabel.save(image, whole)
+            whole.replace(temporary)
 
     def write_manifest(self, images: list[dict[str, Any]], set_aside: dict[str, str]) -> None:
         """Replaces the manifest."""

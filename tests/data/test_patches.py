@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -124,7 +126,7 @@ def test_empty_masks_are_drawn_from_the_brain():
 
 def test_volumes_smaller_than_a_patch_get_zeros_around():
     small = Volumes([(12, 40, 10)])
-    patch = crop(volume("small", small.arrays(0)), np.array([6, 20, 5]), SIZE, False)
+    patch = crop(volume("small", partial(small.arrays, 0)), np.array([6, 20, 5]), SIZE, False)
     assert patch["image"].shape == (1, *SIZE)
     np.testing.assert_array_equal(patch["image"][0, 2:14, :, 3:13], small.arrays(0)["image"][0, :, 12:28])
     assert patch["image"][0, :2].sum() == patch["image"][0, :, :, 13:].sum() == 0
@@ -132,7 +134,7 @@ def test_volumes_smaller_than_a_patch_get_zeros_around():
 
 def test_crop_by_hand():
     content = Volumes([(40, 44, 36)]).arrays(0)
-    middle = volume("name", content)
+    middle = volume("name", lambda: content)
     np.testing.assert_array_equal(middle.box, [[2, 3, 4], [38, 41, 32]])
     assert middle.lesions.tolist() == [np.ravel_multi_index((5, 6, 7), (40, 44, 36))]
     patch = crop(middle, np.array([20, 20, 20]), SIZE, mirrored=False)
@@ -143,10 +145,24 @@ def test_crop_by_hand():
     np.testing.assert_array_equal(corner["label"], content["label"][:, :16, 28:44, 12:28])
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_mask_kept_as_places_is_the_mask(mirrored):
+    rng = np.random.default_rng(3)
+    image, mask = rng.random((1, 30, 12, 25)) + 1, (rng.random((2, 30, 12, 25)) > 0.7).astype(np.uint8)
+    dense = volume("dense", lambda: {"image": image, "label": mask})
+    places = volume("places", lambda: {"image": image}, mask)
+    np.testing.assert_array_equal(dense.lesions, places.lesions)
+    for _ in range(20):
+        centre = rng.integers((30, 12, 25))
+        one, other = (crop(v, centre, SIZE, mirrored) for v in (dense, places))
+        np.testing.assert_array_equal(one["label"], other["label"])
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
 def test_joined_images_are_drawn():
     data = patches(same_patch=1.0, lesion=0.0)
     shape = (1, 40, 40, 40)
-    data.join("pseudo", {"image": np.full(shape, -7.0, np.float32), "label": np.ones(shape, np.uint8)})
+    data.join("pseudo", lambda: {"image": np.full(shape, -7.0, np.float32)}, np.ones(shape, np.uint8))
     seen = [float(data[i]["labeled"]["image"][k, 0, 8, 8, 8]) == -7 for i in range(100) for k in range(3)]
     assert 0.25 < np.mean(seen) < 0.42  # one of three
     data.labeled_share = 1.0
@@ -157,7 +173,7 @@ def test_weights_of_some_are_ones_of_the_others():
     data = patches(same_patch=1.0, lesion=0.0)
     shape = (1, 40, 40, 40)
     arrays = {"image": np.full(shape, -7.0, np.float32), "label": np.ones(shape, np.float16)}
-    data.join("pseudo", {**arrays, "weight": np.full(shape, 0.25, np.float16)})
+    data.join("pseudo", lambda: {**arrays, "weight": np.full(shape, 0.25, np.float16)})
     for iteration in range(20):
         batch = data[iteration]["labeled"]
         if "weight" in batch:
@@ -182,7 +198,7 @@ def test_a_growing_loader_sees_what_joined():
     loader = PairedLoader(data, iterations=4, num_workers=1, growing=True)
     assert len(list(loader)) == 4
     shape = (1, 40, 40, 40)
-    data.join("pseudo", {"image": np.full(shape, -7.0, np.float32), "label": np.ones(shape, np.uint8)})
+    data.join("pseudo", lambda: {"image": np.full(shape, -7.0, np.float32)}, np.ones(shape, np.uint8))
     data.labeled.clear()
     assert all((batch["labeled"]["image"] == -7).all() for batch in loader)
     assert loader.position == 8
@@ -206,5 +222,5 @@ def test_refuses_nothing_to_train_on():
     with pytest.raises(ValueError, match="at least one volume"):
         PairedPatches(Volumes([]), patch_size=SIZE)
     with pytest.raises(ValueError, match=r"empty\.nii must have voxels that are not 0"):
-        volume("empty.nii", {"image": np.zeros((1, 8, 8, 8))})
-    assert isinstance(volume("one", {"image": np.ones((1, 2, 2, 2))}), Volume)
+        volume("empty.nii", lambda: {"image": np.zeros((1, 8, 8, 8))})
+    assert isinstance(volume("one", lambda: {"image": np.ones((1, 2, 2, 2))}), Volume)

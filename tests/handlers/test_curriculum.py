@@ -142,7 +142,7 @@ def test_pseudo_labels_are_the_networks_at_the_time(make, tmp_path):
         overlap = 2 * (truth & expected).sum() / (truth.sum() + expected.sum())
         assert entry["dice"] == pytest.approx(overlap, abs=1e-4)
         joined = next(v for v in curriculum.batches.joined if v.name == entry["image"])
-        np.testing.assert_array_equal(joined.arrays["label"][0], expected)
+        np.testing.assert_array_equal(joined.label, np.flatnonzero(expected))
 
 
 def test_latents_say_who_joined_when(make, tmp_path):
@@ -198,7 +198,7 @@ def test_resumed_selects_the_same(make, tmp_path, selection, refresh):
     assert (tmp_path / "parts" / "manifest.json").read_text() == (tmp_path / "whole" / "manifest.json").read_text()
     for one, other in zip(whole.batches.joined, second.batches.joined, strict=True):
         assert one.name == other.name
-        np.testing.assert_array_equal(one.arrays["label"], other.arrays["label"])
+        np.testing.assert_array_equal(one.label, other.label)
 
 
 def test_unreadable_volumes_are_named_at_the_end(make, items, tmp_path, caplog):
