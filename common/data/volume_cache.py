@@ -81,13 +81,12 @@ class CachedVolumes(Dataset):
         return np.array(json.loads((self._entries[index] / "entry.json").read_text())["affine"])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The volume as float32 MetaTensors with its affine and its file's name."""
-        meta = {"filename_or_obj": str(self.data[index][IMAGE])}
-        affine = torch.from_numpy(self.affine(index))
-        return {
-            key: MetaTensor(torch.from_numpy(np.array(array, dtype=np.float32)), affine=affine, meta=dict(meta))
-            for key, array in self.arrays(index).items()
-        }
+        """The volume as float32 MetaTensors with its affine and each one's (first) file's name."""
+        affine, item = torch.from_numpy(self.affine(index)), {}
+        for key, array in self.arrays(index).items():
+            meta = {"filename_or_obj": str(np.ravel(self.data[index][key])[0])}
+            item[key] = MetaTensor(torch.from_numpy(np.array(array, dtype=np.float32)), affine=affine, meta=meta)
+        return item
 
     @staticmethod
     def _keys(entry: Path) -> list[str]:

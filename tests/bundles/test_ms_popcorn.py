@@ -62,8 +62,11 @@ def test_a_run_leaves_its_files(whole):
     assert volumes["case"].tolist() == ["test0_flair", "test1_flair"]
     assert volumes["truth_lesions"].tolist()[1] == 0  # a patient without lesions is scored, too
     assert volumes["dice"].notna().all()
-    prediction = nibabel.load(whole / volumes["prediction"][0])
+    prediction, truth = nibabel.load(whole / volumes["prediction"][0]), nibabel.load(volumes["label"][0])
     assert prediction.shape == SHAPE
+    predicted, true = np.asarray(prediction.dataobj) > 0, np.asarray(truth.dataobj) > 0
+    overlap = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
+    assert volumes["dice"][0] == pytest.approx(overlap, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ def test_gives_what_the_transform_gave(items, tmp_path):
         np.testing.assert_array_equal(found["label"].numpy(), expected["label"].numpy())
         np.testing.assert_array_equal(found["image"].affine, AFFINE)
         assert found["image"].meta["filename_or_obj"] == item["image"]
+        assert found["label"].meta["filename_or_obj"] == item["label"][0]
         assert found["image"].dtype == torch.float32
         arrays = volumes.arrays(index)
         assert all(isinstance(array, np.memmap) for array in arrays.values())
