@@ -65,7 +65,7 @@ class PairedPatches(Dataset):
         seed: seed of all draws.
 
     Raises:
-        ValueError: when a number is out of its range, there is no labelled volume, or a volume is constant.
+        ValueError: when a number is out of its range, or there is no labelled volume.
     """
 
     def __init__(
@@ -94,21 +94,26 @@ class PairedPatches(Dataset):
         self.patch_size, self.pairs, self.seed = tuple(patch_size), pairs, seed
         self.augment, self.same_patch, self.lesion, self.mirror = augment, same_patch, lesion, mirror
         self.labeled_share, self.unlabeled_batch = labeled_share, unlabeled_batch
-        self.labeled = [volume(labeled.data[i]["image"], partial(labeled.arrays, i)) for i in range(len(labeled))]
+        self.labeled = [
+            volume(labeled.data[i]["image"], partial(labeled.arrays, i), labeled.box(i)) for i in range(len(labeled))
+        ]
         self.unlabeled = unlabeled
         self.joined: list[Volume] = []
         self.looked_at: dict[int, Volume] = {}
         self.rank, self.world_size = rank(), world_size()
 
-    def join(self, name: str, read: Callable[[], dict[str, np.ndarray]], mask: np.ndarray | None = None) -> None:
+    def join(
+        self, name: str, read: Callable[[], dict[str, np.ndarray]], box: np.ndarray, mask: np.ndarray | None = None
+    ) -> None:
         """Adds a pseudo-labelled volume to the training images.
 
         Args:
             name: the image's file.
+            box: see :class:`Volume`.
             read: gives the array ``image`` and, for soft labels, ``label`` and ``weight``, ``C H W D``.
             mask: the label of 0 and 1, ``C H W D``, where ``read`` gives none.
         """
-        self.joined.append(volume(name, read, mask))
+        self.joined.append(volume(name, read, box, mask))
 
     def __getitem__(self, iteration: int) -> dict[str, dict[str, Any]]:
         first, second = [], []
@@ -124,21 +129,25 @@ class PairedPatches(Dataset):
 
     def _pair(self, draw: np.random.Generator) -> tuple[dict, dict]:
         """The two patches of a pair before they are augmented."""
-        images = [*self.labeled, *self.joined]
-        if self.labeled_share is not None and draw.random() < self.labeled_share:
-            one = self.labeled[draw.integers(len(self.labeled))]
-        else:
-            one = images[draw.integers(len(images))]
+        number = len(self.labeled) + len(self.joined)
+        mostly = self.labeled_share is not None and draw.random() < self.labeled_share
+        first = int(draw.integers(len(self.labeled) if mostly else number))
+        one = self._image(first)
         centre = self._centre(one, draw)
         mirrored = self.mirror and draw.random() < 0.5
         patch = crop(one, centre, self.patch_size, mirrored)
-        if len(images) == 1 or draw.random() < self.same_patch:
+        if number == 1 or draw.random() < self.same_patch:
             return patch, dict(patch)
-        others = [image for image in images if image is not one]
-        other = others[draw.integers(len(others))]
+        second = int(draw.integers(number - 1))
+        other = self._image(second + (second >= first))  # any but the first
         place = (centre - one.box[0]) / (one.box[1] - one.box[0])
         there = np.rint(other.box[0] + place * (other.box[1] - other.box[0])).astype(int)
         return patch, crop(other, there, self.patch_size, mirrored)
+
+    def _image(self, index: int) -> Volume:
+        """A training image: those that are labelled come first."""
+        labeled = len(self.labeled)
+        return self.labeled[index] if index < labeled else self.joined[index - labeled]
 
     def _centre(self, image: Volume, draw: np.random.Generator) -> np.ndarray:
         """A labelled voxel or any voxel of the brain."""
@@ -157,7 +166,9 @@ class PairedPatches(Dataset):
         turn = (iteration * self.world_size + self.rank) * self.unlabeled_batch + place
         index = turn % len(self.unlabeled)
         if index not in self.looked_at:
-            self.looked_at[index] = volume(self.unlabeled.data[index]["image"], partial(self.unlabeled.arrays, index))
+            name, read = self.unlabeled.data[index]["image"], partial(self.unlabeled.arrays, index)
+            shape = read()["image"].shape[1:]
+            self.looked_at[index] = Volume(name, read, shape, self.unlabeled.box(index), np.zeros(0, np.int32))
         image = self.looked_at[index]
         patch = crop(image, self._centre(image, draw), self.patch_size, self.mirror and draw.random() < 0.5)
         return self._augmented({"image": patch["image"]}, draw)
@@ -171,25 +182,21 @@ class PairedPatches(Dataset):
         return self.augment(patch)
 
 
-def volume(name: str, read: Callable[[], dict[str, np.ndarray]], mask: np.ndarray | None = None) -> Volume:
-    """A volume to draw patches from; a ``mask`` of 0 and 1 stands for the label that ``read`` does not give.
-
-    Raises:
-        ValueError: when all its voxels are 0.
-    """
+def volume(
+    name: str, read: Callable[[], dict[str, np.ndarray]], box: np.ndarray, mask: np.ndarray | None = None
+) -> Volume:
+    """A volume to draw patches from; a ``mask`` of 0 and 1 stands for the label that ``read`` does not give."""
     arrays = read()
-    inside = arrays["image"][0] != 0
-    if not inside.any():
-        raise ValueError(f"{name} must have voxels that are not 0, got none: leave it out of the datalist.")
-    lines = [inside.any(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
-    box = np.array([[np.flatnonzero(line)[0], np.flatnonzero(line)[-1] + 1] for line in lines]).T
+    shape = arrays["image"].shape[1:]
     label = arrays.get("label") if mask is None else mask
     if label is None:
-        return Volume(name, read, inside.shape, box, np.zeros(0, int))
+        return Volume(name, read, shape, box, np.zeros(0, np.int32))
     # a soft label is 0 nowhere
-    lesions = np.flatnonzero((np.asarray(label) > 0.5).any(axis=0))
-    places = None if mask is None else np.flatnonzero(mask)
-    return Volume(name, read, inside.shape, box, lesions, places, len(label))
+    lesions = np.flatnonzero((np.asarray(label) > 0.5).any(axis=0)).astype(np.int32)
+    if mask is None:
+        return Volume(name, read, shape, box, lesions)
+    places = lesions if len(mask) == 1 else np.flatnonzero(mask).astype(np.int64)
+    return Volume(name, read, shape, box, lesions, places, len(mask))
 
 
 def crop(image: Volume, centre: np.ndarray, size: Sequence[int], mirrored: bool) -> dict[str, Any]:

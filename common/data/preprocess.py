@@ -18,11 +18,11 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.brain_mask import brain_mask, is_brain_extracted, nonzero_mask
+from common.data.volume_files import is_brain_mask, is_flair, is_lesion_mask, is_mask
 from common.data.volumes import read_lesion_mask, read_volume
 from common.files import replacing
 
 VOLUME = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
-MASK_WORDS = re.compile(r"(^|[_\-. ])(mask\d*|lesions?|seg|segmentation|consensus|gt|label)([_\-. ]|$)", re.IGNORECASE)
 N4_SHRINK_MM = 4.0  # the bias field is smooth: it is found on voxels this large
 _logger = logging.getLogger(__name__)
 
@@ -40,8 +40,9 @@ def preprocess(
     the brain, and its grey values brought to mean 0 and standard deviation 1 in the brain. Masks of lesions beside it
     go the same way. Files keep their relative names (as .nii.gz), so that DESTINATION has the layout of SOURCE.
 
-    A volume whose outside is 0 already is taken to be brain-extracted; for others a brain mask is found by classical
-    means, which is rough: a dedicated tool (SynthStrip, HD-BET) run before is better. What has been done with the same
+    The brain is that of a file called brain mask beside the volume; a volume whose outside is 0 already is taken to be
+    brain-extracted; for others a brain mask is found by classical means, which is rough: a dedicated tool (SynthStrip,
+    HD-BET) run before is better. What has been done with the same
     settings is skipped; a volume that cannot be read is named and left out.
 
     Args:
@@ -64,6 +65,10 @@ def preprocess(
         raise FileNotFoundError(f"{source} must hold volumes (NIfTI, MHD, NRRD or DICOM series), got none.")
     settings = {"spacing": spacing, "n4": n4, "extract_brain": extract_brain}
     done, skipped, rough, failed = 0, 0, [], {}
+    owned = {mask for volume in volumes for mask in masks_of(volume, volumes, masks)}
+    for mask in masks:
+        if mask not in owned:
+            _logger.warning("%s belongs to no volume by its name and folder, and is left out.", mask)
     for volume in tqdm(volumes, unit="volume", disable=None):
         target = destination / _nifti_name(volume.relative_to(source))
         note = target.with_name(target.name.replace(".nii.gz", ".json"))
@@ -101,16 +106,19 @@ def find_volumes(folder: Path) -> tuple[list[Path], list[Path]]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     images = [path for path in files if path.name.lower().endswith(VOLUME)]
     series = sorted({path.parent for path in files if path.suffix.lower() in (".dcm", ".ima")})
-    masks = [path for path in images if MASK_WORDS.search(_stem(path))]
+    masks = [path for path in images if is_mask(path.name)]
     return [path for path in images if path not in masks] + series, masks
 
 
 def masks_of(volume: Path, volumes: list[Path], masks: list[Path]) -> list[Path]:
-    """The masks that belong to a volume: those in its folder if it is alone there, else those of its stem.
+    """The masks that belong to a volume: those in its folder if it is the only FLAIR or volume there, or of its stem.
 
-    In ISBI's layout ``masks/training01_01_mask1.nii`` belongs to ``preprocessed/training01_01_flair_pp.nii``.
+    In ISBI's layout ``masks/training01_01_mask1.nii`` belongs to ``preprocessed/training01_01_flair_pp.nii``, in
+    MSSEG's ``p1/Consensus.nii`` to ``p1/FLAIR.nii`` and not to ``p1/T1.nii``.
     """
-    alone = sum(other.parent == volume.parent for other in volumes) == 1
+    beside = [other for other in volumes if other.parent == volume.parent]
+    flair = [other for other in beside if is_flair(other.name)]
+    alone = beside == [volume] or flair == [volume]
     stem = re.split(r"[_\-. ]?flair", _stem(volume), flags=re.IGNORECASE)[0]
     found = []
     for mask in masks:
@@ -134,7 +142,11 @@ def preprocess_volume(
     values = moved.get_fdata(dtype=np.float32)
     kind = "whole field of view"
     inside = np.ones(values.shape, bool)
-    if was_extracted:
+    given_brain = [file for file in masks if is_brain_mask(file.name)]
+    if given_brain:
+        known = nibabel.as_closest_canonical(read_lesion_mask(given_brain[0], like=given))
+        kind, inside = "given", np.asarray(resample_from_to(known, grid, order=0).dataobj) > 0
+    elif was_extracted:
         # where interpolation mixed brain and outside is outside
         known = nibabel.Nifti1Image(nonzero_mask(image.get_fdata(dtype=np.float32)).astype(np.float32), image.affine)
         kind, inside = "was extracted", resample_from_to(known, grid, order=1).get_fdata() > 0.5
@@ -147,7 +159,8 @@ def preprocess_volume(
         values = correct_bias(values, inside, spacing)
     values = normalise(values, inside, str(volume))
     _save(destination / _nifti_name(volume.relative_to(source)), values, moved.affine)
-    for file in masks:
+    lesions = [file for file in masks if is_lesion_mask(file.name)]
+    for file in lesions:
         mask = nibabel.as_closest_canonical(read_lesion_mask(file, like=given))
         on_grid = np.asarray(resample_from_to(mask, grid, order=0).dataobj).astype(np.uint8)
         _save(destination / _nifti_name(file.relative_to(source)), on_grid, moved.affine)
@@ -157,7 +170,7 @@ def preprocess_volume(
         "orientation before": "".join(nibabel.aff2axcodes(given.affine)),
         "brain mask": kind,
         "brain ml": round(float(inside.sum() * spacing**3 / 1000), 1),
-        "masks": [str(file.relative_to(source)) for file in masks],
+        "masks": [str(file.relative_to(source)) for file in lesions],
         "seconds": round(time.perf_counter() - start, 1),
     }
 

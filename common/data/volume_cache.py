@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from common.files import replacing
 
-IMAGE, LABELS = "image", ("label", "truth", "weight")
+IMAGE, LABELS = "image", ("label", "truth")
 logger = logging.getLogger(__name__)
 
 
@@ -59,13 +59,17 @@ class CachedVolumes(Dataset):
         bar = tqdm(self.data, desc="volumes", unit="volume", leave=False, disable=None if progress else True)
         for item in bar:
             try:
-                entries.append(self._entry(item))
-                kept.append(item)
+                entry, loaded = self._look_up(item)
             except Exception as error:
                 if not set_aside or not _is_about_data(error):
                     raise
                 self.unreadable[str(item[IMAGE])] = _reason(error)
                 logger.warning(f"Set aside {item[IMAGE]}: {_reason(error)}")
+                continue
+            if loaded is not None:  # what goes wrong in writing is no fault of the volume
+                self._write(entry, loaded)
+            entries.append(entry)
+            kept.append(item)
         self.data, self._entries = kept, entries
 
     def __len__(self) -> int:
@@ -92,15 +96,25 @@ class CachedVolumes(Dataset):
     def _keys(entry: Path) -> list[str]:
         return json.loads((entry / "entry.json").read_text())["keys"]
 
-    def _entry(self, item: Mapping[Hashable, Any]) -> Path:
-        """Folder of an item's arrays, which are made where they are not there yet."""
+    def box(self, index: int) -> np.ndarray:
+        """First and last-plus-one index of the voxels that are not 0, along each axis."""
+        return np.array(json.loads((self._entries[index] / "entry.json").read_text())["box"])
+
+    def _look_up(self, item: Mapping[Hashable, Any]) -> tuple[Path, dict | None]:
+        """Folder of an item's arrays, and the loaded item where they are not there yet."""
         sources = {key: _identity(item[key]) for key in (IMAGE, *LABELS) if key in item}
         key = hashlib.sha256(json.dumps([sources, self._description]).encode()).hexdigest()[:24]
         entry = self.folder / key
         if (entry / "entry.json").exists():  # written last: the arrays are whole
             self.hits += 1
-            return entry
+            return entry, None
         loaded = self.transform(dict(item))
+        if not (np.asarray(loaded[IMAGE]) != 0).any():
+            raise ValueError(f"{item[IMAGE]} must have voxels that are not 0, got none: leave it out of the datalist.")
+        return entry, loaded
+
+    @staticmethod
+    def _write(entry: Path, loaded: dict) -> None:
         keys = [name for name in (IMAGE, *LABELS) if name in loaded]
         for name in keys:
             array = np.asarray(loaded[name], dtype=np.float16 if name == IMAGE else np.uint8)
@@ -108,8 +122,14 @@ class CachedVolumes(Dataset):
                 np.save(temporary, array, allow_pickle=False)
         affine = np.asarray(loaded[IMAGE].affine, dtype=float).tolist()
         with replacing(entry / "entry.json") as temporary:
-            temporary.write_text(json.dumps({"keys": keys, "affine": affine, "sources": sources}))
-        return entry
+            temporary.write_text(json.dumps({"keys": keys, "affine": affine, "box": bounding_box(loaded[IMAGE])}))
+
+
+def bounding_box(image: Any) -> list[list[int]]:
+    """First and last-plus-one index of the voxels of ``C H W D`` that are not 0, along each axis."""
+    inside = (np.asarray(image) != 0).any(axis=0)
+    lines = [np.flatnonzero(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    return [[int(line[0]) for line in lines], [int(line[-1]) + 1 for line in lines]]
 
 
 def describe(thing: Any) -> Any:

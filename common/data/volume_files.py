@@ -11,7 +11,10 @@ from pathlib import Path
 from common.data.files import DICOM_SUFFIXES, NIFTI_SUFFIXES, file_stem, file_suffix, first_few, is_dicom
 from common.data.patients import patients_of_images
 
-_MASK = re.compile(r"lesion|mask|consensus|segmentation|(?<![a-z])(seg|gt)(?![a-z])")
+# as words of a name: a volume that is "masked", or of "mslesion", is none
+_MASK = re.compile(
+    r"(?<![a-z])(?:brain)?(?:masks?|lesions?|consensus|(?:manual)?segmentation|seg|gt|label)\d*(?![a-z])"
+)
 _TIME = r"(?:study|ses|session|visit|time|timepoint|tp|scan|exam)[-_]?\d+"
 # the longest name before a time point, or before what says FLAIR
 _BEFORE_TIME = re.compile(rf"(?:(.*?)[_-])?{_TIME}(?:[_.-].*)?$", re.IGNORECASE)
@@ -70,12 +73,21 @@ def _patient(path: Path, folder: Path, known: list[str], table: dict[str, str]) 
     return names[0]
 
 
+def is_mask(name: str) -> bool:
+    """Whether a file's name calls it a mask, of lesions or of the brain."""
+    return _MASK.search(name.lower()) is not None
+
+
 def is_lesion_mask(name: str) -> bool:
-    return _MASK.search(name.lower()) is not None and "brain" not in name.lower()
+    return is_mask(name) and "brain" not in name.lower()
+
+
+def is_brain_mask(name: str) -> bool:
+    return is_mask(name) and "brain" in name.lower()
 
 
 def is_flair(name: str) -> bool:
-    return "flair" in name.lower() and _MASK.search(name.lower()) is None
+    return "flair" in name.lower() and not is_mask(name)
 
 
 def existing_folder(folder: str | Path) -> Path:
@@ -105,7 +117,7 @@ def _volumes(folder: Path) -> list[Path]:
     """NIfTI files that are no masks, and folders that hold DICOM files."""
     found, beside = [], []
     for top, files in walk(folder):
-        images = [path for path in files if file_suffix(path) in NIFTI_SUFFIXES and not _MASK.search(path.name.lower())]
+        images = [path for path in files if file_suffix(path) in NIFTI_SUFFIXES and not is_mask(path.name)]
         flair = [path for path in images if is_flair(path.name)]
         beside += [path for path in images if flair and path not in flair]
         found += flair or images

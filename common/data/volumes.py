@@ -81,6 +81,13 @@ def read_lesion_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) 
             f"{path} must be a mask (0 outside, above 0 inside), got values from {found[0]:g} to {found[-1]:g}, not "
             "all of them whole numbers: is this the image?"
         )
+    inside = np.unique(found.round()[found > WHOLE])
+    if len(inside) > 1:
+        raise ValueError(
+            f"{path} must be the mask of one class, got the values "
+            f"{', '.join(f'{value:g}' for value in inside[:5])} in it: give each class a file of its own, "
+            "or set all that is lesion to 1."
+        )
     mask = nibabel.Nifti1Image((values > WHOLE).astype(np.uint8), affine)
     if like is not None:
         require_same_grid(mask, like, str(path))

@@ -21,7 +21,7 @@ from common.handlers.pseudo_label_store import PseudoLabelStore, dice
 from common.methods.latents import image_latent
 from common.methods.popcorn import Popcorn
 from common.methods.proximity_graph import ProximityGraph
-from common.ranks import barrier, gathered_rows, is_first_rank, rank, world_size
+from common.ranks import SameBuffers, barrier, gathered_rows, is_first_rank, rank, world_size
 
 logger = logging.getLogger(__name__)
 RANDOM_SELECTION = 20  # a stream of random numbers of its own
@@ -82,8 +82,17 @@ class Curriculum:
         self.graph: ProximityGraph | None = None
 
     def announce(self, engine: Engine) -> None:
-        """Says how many images will join, and warns when the epochs do not suffice for all of them."""
-        if not self.plan or not is_first_rank():
+        """Says how many images will join, and warns when there are none or the epochs do not suffice for all."""
+        if not is_first_rank():
+            return
+        wants = isinstance(self.method, Popcorn) and (self.method.selection != "none" or self.method.unlabeled_batch)
+        if wants and not len(self.unlabeled):
+            logger.warning(
+                f"{type(self.method).__name__} learns from unlabelled images, got none "
+                f"({len(self.unlabeled.unreadable)} set aside): it is trained on the labelled ones alone. "
+                f"Name some in the datalist's 'unlabeled'."
+            )
+        if not self.plan:
             return
         needed = self.start + len(self.plan) * self.method.step_epochs
         within = [
@@ -112,6 +121,7 @@ class Curriculum:
         """Selects the images of the next step, labels them and lets them join."""
         step = len(self.joined) + 1
         device = torch.device(engine.state.device)
+        SameBuffers(unwrapped(self.network))(engine)  # each rank has its own running statistics of batch norm
         if self.method.selection == "proximity" and (self.graph is None or self.refresh):
             self.set_graph(self.take_latents(device))
         rows, scores, neighbors = self.select(step)
@@ -185,7 +195,16 @@ class Curriculum:
         soft = self.store.is_soft(name)
         read = partial(joined_arrays, self.unlabeled, row, self.store if soft else None, name)
         mask = None if soft else self.store.load_label(name)
-        self.batches.join(str(self.unlabeled.data[row]["image"]), read, mask)
+        label, shape = (
+            (self.store.soft_label(name)["label"] if soft else mask),
+            self.unlabeled.arrays(row)["image"].shape,
+        )
+        if label.shape[1:] != shape[1:]:
+            raise ValueError(
+                f"the pseudo-label {name} must have the shape of its image {shape[1:]}, got {label.shape[1:]}: resume "
+                f"with the spacing that the run was started with."
+            )
+        self.batches.join(str(self.unlabeled.data[row]["image"]), read, self.unlabeled.box(row), mask)
 
     def entry(self, row: int, step: int, score: float | None, neighbors: list[dict]) -> dict[str, Any]:
         """The manifest's entry of an image."""
@@ -235,6 +254,7 @@ class Curriculum:
         return {
             "images": [str(Path(str(item["image"])).name) for item in self.unlabeled.data],
             "joined": [list(rows) for rows in self.joined],
+            "plan": list(self.plan),
             "entries": self.entries,
         }
 
@@ -242,6 +262,11 @@ class Curriculum:
         mine = self.state_dict()["images"]
         if state["images"] != mine:
             raise ValueError(f"it is of {len(state['images'])} unlabelled images, got {len(mine)} or others.")
+        if state["plan"] != self.plan:
+            raise ValueError(
+                f"it is of a run in which {state['plan']} images join in its steps, got {self.plan}: resume with the "
+                f"settings that the run was started with."
+            )
         self.joined, self.entries = [list(rows) for rows in state["joined"]], list(state["entries"])
         self.batches.joined.clear()
         for step, rows in enumerate(self.joined, start=1):

@@ -77,6 +77,10 @@ class Method:
         """What the optimizer changes: the network's parameters, and those of a method that has some of its own."""
         return list(network.parameters())
 
+    def keywords(self) -> dict[str, Any]:
+        """The method's settings that are numbers and words, for the description of a run."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, (bool, int, float, str))}
+
     def state_dict(self) -> dict[str, Any]:
         """State beyond the network's (tensors and Python numbers), for resuming."""
         return {}

@@ -48,7 +48,8 @@ class Volume:
     @cached_property
     def box(self) -> tuple[slice, slice, slice]:
         """The part that holds the head and every lesion."""
-        inside = (self.image > 0.1 * self.window[1]) | self.lesions
+        low, high = self.window
+        inside = (self.image > low + 0.1 * (high - low)) & (self.image != 0) | self.lesions
         box = []
         for axis in range(3):
             (found,) = np.nonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -58,6 +59,9 @@ class Volume:
     @cached_property
     def window(self) -> tuple[float, float]:
         """Intensities drawn black and white: bright lesions are to keep their texture."""
+        if (self.image < 0).any():  # normalised to mean 0 in the brain: 0 is outside, not black
+            low, high = np.quantile(self.image[self.image != 0], (0.005, 0.998))
+            return float(low), float(low + 1.1 * (high - low))
         shown = self.image[self.image > 0]
         if not shown.size:
             return 0.0, 1.0

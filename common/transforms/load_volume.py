@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.data.volumes import read_lesion_mask, read_volume
+from common.label_space import LabelSpace
 
 
 class LoadVolumed(MapTransform):
@@ -18,6 +19,7 @@ class LoadVolumed(MapTransform):
 
     Args:
         keys: keys of the paths, the image's first; a mask is a path, or a list of one path for each class.
+        labels: the label space, whose classes the masks must be of, one file each; not checked where not given.
         allow_missing_keys: whether an item may lack a key other than the image.
 
     Returns:
@@ -29,8 +31,14 @@ class LoadVolumed(MapTransform):
             :func:`~common.data.volumes.read_lesion_mask`: no 3D image, NaN, a mask of another space.
     """
 
-    def __init__(self, keys: KeysCollection = ("image", "label"), allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection = ("image", "label"),
+        labels: LabelSpace | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.labels = labels
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         loaded = dict(data)
@@ -45,6 +53,11 @@ class LoadVolumed(MapTransform):
                     raise KeyError(f"{path} must have a {key}, got only {sorted(map(str, loaded))}.")
                 continue
             files = [loaded[key]] if isinstance(loaded[key], str) else list(loaded[key])
+            if self.labels is not None and (not self.labels.multilabel or len(files) != self.labels.num_classes):
+                raise ValueError(
+                    f"{path} must have one mask for each of the classes {list(self.labels.classes)} (multi-label), got "
+                    f"{len(files)} for {key} in {self.labels.mode} mode: give each class a mask file of its own."
+                )
             masks = [np.asarray(read_lesion_mask(file, like=image).dataobj, dtype=np.float32) for file in files]
             meta = {"filename_or_obj": str(files[0])}
             loaded[key] = MetaTensor(torch.from_numpy(np.stack(masks)), affine, meta=meta)

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from common.data.brain_mask import brain_mask, is_brain_extracted, nonzero_mask
 from common.data.preprocess import correct_bias, find_volumes, masks_of, normalise, preprocess
+from common.data.volume_files import is_mask
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +160,44 @@ def test_masks_of_isbi_s_layout(tmp_path):
     assert [path.name for path in volumes] == ["training01_01_flair_pp.nii", "training01_02_flair_pp.nii"]
     found = masks_of(volumes[1], volumes, masks)
     assert [path.name for path in found] == ["training01_02_mask1.nii", "training01_02_mask2.nii"]
+
+
+def test_masks_of_a_folder_with_several_contrasts(tmp_path):
+    for name in ("FLAIR", "T1", "Consensus", "brain_mask"):
+        save(tmp_path / "p1" / f"{name}.nii.gz", np.zeros((2, 2, 2)), np.eye(4))
+    volumes, masks = find_volumes(tmp_path)
+    assert [path.name for path in volumes] == ["FLAIR.nii.gz", "T1.nii.gz"]
+    found = [path.name for path in masks_of(volumes[0], volumes, masks)]
+    assert found == ["Consensus.nii.gz", "brain_mask.nii.gz"]
+    assert masks_of(volumes[1], volumes, masks) == []
+
+
+def test_a_given_brain_mask_is_taken(head, tmp_path):
+    image, brain = head
+    affine = np.diag([4.0, 4, 4, 1])
+    save(tmp_path / "in" / "flair.nii.gz", image, affine)
+    save(tmp_path / "in" / "brain_mask.nii.gz", brain.astype(np.uint8), affine)
+    preprocess(tmp_path / "in", tmp_path / "out", spacing=4.0, n4=False)
+    result = nibabel.load(tmp_path / "out" / "flair.nii.gz").get_fdata() != 0
+    assert dice(result[:54, :62, :52], brain) > 0.98
+    assert json.loads((tmp_path / "out" / "flair.json").read_text())["brain mask"] == "given"
+    assert not (tmp_path / "out" / "brain_mask.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [
+        ("sub-01_flair_masked.nii.gz", False),
+        ("mslesion_001_flair.nii.gz", False),
+        ("lesion_mask.nii.gz", True),
+        ("training01_01_mask2.nii", True),
+        ("ManualSegmentation_1.nii.gz", True),
+        ("brainmask.nii.gz", True),
+        ("patient1_consensus_gt.nii.gz", True),
+    ],
+)
+def test_names_of_masks(name, mask):
+    assert is_mask(name) == mask
 
 
 def test_refuses(source, tmp_path):

@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose, NormalizeIntensityd, RandGaussianNoised, ScaleIntensityd
 
 from common.data import CachedVolumes
-from common.data.volume_cache import describe
+from common.data.volume_cache import bounding_box, describe
 from common.errors import cause
 from common.transforms import LoadVolumed
 
@@ -115,6 +115,32 @@ def test_unreadable_volumes_are_set_aside_or_refused(items, tmp_path, caplog):
     np.testing.assert_array_equal(volumes[1]["label"].numpy(), transform(dict(items[2]))["label"].numpy())
 
 
+def test_empty_volumes_are_set_aside(items, tmp_path):
+    write(tmp_path / "scan1.nii.gz", np.r_[np.zeros(119), 1].reshape(6, 5, 4).astype(np.float32))
+
+    def emptied(data):
+        loaded = LoadVolumed(["image", "label"])(data)
+        return {**loaded, "image": loaded["image"] * (loaded["image"].max() > 50)}
+
+    volumes = CachedVolumes(items, emptied, tmp_path / "cache", set_aside=True)
+    assert list(volumes.unreadable) == [items[1]["image"]]
+
+
+def test_a_full_disk_is_not_the_volume_s_fault(items, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        CachedVolumes(items, LoadVolumed(["image", "label"]), tmp_path / "cache", set_aside=True)
+
+
+def test_box_by_hand():
+    image = np.zeros((1, 6, 7, 8))
+    image[0, 1, 2:5, 3], image[0, 4, 3, 6] = 1, -1
+    assert bounding_box(image) == [[1, 2, 3], [5, 5, 7]]
+
+
 def test_errors_of_the_program_are_not_set_aside(items, tmp_path):
     def broken(data):
         raise TypeError("a mistake in the code")
@@ -126,6 +152,7 @@ def test_errors_of_the_program_are_not_set_aside(items, tmp_path):
 def test_the_bundle_s_transforms_hit_after_they_were_used(items, tmp_path):
     parser = ConfigParser()
     parser.read_config(str(Path(__file__).parents[2] / "bundles" / "ms_popcorn" / "configs" / "train.json"))
+    parser["labels"] = {"_target_": "common.label_space.LabelSpace", "classes": ["lesion"]}
     transform = parser.get_parsed_content("train#preprocessing")
     before = json.dumps(describe(transform))
     CachedVolumes(items, transform, tmp_path / "cache")

@@ -74,7 +74,8 @@ def test_nifti_keeps_values_and_affine(tmp_path, values, name):
 
 def test_a_single_channel_in_a_fourth_axis_is_dropped(tmp_path, values):
     assert read_volume(nifti(tmp_path / "a.nii", values[..., None])).shape == values.shape
-    assert read_lesion_mask(nifti(tmp_path / "m.nii", values[..., None])).shape == values.shape
+    mask = (values > np.median(values)).astype(np.uint8)
+    assert read_lesion_mask(nifti(tmp_path / "m.nii", mask[..., None])).shape == values.shape
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
@@ -89,8 +90,12 @@ def test_itk_and_nifti_agree(tmp_path, values, suffix):
     read = read_volume(tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(np.asanyarray(read.dataobj), values)
     np.testing.assert_allclose(read.affine, AFFINE)
-    mask = read_lesion_mask(tmp_path / f"a{suffix}", like=read)
-    np.testing.assert_array_equal(np.asanyarray(mask.dataobj), values > 0)
+    whole = values > np.median(values)
+    drawn = itk.image_from_array(np.ascontiguousarray(whole.T.astype(np.uint8)))
+    drawn.CopyInformation(image)
+    itk.imwrite(drawn, str(tmp_path / f"m{suffix}"))
+    mask = read_lesion_mask(tmp_path / f"m{suffix}", like=read)
+    np.testing.assert_array_equal(np.asanyarray(mask.dataobj), whole)
 
 
 @pytest.mark.parametrize("orientation", [AXIAL, SAGITTAL, (0.8, 0.6, 0, 0, 0, -1)])
@@ -181,10 +186,13 @@ def test_an_affine_that_spans_no_volume_is_refused(tmp_path, values):
 
 def test_masks_are_bytes_of_what_is_above_0(tmp_path):
     array = np.zeros((5, 6, 7), np.int16)
-    array[1, 2, 3], array[2, 2, 2] = 1, 3
+    array[1, 2, 3], array[2, 2, 2] = 255, 255
     mask = read_lesion_mask(nifti(tmp_path / "m.nii.gz", array))
     assert mask.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asanyarray(mask.dataobj), array > 0)
+    array[2, 2, 2] = 3
+    with pytest.raises(ValueError, match=r"two\.nii must be the mask of one class, got the values 3, 255"):
+        read_lesion_mask(nifti(tmp_path / "two.nii", array))
     assert not np.asanyarray(read_lesion_mask(nifti(tmp_path / "empty.nii", array * 0)).dataobj).any()
     scaled = nibabel.Nifti1Image((array > 0) * np.float32(1), AFFINE)  # as 0 and 255 with a slope of 1 / 255
     scaled.set_data_dtype(np.uint8)

@@ -227,6 +227,17 @@ def test_refuses(make, items):
         make(Popcorn(LABELS), data=items[:6]).load_state_dict(state)
 
 
+def test_other_steps_are_not_resumed(make):
+    state = make(Popcorn(LABELS, step_size=2)).state_dict()
+    with pytest.raises(ValueError, match=r"\[2, 2, 1\] images join in its steps, got \[5\]"):
+        make(Popcorn(LABELS, step_size=5)).load_state_dict(state)
+
+
+def test_says_that_there_are_no_unlabelled_images(make, items, caplog):
+    run(make(Popcorn(LABELS), data=items[:2]), 2)
+    assert "Popcorn learns from unlabelled images, got none (0 set aside)" in caplog.text
+
+
 def test_a_lost_pseudo_label_is_named(make, tmp_path):
     curriculum = make(Popcorn(LABELS, step_size=2, step_epochs=1, neighbors=1))
     run(curriculum, 3)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import RandAdjustContrast
+from scipy import ndimage
 
 from common.transforms import ImageQualityd
-from common.transforms.image_quality import Contrast, RandLowResolutionAxis
+from common.transforms.image_quality import Contrast, RandEdgeEnhancement, RandLowResolutionAxis
 
 
 @pytest.fixture
@@ -97,7 +98,23 @@ def test_strength_says_how_much(brain):
         return np.mean(changes)
 
     assert change(0.25) < change(0.5) < change(1.0)
-    assert change(0.0) == pytest.approx(0, abs=1e-5)
+    assert change(0.0) == 0
+
+
+def test_nothing_changes_at_strength_zero(brain):
+    transform = ImageQualityd(resolution_prob=1.0, intensity_prob=1.0, strength=0.0)
+    for seed in range(12):
+        transform.set_random_state(seed=seed)
+        assert torch.equal(transform({"image": brain})["image"], brain)
+
+
+def test_edges_are_enhanced(brain):
+    smooth = torch.from_numpy(ndimage.gaussian_filter(brain[0].numpy(), 1.0))[None]
+    transform = RandEdgeEnhancement((1.0, 1.0)).set_random_state(seed=0)
+    changed = transform(smooth)
+    expected = 2 * smooth[0].numpy() - ndimage.gaussian_filter(smooth[0].numpy(), 1.0, mode="constant")
+    np.testing.assert_allclose(changed[0, 5:-5, 5:-5, 5:-5], expected[5:-5, 5:-5, 5:-5], atol=2e-2)
+    assert changed.diff(dim=1).abs().mean() > 1.2 * smooth.diff(dim=1).abs().mean()
 
 
 def test_empty_patches_pass(brain):
