@@ -10,7 +10,7 @@ from common.compare_lesions import ROWS, row_names
 from common.demo_ms import demo_ms
 from common.label_space import LabelSpace
 
-TINY = {"network_def#features": [2, 2, 2, 4, 4, 2], "epochs": 3, "iterations": 2, "start": 1, "pairs": 1}
+TINY = {"network_def#features": [2, 2, 2, 4, 4, 2], "epochs": 3, "iterations": 2, "supervised_epochs": 1, "pairs": 1}
 
 
 def test_names_of_rows():

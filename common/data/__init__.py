@@ -1,6 +1,6 @@
 """Readers, splits by patient, datalists and their checks, and phantoms."""
 
-from common.data.datalist import find_datalist, load_datalist, save_datalist
+from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
 from common.data.folder import folder_datalist
 from common.data.jsrt import find_jsrt, jsrt_datalist
 from common.data.loader import PairedBatches, PairedLoader
@@ -24,6 +24,7 @@ __all__ = [
     "jsrt_datalist",
     "load_datalist",
     "make_datalist",
+    "not_among",
     "patients_datalist",
     "read_image",
     "read_label",

@@ -108,6 +108,26 @@ def find_datalist(
     return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed, fine=fine)
 
 
+def not_among(items: list[dict], others: list[dict]) -> list[dict]:
+    """The items whose image (and patient, where both are known) is not among the others.
+
+    An annotation tool passes labelled images of its own, which may be among the unlabelled ones of the datalist: they
+    must not be learnt from twice, and what is validated on must not be learnt from at all.
+    """
+    images = {os.path.realpath(item["image"]) for item in others}
+    patients = {str(item["patient"]) for item in others if "patient" in item}
+    kept = [
+        item
+        for item in items
+        if os.path.realpath(item["image"]) not in images and str(item.get("patient")) not in patients
+    ]
+    if len(kept) < len(items):
+        _logger.warning(
+            "%d unlabelled images are of labelled or validation ones, and left out.", len(items) - len(kept)
+        )
+    return kept
+
+
 def summarize_datalist(datalist: dict) -> str:
     """A few lines for people: images and patients of each part, and the classes."""
     classes = datalist["classes"]

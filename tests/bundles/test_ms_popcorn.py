@@ -12,8 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from bundle_runs import ROOT, configs, run_here, run_in_fork, same, train_log, weights
+from bundle_runs import ROOT, command, configs, python, run_here, run_in_fork, same, train_log, weights
+from monai.inferers import SlidingWindowInferer
+from monai.transforms import NormalizeIntensity
 from volume_phantom import AFFINE, SHAPE, make_volume
+
+from common.networks import BasicUNet
 
 CONFIG = configs("train", bundle="ms_popcorn")
 EVALUATE = configs("train", "evaluate", bundle="ms_popcorn")
@@ -24,7 +28,7 @@ TINY = {
     "network_def#features": [2, 2, 2, 4, 4, 2],
     "epochs": 5,
     "iterations": 2,
-    "start": 1,
+    "supervised_epochs": 1,
     "val_interval": 2,
     "learning_rate": 0.01,
     "method#step_size": 2,
@@ -103,9 +107,19 @@ def test_monai_label_overrides(ms_data, tmp_path):
     handlers = json.loads((ROOT / CONFIG[0]).read_text())["train"]["handlers"]
     settings = options(tmp_path / "run", ms_data)
     settings |= {"train#dataset#data": pairs[:2], "validate#dataset#data": pairs[2:]}
-    settings |= {"train#trainer#max_epochs": 2, "train#handlers": handlers}
-    run_here("run", CONFIG, settings)
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["epoch"] == 2
+    settings |= {"train#trainer#max_epochs": 3, "train#handlers": handlers}
+    # one of those that are labelled now, and the one that is validated on, are still listed as unlabelled
+    listed = json.loads((ms_data / "datalist.json").read_text())
+    images = [pairs[0]["image"], pairs[2]["image"], str(ms_data / "unlabeled0_flair.nii.gz")]
+    listed["unlabeled"] = [{"image": image, "patient": f"p{index}"} for index, image in enumerate(images)]
+    for part in ("labeled", "validation", "test"):
+        for item in listed[part]:
+            item["image"], item["label"] = str(ms_data / item["image"]), [str(ms_data / item["label"][0])]
+    (tmp_path / "datalist.json").write_text(json.dumps(listed))
+    run_here("run", CONFIG, {**settings, "datalist": str(tmp_path / "datalist.json")})
+    manifest = json.loads((tmp_path / "run" / "pseudo_labels" / "manifest.json").read_text())
+    assert [entry["image"] for entry in manifest["images"]] == [images[2]]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["epoch"] == 3
     assert len(weights(tmp_path / "run")) > 0
     # a mask as an annotator saves it is one file, not a list
     assert pd.read_csv(tmp_path / "run" / "validation.csv")["epoch"].tolist() == [2]
@@ -136,7 +150,31 @@ def test_inference_on_other_orientation_and_spacing(whole, ms_data, tmp_path):
     np.testing.assert_array_equal(np.asarray(masks["flipped"].dataobj)[::-1], masks["same"].dataobj)
     # as in the evaluation
     volumes = pd.read_csv(whole / "volumes.csv")
-    np.testing.assert_array_equal(nibabel.load(whole / volumes["prediction"][0]).dataobj, masks["same"].dataobj)
+    evaluated = np.asarray(nibabel.load(whole / volumes["prediction"][0]).dataobj)
+    # which reads images in half precision: a voxel at the threshold may differ
+    assert (evaluated != np.asarray(masks["same"].dataobj)).sum() <= 3
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_labels_of_one_network(ms_data, tmp_path):
+    """Each has running statistics of its own in batch norm; pseudo-labels must be those of the saved checkpoint."""
+    files = configs("train", "multi_gpu_train", bundle="ms_popcorn")
+    arguments = command("training", files, options(tmp_path / "run", ms_data, epochs=3))
+    python("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments)
+    folder = tmp_path / "run" / "pseudo_labels"
+    entries = json.loads((folder / "manifest.json").read_text())["images"]
+    assert [entry["step"] for entry in entries] == [1, 1]
+    network = BasicUNet(3, 1, 1, TINY["network_def#features"], norm="batch")
+    network.load_state_dict(torch.load(folder / "step01.pt", weights_only=True))
+    network.eval()
+    for entry in entries:
+        image = nibabel.load(entry["image"]).get_fdata(dtype=np.float32)
+        image = NormalizeIntensity(nonzero=True)(torch.from_numpy(image)[None])[None].half().float().as_tensor()
+        with torch.no_grad():
+            outputs = SlidingWindowInferer((32, 32, 32), 4, 0.5, "gaussian")(image, network)
+        label = np.asarray(nibabel.load(folder / entry["label"]).dataobj)
+        assert ((outputs[0, 0].numpy() > 0) != label).mean() < 1e-3
+    assert len(weights(tmp_path / "run")) > 0
 
 
 def broken_data(ms_data: Path, folder: Path, part: str, change) -> Path:
