@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.data.datalist import read_datalist
 from common.data.files import first_few
-from common.data.inspection import inspect_datalist
+from common.data.inspection import Inspection, inspect_datalist
 
 
 def check(path: str | Path) -> None:
@@ -18,6 +18,10 @@ def check(path: str | Path) -> None:
     same pixels in two parts, a shared patient. Warnings: images without a class, the same pixels twice in a
     part, an empty part, lungs brighter than what surrounds them (an inverted image).
 
+    Of volumes (NIfTI, MHD, folders of DICOM series) it prints shapes, voxel sizes, and number and ml of lesions. Errors
+    are also masks on another voxel grid than their image and series that lack a slice; warnings are voxels over 2 mm,
+    fewer than 64 voxels along an axis, and volumes that show more than the brain.
+
     Args:
         path: the datalist's JSON file.
 
@@ -28,7 +32,7 @@ def check(path: str | Path) -> None:
         datalist = read_datalist(path)
     except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
-    found = inspect_datalist(datalist)
+    found = _inspect(datalist)
     print(f"{path}: {datalist.get('name', 'datalist')}, {datalist['mode']}, split {datalist.get('split')}\n")
     print(f"{found.parts.to_string(index=False)}\n\n{found.classes.to_string(index=False)}\n")
     for kind, lines in (("error", found.errors), ("warning", found.warnings), ("note", found.notes)):
@@ -45,9 +49,15 @@ def require_sound_datalist(datalist: dict) -> None:
     Raises:
         ValueError: naming the first few of the errors that `check` prints.
     """
-    errors = inspect_datalist(datalist).errors
+    errors = _inspect(datalist).errors
     if errors:
         raise ValueError(
             f"the data must be sound, got {len(errors)} errors: {first_few(errors, 3)} "
             "`python -m common check FILE.json` lists all of them."
         )
+
+
+def _inspect(datalist: dict) -> Inspection:
+    from common.data.volume_inspection import holds_volumes, inspect_volumes
+
+    return inspect_volumes(datalist) if holds_volumes(datalist) else inspect_datalist(datalist)

@@ -1,0 +1,207 @@
+"""Reads all volumes and lesion masks of a datalist and gathers what they hold and what is wrong with them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import itk
+import nibabel
+import numpy as np
+import pandas as pd
+from nibabel.affines import voxel_sizes
+from scipy import ndimage
+from tqdm import tqdm
+
+from common.data.datalist_rules import PARTS, label_classes
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix, first_few
+from common.data.inspection import Inspection
+from common.data.volumes import read_lesion_mask, read_volume
+
+LARGEST_VOXEL_MM = 2.0
+SMALLEST_SIDE = 64  # voxels; the side of a patch in training
+# share of a face of the volume that is exactly 0: all but where the brain touches it, once the skull is removed
+ZERO_BORDER = 0.75
+_CORNERS_TOUCH = np.ones((3, 3, 3))
+
+
+@dataclass
+class _Part:
+    """The facts about one part, gathered volume by volume."""
+
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    voxels: list[tuple[float, ...]] = field(default_factory=list)
+    lesion_ml: list[list[float]] = field(default_factory=list)  # per annotated volume, of each class
+    lesions: list[list[int]] = field(default_factory=list)
+    empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    coarse: list[str] = field(default_factory=list)
+    small: list[str] = field(default_factory=list)
+    with_skull: list[str] = field(default_factory=list)
+
+
+def holds_volumes(datalist: dict) -> bool:
+    """Whether a datalist with absolute paths is of 3D images; the first one whose header can be read decides."""
+    for part in PARTS:
+        for item in datalist[part]:
+            volume = _is_volume(Path(item["image"]))
+            if volume is not None:
+                return volume
+    return False
+
+
+def inspect_volumes(datalist: dict) -> Inspection:
+    """Read all files of a datalist of volumes that has absolute paths (see `common.data.datalist.read_datalist`)."""
+    found = Inspection(pd.DataFrame(), pd.DataFrame())
+    parts = {part: _Part() for part in PARTS}
+    places: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    total = sum(len(datalist[part]) for part in PARTS)
+    with tqdm(total=total, desc="checking", unit="volume", leave=False, disable=None) as progress:
+        for part in PARTS:
+            for item in datalist[part]:
+                _inspect_item(item, part, parts[part], places, found.errors)
+                progress.update()
+    _report_duplicates(places, found)
+    for part, facts in parts.items():
+        _report_part(part, facts, datalist[part], label_classes(datalist, part), found)
+    found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
+    rows = [
+        _class_row(part, facts, index, name)
+        for part, facts in parts.items()
+        for index, name in enumerate(label_classes(datalist, part))
+        if facts.lesions
+    ]
+    found.classes = pd.DataFrame(rows)
+    return found
+
+
+def _is_volume(path: Path) -> bool | None:
+    """Whether a file is 3D by its header; None where it cannot be read."""
+    try:
+        if path.is_dir():
+            return True
+        if file_suffix(path) in NIFTI_SUFFIXES:
+            shape = nibabel.load(path).shape
+        elif file_suffix(path) in ITK_SUFFIXES:
+            header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+            header.SetFileName(str(path))
+            header.ReadImageInformation()
+            shape = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
+        else:
+            return False if path.is_file() else None
+    except Exception:  # nibabel and ITK raise a dozen types; what is wrong is said when the file is read
+        return None
+    return len(shape) >= 3 and min(shape[:3]) > 1
+
+
+def _inspect_item(item: dict, part: str, facts: _Part, places: dict, errors: list[str]) -> None:
+    image = None
+    try:
+        image = read_volume(item["image"])
+        _inspect_image(image, item["image"], facts)
+        values = np.ascontiguousarray(image.dataobj)
+        digest = hashlib.blake2b(repr(values.shape).encode() + values.tobytes()).digest()
+        places[digest].append((part, item["image"]))
+    except (OSError, ValueError) as error:
+        errors.append(f"{part}: {error}")
+    files = item.get("label", item.get("truth"))
+    if files is None:
+        return
+    try:
+        masks = [read_lesion_mask(file, image) for file in ([files] if isinstance(files, str) else files)]
+    except (OSError, ValueError) as error:
+        errors.append(f"{part}: {error}")
+        return
+    facts.lesion_ml.append([np.count_nonzero(mask.dataobj) * _voxel_ml(mask) for mask in masks])
+    facts.lesions.append([ndimage.label(np.asanyarray(mask.dataobj), _CORNERS_TOUCH)[1] for mask in masks])
+    for index, number in enumerate(facts.lesions[-1]):
+        if number == 0:
+            facts.empty[index].append(_name(item["image"]))
+
+
+def _inspect_image(image: nibabel.Nifti1Image, path: str, facts: _Part) -> None:
+    voxel = tuple(round(float(size), 3) for size in voxel_sizes(image.affine))
+    facts.shapes.append(image.shape)
+    facts.voxels.append(voxel)
+    if max(voxel) > LARGEST_VOXEL_MM:
+        facts.coarse.append(f"{_name(path)} ({_times(voxel)} mm)")
+    if min(image.shape) < SMALLEST_SIDE:
+        facts.small.append(f"{_name(path)} ({_times(image.shape)})")
+    values = np.asanyarray(image.dataobj)
+    faces = [values.take(end, axis) for axis in range(3) for end in (0, -1)]
+    if min(np.mean(face == 0) for face in faces) < ZERO_BORDER:
+        facts.with_skull.append(_name(path))
+
+
+def _voxel_ml(image: nibabel.Nifti1Image) -> float:
+    return abs(np.linalg.det(image.affine[:3, :3])) / 1000
+
+
+def _name(path: str) -> str:
+    """A file's name with its folder's, since a patient's file is often called as all others'."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def _report_duplicates(places: dict[bytes, list[tuple[str, str]]], found: Inspection) -> None:
+    for same in places.values():
+        if len(same) < 2:
+            continue
+        names = ", ".join(f"{_name(image)} ({part})" for part, image in same)
+        if len({part for part, _ in same}) > 1:
+            found.errors.append(f"the same volume is in several parts: {names}. Keep one of them.")
+        else:
+            found.warnings.append(f"the same volume occurs several times: {names}. Keep one of them.")
+
+
+def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:
+    if not items:
+        lines = {"labeled": found.errors, "validation": found.notes}.get(part, found.warnings)
+        lines.append(f"{part} holds no volume.")
+    for index, names in sorted(facts.empty.items()):
+        name = classes[index] if index < len(classes) else "label"
+        if part == "labeled" and len(names) == len(facts.lesions):
+            found.errors.append(f"labeled: no volume holds a {name}. Choose others.")
+        else:
+            message = f"{part}: {len(names)} of {len(facts.lesions)} masks hold no {name}"
+            found.warnings.append(f"{message}: {first_few(names)}. Is the patient free of them, or the mask lost?")
+    for names, message, advice in (
+        (facts.coarse, f"have voxels of more than {LARGEST_VOXEL_MM:g} mm along an axis", "Small lesions are lost"),
+        (facts.small, f"have fewer than {SMALLEST_SIDE} voxels along an axis", "A patch does not fit in"),
+        (facts.with_skull, "seem to show more than the brain: few zeros at the border", "Preprocess them"),
+    ):
+        if names:
+            found.warnings.append(f"{part}: {len(names)} volumes {message}: {first_few(names)}. {advice}.")
+
+
+def _times(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
+
+
+def _ends(sizes: list[tuple[float, ...]]) -> str:
+    """The smallest and the largest of several sizes."""
+    ordered = sorted(set(sizes), key=lambda size: (float(np.prod(size)), size))
+    return " to ".join(_times(size) for size in (ordered[:1] + ordered[-1:] if len(ordered) > 1 else ordered)) or "-"
+
+
+def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:
+    return {
+        "part": part,
+        "volumes": len(items),
+        "patients": len({item["patient"] for item in items}),
+        "shape": _ends(facts.shapes),
+        "voxels (mm)": _ends(facts.voxels),
+    }
+
+
+def _class_row(part: str, facts: _Part, index: int, name: str) -> dict:
+    ml = [volume[index] for volume in facts.lesion_ml if index < len(volume)]
+    number = [count[index] for count in facts.lesions if index < len(count)]
+    return {
+        "part": part if part != "unlabeled" else "unlabeled (hidden truth)",
+        "class": name,
+        "in volumes": f"{sum(count > 0 for count in number)} of {len(number)}",
+        "ml": f"{min(ml):.2f} to {max(ml):.2f}, median {np.median(ml):.2f}" if ml else "-",
+        "number": f"{min(number)} to {max(number)}, median {np.median(number):g}" if number else "-",
+    }
