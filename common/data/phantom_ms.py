@@ -35,7 +35,7 @@ def make_ms_phantom(
     ``labeled/training01/masks/``             masks of two raters, ``training01_01_mask1.nii.gz`` and ``mask2``
     ``unlabeled/scan001_flair_pp.nii.gz``     patients of the other scanners
     ``truth/scan001_mask.nii.gz``             their masks, to judge pseudo-labels by
-    ``test/training01/...``                   patients of all scanners, as those that are labelled
+    ``test/training07/...``                   patients of all scanners, numbered on after those that are labelled
     ``phantom.csv``                           image, patient, part, scanner, lesion load in ml, number of lesions
     ========================================  ==================================================================
 
@@ -65,7 +65,7 @@ def make_ms_phantom(
     others = list(range(1, scanners)) or [0]
     jobs = [("labeled", i, 0) for i in range(labeled)]
     jobs += [("unlabeled", i, others[i % len(others)]) for i in range(unlabeled)]
-    jobs += [("test", i, i % scanners) for i in range(test)]
+    jobs += [("test", labeled + i, i % scanners) for i in range(test)]  # numbered on, since they are others
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
         made = Path(name) / "phantom"

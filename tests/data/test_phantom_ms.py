@@ -79,8 +79,8 @@ def test_thick_slices_are_smooth_along_z_alone(brain):
 def test_layout(folder):
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     expected = {"phantom.csv"}
-    for part, number in (("labeled", 3), ("test", 2)):
-        for index in range(1, number + 1):
+    for part, numbers in (("labeled", (1, 2, 3)), ("test", (4, 5))):
+        for index in numbers:
             start = f"{part}/training{index:02d}"
             expected.add(f"{start}/preprocessed/training{index:02d}_01_flair_pp.nii.gz")
             expected |= {f"{start}/masks/training{index:02d}_01_mask{rater}.nii.gz" for rater in (1, 2)}
