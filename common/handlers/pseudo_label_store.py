@@ -17,10 +17,10 @@ MANIFEST, LATENTS = "manifest.json", "latents.npz"
 class PseudoLabelStore:
     """The folder ``pseudo_labels`` of a run.
 
-    It holds ``<image>_step<s>.nii.gz`` for each image that joined in step s (and ``..._weight.nii.gz`` from methods
-    that weight voxels), the weights ``step<s>.pt`` of the network that made them, ``latents.npz`` and ``manifest.json``
-    with one entry for each image in the order of joining: image, step, score, neighbours with their distances,
-    checkpoint, label, lesion volume in ml and, where the truth is known, the Dice of the pseudo-label.
+    It holds ``<number>_<image>_step<s>.nii.gz`` for each image that joined in step s (and ``..._weight.nii.gz`` from
+    methods that weight voxels), the weights ``step<s>.pt`` of the network that made them, ``latents.npz`` and
+    ``manifest.json`` with one entry for each image in the order of joining: image, step, score, neighbours with their
+    distances, checkpoint, label, lesion volume in ml and, where the truth is known, the Dice of the pseudo-label.
 
     Args:
         folder: the folder.
