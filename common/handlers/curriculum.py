@@ -105,7 +105,7 @@ class Curriculum:
         if needed > engine.state.max_epochs:
             logger.warning(
                 f"For all {sum(self.plan)} images to join and be trained on, epochs must be at least {needed}, got "
-                f"{engine.state.max_epochs}: raise it, or raise step_size."
+                f"{engine.state.max_epochs}: raise it, or let more images join in a step."
             )
 
     def epoch_started(self, engine: Engine) -> None:
