@@ -19,6 +19,7 @@ class LabelSpace:
     ===============  ==============================  =======================================
     network outputs  ``B C H W [D]``                 ``B C+1 H W [D]``, background first
     label            ``B C H W [D]`` of 0 and 1      ``B 1 H W [D]``, 0 background, j+1 class j
+    soft label       ``B C H W [D]`` in [0, 1]       ``B C+1 H W [D]`` in [0, 1], background first
     ===============  ==============================  =======================================
 
     Losses, weights and metrics ask this object instead of deciding on their own.
@@ -72,11 +73,24 @@ class LabelSpace:
         """The label that the network's outputs say: probability over 0.5, or the most probable class."""
         return (logits > 0).to(logits.dtype) if self.multilabel else logits.argmax(dim=1, keepdim=True)
 
+    def is_soft(self, label: Tensor) -> bool:
+        """Whether a multi-class label holds probabilities; in multi-label a label may be soft without looking so."""
+        return not self.multilabel and label.shape[1] == self.num_outputs
+
     def masks(self, label: Tensor) -> Tensor:
-        """One mask for each foreground class, ``B C H W [D]`` of 0 and 1, from a label of either form."""
+        """One mask for each foreground class, ``B C H W [D]`` of 0 and 1 (between them, of a soft label)."""
         if self.multilabel:
             return label
+        if self.is_soft(label):
+            return label[:, 1:]
         return torch.cat([label == value + 1 for value in range(self.num_classes)], dim=1).to(torch.float32)
+
+    def one_hot(self, label: Tensor) -> Tensor:
+        """A label with one channel for each of the network's outputs, in float32."""
+        if self.multilabel or self.is_soft(label):
+            return label.float()
+        masks = self.masks(label)
+        return torch.cat([1 - masks.sum(1, keepdim=True), masks], dim=1)
 
     def cross_entropy(self, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
         """Mean over the pixels of (weighted) cross-entropy, binary for multi-label (eq. 8 of RPG).
@@ -86,13 +100,15 @@ class LabelSpace:
 
         Args:
             logits: the network's outputs, ``B C H W [D]`` or ``B C+1 H W [D]``.
-            label: the label to match; values below 0 are ignored.
-            weight: weight of each pixel, ``B 1 H W [D]``; 1 everywhere where not given.
+            label: the label to match, hard or soft; values below 0 are ignored.
+            weight: weight of each pixel, ``B 1 H W [D]``, or in multi-label of each class of a pixel; 1 everywhere where
+                not given.
 
         Raises:
             ValueError: when the label's shape does not fit the outputs.
         """
-        expected = (logits.shape[0], self.num_classes if self.multilabel else 1, *logits.shape[2:])
+        channels = label.shape[1] if self.is_soft(label) else self.num_classes if self.multilabel else 1
+        expected = (logits.shape[0], channels, *logits.shape[2:])
         if tuple(label.shape) != expected or logits.shape[1] != self.num_outputs:
             raise ValueError(
                 f"outputs of shape {tuple(logits.shape)} need a {self.mode} label of shape {expected} and "
@@ -102,6 +118,8 @@ class LabelSpace:
             valid = label >= 0
             target = label.clamp(min=0).to(logits.dtype)
             loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+        elif self.is_soft(label):
+            loss = F.cross_entropy(logits, label.to(logits.dtype), reduction="none").unsqueeze(1)
         else:
             loss = F.cross_entropy(logits, label.squeeze(1).long().clamp(min=-1), reduction="none", ignore_index=-1)
             loss = loss.unsqueeze(1)

@@ -3,7 +3,6 @@
 from common.handlers.cases import CasePictures
 from common.handlers.checkpoint import BestModel, Checkpoint, LastModel, load_weights
 from common.handlers.curriculum import Curriculum, CurriculumSteps
-from common.handlers.flags import flag
 from common.handlers.lesion_scores import LesionScores
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
@@ -29,6 +28,5 @@ __all__ = [
     "TensorBoardPictures",
     "TrainingLog",
     "ValidationScores",
-    "flag",
     "load_weights",
 ]

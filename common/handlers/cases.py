@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from monai.data import list_data_collate
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from common.data.reference_pool import ReferencePool, class_presence
+from common.batches.class_cover import ClassCover, class_presence
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
 from common.handlers.scores import IOU, case_name
 from common.label_space import LabelSpace
-from common.methods.base import Method, to_device
+from common.methods import Method
 from common.ranks import gathered_order, is_first_rank
 
 
@@ -82,23 +83,34 @@ class CasePictures:
     def pool(self) -> dict:
         """One pool for all cases and evaluations, so that pictures differ by the network alone."""
         size = min(self.pool_size, len(self.references))
-        pool = ReferencePool(class_presence(self.references, self.labels), size, self.labels.classes)
-        return list_data_collate([self.references[index] for index in pool.draw(np.random.default_rng(0))])
+        items = [self.references[index] for index in range(len(self.references))]
+        presence = class_presence([np.asarray(item["label"]) for item in items], self.labels)
+        cover = ClassCover(presence, size, self.labels.classes, needed=False)
+        return list_data_collate([items[index] for index in cover.draw(np.random.default_rng(0))])
 
     def arrays(self, item: dict, device: torch.device) -> dict[str, np.ndarray]:
         """The arrays of one case, in picture axes."""
-        case = to_device(list_data_collate([item]), device)
+        case = on_device(list_data_collate([item]), device)
         outputs = self.network(case["image"])
         arrays = {
             "image": picture(case["image"])[0].astype(np.float32),
             "truth": picture(self.labels.masks(case["label"])).astype(np.uint8),
             "prediction": picture(self.labels.masks(self.labels.predict(outputs))).astype(np.uint8),
         }
-        found = self.method.pseudo_label(self.network, to_device(self.pool, device), case)
-        if found is not None:
-            arrays["pseudo_label"] = picture(self.labels.masks(found[0])).astype(np.uint8)
-            arrays["weight"] = picture(found[1])[0].astype(np.float32)
+        batch = {"labeled": on_device(self.pool, device), "unlabeled": case}
+        noted = self.method.explain(self.network, batch)
+        if noted is not None:
+            label, weight = noted.pseudo.label, noted.weight.mean(1, keepdim=True)
+            if noted.pseudo.grid is not None:
+                label, weight = noted.pseudo.grid.filled(label), noted.pseudo.grid.filled(weight)
+            arrays["pseudo_label"] = (picture(self.labels.masks(label)) > 0.5).astype(np.uint8)
+            arrays["weight"] = picture(weight)[0].astype(np.float32)
         return arrays
+
+
+def on_device(items: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch's tensors as plain tensors on the device; what is no tensor stays as it is."""
+    return {key: v.as_subclass(Tensor).to(device) if isinstance(v, Tensor) else v for key, v in items.items()}
 
 
 def picture(maps: Tensor) -> np.ndarray:

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from common.files import replacing
+from common.flags import flag
+from common.methods import Method
+from common.networks import unwrapped
 from common.ranks import is_first_rank
+from common.settings import described, differences, keywords
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Checkpoint:
         state = {name: unwrapped(item).state_dict() for name, item in self.objects.items()}
         state["trainer"] = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length}
         state["random"] = random_state()
+        state["settings"] = self.settings()
         if getattr(engine, "scaler", None) is not None:
             state["scaler"] = engine.scaler.state_dict()
         broken = [name for name, value in state.get("network", {}).items() if not torch.isfinite(value).all()]
@@ -79,9 +83,15 @@ class Checkpoint:
             logger.info(f"No checkpoint at {self.path}: starting from the first epoch.")
             return
         state = load_checkpoint(self.path)
-        missing = sorted({*self.objects, "trainer", "random"} - set(state))
+        missing = sorted({*self.objects, "trainer", "random", "settings"} - set(state))
         if missing:
             raise ValueError(f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}.")
+        other = differences(self.settings(), state["settings"])
+        if other:
+            raise ValueError(
+                f"{self.path} is of a run with {'; '.join(other[:4])}{' and more' * (len(other) > 4)}: resume with the "
+                f"settings and images that the run was started with, or start another run in another output_dir."
+            )
         if state["trainer"]["epoch_length"] != engine.state.epoch_length:
             raise ValueError(
                 f"{self.path} is of a run with {state['trainer']['epoch_length']} iterations in an epoch, got "
@@ -100,6 +110,19 @@ class Checkpoint:
             set_random_state(state["random"])
         logger.info(f"Resumed from {self.path} after epoch {engine.state.epoch}.")
 
+    def settings(self) -> dict[str, Any]:
+        """What the objects were made with, as far as it changes what a run becomes."""
+        kept: dict[str, Any] = {}
+        for name, item in self.objects.items():
+            if isinstance(item, torch.optim.Optimizer):
+                kept[name] = {"class": type(item).__name__, **item.defaults}
+            elif isinstance(item, torch.optim.lr_scheduler.LRScheduler):
+                names = keywords(type(item)).keys() - {"optimizer", "last_epoch"}
+                kept[name] = {"class": type(item).__name__, **{n: getattr(item, n, None) for n in sorted(names)}}
+            elif isinstance(item, Method) or hasattr(item, "settings"):
+                kept[name] = item
+        return described(kept)
+
 
 class BestModel:
     """Keeps the network's weights of the validation with the best key metric, as a plain state dictionary.
@@ -109,13 +132,14 @@ class BestModel:
     Args:
         path: the file, ``models/model.pt`` of a bundle.
         network: the network whose weights are kept.
+        keep: write the file; without it the best score and its epoch are remembered alone.
 
     Raises:
         ValueError: when the evaluator has no key metric.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
-        self.path, self.network = Path(path), network
+    def __init__(self, path: str | Path, network: nn.Module, keep: bool = True) -> None:
+        self.path, self.network, self.keep = Path(path), network, keep
         self.best, self.epoch = -1.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -129,7 +153,7 @@ class BestModel:
         if not score > self.best:  # also where it is not a number
             return
         self.best, self.epoch = score, int(engine.state.epoch)
-        if is_first_rank():
+        if self.keep and is_first_rank():
             with replacing(self.path) as temporary:
                 torch.save(unwrapped(self.network).state_dict(), temporary)
             logger.info(f"Best {name} so far {score:.4f}: saved {self.path}.")
@@ -142,25 +166,38 @@ class BestModel:
 
 
 class LastModel:
-    """Keeps the network's weights after each epoch, as a plain state dictionary: the last ones are the model.
+    """Keeps the network's last weights, as a plain state dictionary.
 
-    For methods that train to the end, without validation images to choose by (POPCORN).
+    With a :class:`BestModel` that keeps the best ones, they are the model only where nothing was validated: too few
+    epochs for a validation, or no validation images. Without one, or with ``always``, they are the model after each
+    epoch, for methods that train to the end (POPCORN).
 
     Args:
         path: the file, ``models/model.pt`` of a bundle.
         network: the network whose weights are kept.
+        best_model: what else writes the file, or None.
+        always: keep the last weights whatever was best.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module) -> None:
-        self.path, self.network = Path(path), network
+    def __init__(
+        self, path: str | Path, network: nn.Module, best_model: BestModel | None = None, always: bool | str = False
+    ) -> None:
+        self.path, self.network, self.best_model = Path(path), network, best_model
+        self.always = best_model is None or flag(always, "keep_last")
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED if self.always else Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if is_first_rank():
-            with replacing(self.path) as temporary:
-                torch.save(unwrapped(self.network).state_dict(), temporary)
+        if not is_first_rank() or (not self.always and self.best_model.epoch > 0):
+            return
+        with replacing(self.path) as temporary:
+            torch.save(unwrapped(self.network).state_dict(), temporary)
+        if not self.always:
+            logger.warning(
+                f"Nothing was validated in {engine.state.epoch} epochs: saved the last weights as {self.path}. For the "
+                f"best ones, name validation images in the datalist and let val_interval be at most the epochs."
+            )
 
 
 def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
@@ -188,11 +225,6 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
         raise ValueError(
             f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: {short(error)}"
         ) from error
-
-
-def unwrapped(item: Any) -> Any:
-    """The network inside a wrapper for distributed training."""
-    return item.module if isinstance(item, DistributedDataParallel) else item
 
 
 def short(error: Exception) -> str:

@@ -13,14 +13,13 @@ from ignite.engine import Engine, Events
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.data.patches import PairedPatches
-from common.data.volume_cache import CachedVolumes
+from common.batches import Batches, TrainingImage
+from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, image_latent
+from common.curriculum.store import mean_dice
+from common.data.decoded import DecodedImages
 from common.files import replacing
-from common.handlers.checkpoint import unwrapped
-from common.handlers.pseudo_label_store import PseudoLabelStore, dice
-from common.methods.latents import image_latent
-from common.methods.popcorn import Popcorn
-from common.methods.proximity_graph import ProximityGraph
+from common.methods import Method, Step
+from common.networks import unwrapped
 from common.ranks import SameBuffers, barrier, gathered_rows, is_first_rank, rank, world_size
 
 logger = logging.getLogger(__name__)
@@ -31,10 +30,11 @@ class Curriculum:
     """Selects, pseudo-labels and lets join: steps 1 to 3 of Kamraoui et al. 2021, section 2.3.
 
     Training starts on the labelled images alone. After ``start`` epochs the latents of all images are taken from the
-    network (section 2.4), and a step begins every ``method.step_epochs`` epochs: the proximity graph selects
-    ``method.step_size`` unlabelled images, the network as it is now labels them, and they join the training images of
-    ``batches``, until all have. A pseudo-label is never made again. The latents of the first step serve all steps, so
-    that a step costs distances to the images that joined last alone; with ``refresh`` they are taken anew for each.
+    network (section 2.4), and a step begins every ``step_epochs`` epochs of the method's
+    :class:`~common.curriculum.Joining`: the proximity graph selects ``step_size`` unlabelled images, the network as it
+    is now labels them, and they join the training images of ``batches``, until all have. A pseudo-label is never made
+    again. The latents of the first step serve all steps, so that a step costs distances to the images that joined last
+    alone; with ``refresh`` they are taken anew for each. With a method without any joining nothing happens.
 
     Whatever was selected is found again by a resumed run: the state holds who joined when, and the folder the files. A
     run that is killed within a step goes on from the last checkpoint and makes the same step again.
@@ -42,13 +42,12 @@ class Curriculum:
     It is made before the trainer, whose handler :class:`CurriculumSteps` calls it.
 
     Args:
-        method: says which images join and what their label is.
-        batches: the patches that are trained on.
-        unlabeled: the unlabelled volumes; those that were set aside stay out and are named when the training ends.
-        labeled: the labelled volumes.
+        method: its ``joining`` says which images join, when, and what their label is.
+        batches: the batches that are trained on; their unlabelled images join. Those that were set aside stay out and
+            are named when the training ends.
         network: the network, on its device.
-        inferer: MONAI's inferer over sliding windows, for pseudo-labels.
-        folder: folder of the pseudo-labels; see :class:`~common.handlers.pseudo_label_store.PseudoLabelStore`.
+        inferer: MONAI's inferer, over sliding windows where images are larger than patches, for pseudo-labels.
+        folder: folder of the pseudo-labels; see :class:`~common.curriculum.store.PseudoLabelStore`.
         start: number of epochs before the first step; long enough for the network to segment.
         refresh: take all latents anew for every step.
         seed: seed of the random selection.
@@ -59,10 +58,8 @@ class Curriculum:
 
     def __init__(
         self,
-        method: Popcorn,
-        batches: PairedPatches,
-        unlabeled: CachedVolumes,
-        labeled: CachedVolumes,
+        method: Method,
+        batches: Batches,
         network: nn.Module,
         inferer: Any,
         folder: str | Path,
@@ -72,31 +69,27 @@ class Curriculum:
     ) -> None:
         if start < 1:
             raise ValueError(f"start must be at least 1 epoch, got {start}: there is no pseudo-label without training.")
-        self.method, self.batches, self.network, self.inferer = method, batches, network, inferer
-        self.labeled, self.unlabeled = labeled, unlabeled
+        self.joining: Joining | None = method.joining
+        self.batches, self.network, self.inferer = batches, network, inferer
+        self.labeled, self.unlabeled = batches.stores["labeled"], batches.stores["unlabeled"]
         self.store, self.start, self.refresh, self.seed = PseudoLabelStore(folder), start, refresh, seed
-        # any other method trains on the labelled images
-        self.plan = method.steps(len(unlabeled)) if isinstance(method, Popcorn) else []
+        self.plan = self.joining.plan(len(self.unlabeled)) if self.joining else []
         self.joined: list[list[int]] = []  # rows of the unlabelled images, for each step
         self.entries: list[dict[str, Any]] = []
         self.graph: ProximityGraph | None = None
 
+    @property
+    def last_start(self) -> int:
+        """Number of epochs before the last step: from then on the training images stay what they are."""
+        return self.start + (len(self.plan) - 1) * self.joining.step_epochs if self.plan else 0
+
     def announce(self, engine: Engine) -> None:
         """Says how many images will join, and warns when there are none or the epochs do not suffice for all."""
-        if not is_first_rank():
+        if not self.plan or not is_first_rank():
             return
-        wants = isinstance(self.method, Popcorn) and (self.method.selection != "none" or self.method.unlabeled_batch)
-        if wants and not len(self.unlabeled):
-            logger.warning(
-                f"{type(self.method).__name__} learns from unlabelled images, got none "
-                f"({len(self.unlabeled.unreadable)} set aside): it is trained on the labelled ones alone. "
-                f"Name some in the datalist's 'unlabeled'."
-            )
-        if not self.plan:
-            return
-        needed = self.start + len(self.plan) * self.method.step_epochs
+        needed = self.start + len(self.plan) * self.joining.step_epochs
         within = [
-            n for s, n in enumerate(self.plan) if self.start + s * self.method.step_epochs < engine.state.max_epochs
+            n for s, n in enumerate(self.plan) if self.start + s * self.joining.step_epochs < engine.state.max_epochs
         ]
         logger.info(
             f"{sum(within)} of {len(self.unlabeled)} unlabelled images join in {len(within)} steps of up to "
@@ -113,8 +106,8 @@ class Curriculum:
         if len(self.joined) == len(self.plan):
             return
         since = engine.state.epoch - 1 - self.start
-        step = since // self.method.step_epochs
-        if since >= 0 and since % self.method.step_epochs == 0 and step == len(self.joined):
+        step = since // self.joining.step_epochs
+        if since >= 0 and since % self.joining.step_epochs == 0 and step == len(self.joined):
             self.make_step(engine)
 
     def make_step(self, engine: Engine) -> None:
@@ -122,7 +115,7 @@ class Curriculum:
         step = len(self.joined) + 1
         device = torch.device(engine.state.device)
         SameBuffers(unwrapped(self.network))(engine)  # each rank has its own running statistics of batch norm
-        if self.method.selection == "proximity" and (self.graph is None or self.refresh):
+        if self.joining.selection == "proximity" and (self.graph is None or self.refresh):
             self.set_graph(self.take_latents(device))
         rows, scores, neighbors = self.select(step)
         self.label(rows, step, device)
@@ -164,15 +157,15 @@ class Curriculum:
         items += [(self.unlabeled, i) for i in range(len(self.unlabeled))]
         mine = items[rank() :: world_size()]
         latents = [
-            image_latent(self.network, load(volumes, row).to(device), self.batches.patch_size).cpu()
-            for volumes, row in tqdm(mine, desc="latents", unit="image", leave=False, disable=None)
+            image_latent(self.network, load(images, row).to(device), self.batches.patch_size).cpu()
+            for images, row in tqdm(mine, desc="latents", unit="image", leave=False, disable=None)
         ]
         return gathered_rows(torch.stack(latents) if latents else None, len(items))
 
     def set_graph(self, latents: Tensor) -> None:
         """A new proximity graph, in which those that have joined have joined."""
         labeled, unlabeled = latents[: len(self.labeled)], latents[len(self.labeled) :]
-        self.graph = ProximityGraph(unlabeled, labeled, self.method.neighbors)
+        self.graph = ProximityGraph(unlabeled, labeled, self.joining.neighbors)
         for rows in self.joined:
             self.graph.join(rows)
         self.latents = latents
@@ -184,8 +177,12 @@ class Curriculum:
                 torch.save(unwrapped(self.network).state_dict(), temporary)
         for row in tqdm(rows[rank() :: world_size()], desc=f"step {step}", unit="image", leave=False, disable=None):
             image, affine = load(self.unlabeled, row)[None].to(device), self.unlabeled.affine(row)
-            label, weight = self.method.label_image(self.network, image, self.inferer)
-            label, weight = (None if part is None else part[0].float().cpu().numpy() for part in (label, weight))
+            self.network.eval()
+            batch = {"unlabeled": {"image": image}}
+            seen = Step(self.batches.labels, self.network, batch, seed=self.seed, inferer=self.inferer)
+            label, weight = (
+                None if part is None else part[0].float().cpu().numpy() for part in self.joining.label(seen)
+            )
             self.store.save(self.name(row, step), label, weight, affine)
         barrier()
 
@@ -193,45 +190,41 @@ class Curriculum:
         """Lets an image join the training images with the pseudo-label in its file."""
         name = self.name(row, step)
         soft = self.store.is_soft(name)
-        read = partial(joined_arrays, self.unlabeled, row, self.store if soft else None, name)
-        mask = None if soft else self.store.load_label(name)
-        label, shape = (
-            (self.store.soft_label(name)["label"] if soft else mask),
-            self.unlabeled.arrays(row)["image"].shape,
-        )
-        if label.shape[1:] != shape[1:]:
+        label = self.store.soft_label(name)["label"] if soft else self.store.load_label(name)
+        if label.shape[1:] != self.unlabeled.shape(row):
             raise ValueError(
-                f"the pseudo-label {name} must have the shape of its image {shape[1:]}, got {label.shape[1:]}: resume "
-                f"with the spacing that the run was started with."
+                f"the pseudo-label {name} must have the shape of its image {self.unlabeled.shape(row)}, got "
+                f"{label.shape[1:]}: resume with the size or spacing that the run was started with."
             )
-        self.batches.join(str(self.unlabeled.data[row]["image"]), read, self.unlabeled.box(row), mask)
+        read = partial(self.store.soft_label, name) if soft else None
+        self.batches.join(TrainingImage(self.unlabeled, row, read, None if soft else label))
 
     def entry(self, row: int, step: int, score: float | None, neighbors: list[dict]) -> dict[str, Any]:
         """The manifest's entry of an image."""
-        name, arrays = self.name(row, step), self.unlabeled.arrays(row)
-        mask = self.store.load_label(name) > 0.5
+        name, truth, labels = self.name(row, step), self.unlabeled.arrays(row).get("truth"), self.batches.labels
+        masks = labels.masks(torch.from_numpy(self.store.load_label(name).astype(np.float32))[None])[0] > 0.5
         voxel_ml = abs(np.linalg.det(self.unlabeled.affine(row)[:3, :3])) / 1000
-        truth = arrays.get("truth")
+        true = None if truth is None else labels.masks(torch.from_numpy(np.array(truth))[None])[0] > 0
         return {
-            "image": str(self.unlabeled.data[row]["image"]),
+            "image": self.unlabeled.name(row),
             "step": step,
             "score": score,
             "neighbors": neighbors,
             "checkpoint": f"step{step:02d}.pt",
             "label": f"{name}.nii.gz",
-            "lesion_ml": round(float(mask.sum() * voxel_ml), 4),
-            "dice": None if truth is None else round(dice(mask, np.asarray(truth) > 0), 4),
+            "lesion_ml": round(float(masks.any(0).sum() * voxel_ml), 4),
+            "dice": None if true is None else round(mean_dice(masks.numpy(), true.numpy()), 4),
             "truth": None if truth is None else str(np.ravel(self.unlabeled.data[row]["truth"])[0]),
         }
 
     def name(self, row: int, step: int) -> str:
         """Name of a pseudo-label's file: the image's place in the datalist tells namesakes apart."""
-        stem = Path(str(self.unlabeled.data[row]["image"])).name.split(".")[0]
+        stem = Path(self.unlabeled.name(row)).name.split(".")[0]
         return f"{row:04d}_{stem}_step{step:02d}"
 
     def left(self) -> int:
         """Number of images that have not joined."""
-        return len(self.unlabeled) - sum(map(len, self.joined))
+        return len(self.unlabeled or ()) - sum(map(len, self.joined))
 
     def write_latents(self) -> None:
         """Writes all latents with the step in which each image joined."""
@@ -246,13 +239,16 @@ class Curriculum:
         """Says at the end what joined, and what was set aside and why."""
         if is_first_rank() and self.plan:
             logger.info(f"{sum(map(len, self.joined))} unlabelled images have joined, {self.left()} have not.")
-        if is_first_rank():
             for image, reason in self.unlabeled.unreadable.items():
                 logger.warning(f"Was set aside: {image}: {reason}")
 
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one before."""
+        return {"start": self.start, "refresh": self.refresh, "seed": self.seed} if self.plan else {}
+
     def state_dict(self) -> dict[str, Any]:
         return {
-            "images": [str(Path(str(item["image"])).name) for item in self.unlabeled.data],
+            "images": [Path(str(item["image"])).name for item in self.unlabeled.data] if self.plan else [],
             "joined": [list(rows) for rows in self.joined],
             "plan": list(self.plan),
             "entries": self.entries,
@@ -272,7 +268,7 @@ class Curriculum:
         for step, rows in enumerate(self.joined, start=1):
             for row in rows:
                 self.add(row, step)
-        if self.joined and self.method.selection == "proximity":
+        if self.joined and self.joining.selection == "proximity":
             self.set_graph(torch.from_numpy(self.store.read_latents()))
 
 
@@ -292,14 +288,6 @@ class CurriculumSteps:
         engine.add_event_handler(Events.COMPLETED, self.curriculum.summarize)
 
 
-def joined_arrays(
-    unlabeled: CachedVolumes, row: int, store: PseudoLabelStore | None, name: str
-) -> dict[str, np.ndarray]:
-    """Arrays of an image that has joined: itself, and a soft label with its weight where it has one."""
-    arrays = {"image": unlabeled.arrays(row)["image"]}
-    return arrays if store is None else arrays | store.soft_label(name)
-
-
-def load(volumes: CachedVolumes, row: int) -> Tensor:
-    """A volume's image ``C H W D``, float32."""
-    return torch.from_numpy(np.array(volumes.arrays(row)["image"], dtype=np.float32))
+def load(images: DecodedImages, row: int) -> Tensor:
+    """An image ``C H W [D]``, float32."""
+    return torch.from_numpy(np.array(images.arrays(row)["image"], dtype=np.float32))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import torch
 from ignite.engine import Engine, Events
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from common.handlers.cases import picture
 from common.label_space import LabelSpace
-from common.methods.reference_source import resample
 from common.ranks import is_first_rank
 
 
@@ -48,13 +46,14 @@ class TensorBoardPictures:
                 self.writer.add_scalar(name, value, engine.state.iteration)
 
     def pictures(self, engine: Engine) -> None:
-        output = engine.state.output
-        if "pseudo_label" not in output:
+        notes = engine.state.output["notes"]
+        if not notes:
             return
-        image = engine.state.batch["unlabeled"]["image"].as_subclass(Tensor)
-        image = torch.from_numpy(picture(resample(image, output["weight"].shape[2:])))
-        masks = torch.from_numpy(picture(self.labels.masks(output["pseudo_label"])))
-        weight = torch.from_numpy(picture(output["weight"]))
+        pseudo, weight = next(iter(notes.values()))
+        image = engine.state.batch["unlabeled"]["image"]
+        image = torch.from_numpy(picture(image if pseudo.grid is None else pseudo.grid.of(image)))
+        masks = torch.from_numpy(picture(self.labels.masks(pseudo.label)))
+        weight = torch.from_numpy(picture(weight.mean(1, keepdim=True)))
         tiles = [image[:1], *[mask[None] for mask in masks], weight]
         step = engine.state.iteration
         names = ", ".join(["image", *self.labels.classes, "weight"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from common.files import replacing
 from common.label_space import LabelSpace
-from common.methods.reference_source import resample
 from common.metrics import pseudo_label_statistics
 from common.ranks import is_first_rank
 
@@ -22,8 +20,9 @@ class TrainingLog:
 
     Columns: ``iteration``, ``epoch``, ``seconds`` (of training, over all resumed parts), ``learning_rate``, ``loss``,
     ``loss_<term>``, and for methods with pseudo-labels those of
-    :func:`~common.metrics.pseudo_label.pseudo_label_statistics`, measured at the row's own iteration. The numbers of
-    the newest row are in ``engine.state.log`` for other handlers.
+    :func:`~common.metrics.pseudo_label.pseudo_label_statistics` for the first of them, measured at the row's own
+    iteration. The numbers of the newest row are in ``engine.state.log`` for other handlers. Between two rows nobody
+    waits for the device.
 
     Args:
         path: the CSV file; written after every epoch. Rows after the resumed checkpoint are dropped.
@@ -34,7 +33,7 @@ class TrainingLog:
     def __init__(self, path: str | Path, labels: LabelSpace, interval: int = 10) -> None:
         self.path, self.labels, self.interval = Path(path), labels, interval
         self.rows: list[dict[str, float]] = []
-        self.sums: dict[str, float] = defaultdict(float)
+        self.sums: dict[str, Tensor] = {}
         self.count, self.seconds, self.clock = 0, 0.0, 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -50,9 +49,8 @@ class TrainingLog:
     def iteration_completed(self, engine: Engine) -> None:
         output, state = engine.state.output, engine.state
         self.count += 1
-        self.sums["loss"] += output["loss"]
-        for name, value in output["terms"].items():
-            self.sums[f"loss_{name}"] += value
+        for name, value in {"loss": output["loss"], **{f"loss_{n}": v for n, v in output["terms"].items()}}.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
         if state.iteration % self.interval == 0 or state.iteration % state.epoch_length == 0:
             self.add_row(engine)
 
@@ -64,15 +62,13 @@ class TrainingLog:
             "epoch": engine.state.epoch,
             "seconds": self.seconds,
             "learning_rate": engine.optimizer.param_groups[0]["lr"],
-            **{name: total / self.count for name, total in self.sums.items()},
+            **{name: float(total) / self.count for name, total in self.sums.items()},
         }
-        output = engine.state.output
-        if "pseudo_label" in output:
-            truth = engine.state.batch["unlabeled"].get("truth")
-            if truth is not None:
-                truth = resample(truth.as_subclass(Tensor), output["pseudo_label"].shape[2:])
-                truth = truth.to(output["pseudo_label"].device)
-            row |= pseudo_label_statistics(self.labels, output["pseudo_label"], output["weight"], truth)
+        for noted in list(engine.state.output["notes"].values())[:1]:
+            truth = engine.state.batch["unlabeled"]["truth"]()
+            if truth is not None and noted.pseudo.grid is not None:
+                truth = noted.pseudo.grid.of(truth)
+            row |= pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
         self.rows.append(row)
         self.sums.clear()
         self.count = 0

@@ -1,5 +1,6 @@
 """Losses that ask the label space."""
 
-from common.losses.dice import dice_loss
+from common.losses.dice import Dice
+from common.losses.loss import CrossEntropy, Loss, Sum
 
-__all__ = ["dice_loss"]
+__all__ = ["CrossEntropy", "Dice", "Loss", "Sum"]

@@ -1,14 +1,15 @@
 """Semi-supervised methods, one object in a bundle's ``train.json`` each."""
 
-from common.methods.balanced_rpg import BalancedRPG
 from common.methods.base import Method
+from common.methods.fixmatch import FixMatch, PseudoLabel
 from common.methods.multi_task_attention import MultiTaskAttention
 from common.methods.popcorn import Popcorn
-from common.methods.rpg import RPG, NearestNeighbor, RPGPlus
-from common.methods.self_training import FixMatch, PseudoLabel
+from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, RPGPlus
+from common.methods.step import Step
 from common.methods.supervised import Supervised
 from common.methods.transformation_consistency import TransformationConsistency
 from common.methods.uncertainty_guided import UncertaintyGuided
+from common.methods.unimatch import UniMatch
 
 __all__ = [
     "RPG",
@@ -20,7 +21,9 @@ __all__ = [
     "Popcorn",
     "PseudoLabel",
     "RPGPlus",
+    "Step",
     "Supervised",
     "TransformationConsistency",
     "UncertaintyGuided",
+    "UniMatch",
 ]

@@ -1,110 +1,245 @@
-"""What all methods share: the training step around their loss terms."""
+"""What all methods share: the terms of a loss, and the training step around them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
-from monai.engines import SupervisedTrainer
+import torch.distributed as dist
+from monai.engines import SupervisedTrainer, default_prepare_batch
+from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
 
+from common.curriculum.joining import Joining
 from common.label_space import LabelSpace
+from common.losses import CrossEntropy, Loss
+from common.methods.finite import FiniteTerms
+from common.methods.step import Noted, Step, gives_features
+from common.parts import Needs, OwnOptimizer, Part
+from common.ranks import is_distributed, world_size
+from common.settings import keywords
+from common.terms import Match, Term
 
 
-class Method:
-    """One training step of a semi-supervised method; a subclass says what the loss terms are.
+class Method(nn.Module):
+    """A training step: the supervised loss on the labelled images, and the terms that a method adds to it.
 
-    An object of this class is the ``iteration_update`` of MONAI's ``SupervisedTrainer``. It is called with a batch of
-    :class:`~common.data.loader.PairedBatches`, asks :meth:`terms` for the loss terms, adds them up and takes one step
-    of the optimizer, in mixed precision where the trainer says so. What it returns is the trainer's output: ``loss``,
-    ``terms`` (loss terms as numbers) and, for methods that make them, ``pseudo_label`` (a label of the label space, at
-    the image's size) and ``weight`` (``B 1 H W [D]``).
+    An object of this class is the ``iteration_update`` of MONAI's ``SupervisedTrainer``. A subclass puts the parts of a
+    paper together; by configuration alone, this class puts together any others. What it returns is the trainer's
+    output: ``loss``, ``terms`` (by name) and ``notes`` (what each :class:`~common.terms.Match` taught), as tensors on
+    the device: nobody waits for it until somebody wants a number.
 
     Args:
         labels: the label space.
+        terms: the terms beside the supervised one, by name; see ``common.terms``.
+        joining: which unlabelled images join the training images; None for none. See ``common.curriculum``.
+        loss: the supervised loss; cross-entropy where not given. See ``common.losses``.
+        unsupervised_weight: factor of all terms beside the supervised one; the papers have 1.
+        ramp_up: number of iterations over which that factor rises from 0 along exp(-5 (1 - t)^2); 0 for none.
+        joint: labelled and unlabelled images go through the network in one pass, as the papers have it, and share batch
+            norm's statistics. On radiographs of two sources that costs more than any method gains, so that they go
+            through it one after the other by default.
+        seed: seed of all draws.
 
     Raises:
+        ValueError: when a number is negative, a part does not fit the label space or other parts.
+        TypeError: for a setting that the method does not have; it names those that it has.
         FloatingPointError: when the loss is not finite; it names the iteration and the batch's files.
     """
 
-    def __init__(self, labels: LabelSpace) -> None:
-        self.labels = labels
+    needs_of_method = Needs()
 
-    def terms(self, network: nn.Module, batch: dict[str, dict[str, Any]], iteration: int) -> tuple[dict, dict]:
-        """Loss terms by name (scalars with gradients), and what else the step's output shall hold.
+    def __new__(cls, *args: Any, **given: Any) -> Method:
+        method = super().__new__(cls)
+        object.__setattr__(method, "given", given)  # for keywords(), whatever a subclass makes of them
+        return method
 
-        Args:
-            network: gives outputs ``B C H W [D]``, and with ``return_features=True`` features and outputs.
-            batch: ``labeled`` with ``image`` and ``label``, ``unlabeled`` with ``image``, on the network's device.
-            iteration: number of this iteration, from 1.
-        """
-        raise NotImplementedError
-
-    def __call__(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        device = torch.device(engine.state.device)
-        on_device = {part: to_device(items, device, engine.non_blocking) for part, items in batch.items()}
-        engine.network.train()
-        engine.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, enabled=engine.amp, **engine.amp_kwargs):
-            terms, output = self.terms(engine.network, on_device, engine.state.iteration)
-            loss = sum(terms.values())
-        values = {name: term.item() for name, term in terms.items()}
-        if not torch.isfinite(loss):
-            raise FloatingPointError(non_finite_message(values, engine.state.iteration, batch))
-        if engine.scaler is not None:
-            engine.scaler.scale(loss).backward()
-            self.before_step(engine)
-            engine.scaler.step(engine.optimizer)
-            engine.scaler.update()
-        else:
-            loss.backward()
-            self.before_step(engine)
-            engine.optimizer.step()
-        self.after_step(engine)
-        return {"loss": loss.item(), "terms": values, **output}
-
-    def before_step(self, engine: SupervisedTrainer) -> None:
-        """Called between the gradients (scaled, in mixed precision) and the optimizer's step."""
-
-    def after_step(self, engine: SupervisedTrainer) -> None:
-        """Called after every step of the optimizer, for what follows the network (a teacher, a bank)."""
-
-    def pseudo_label(self, network: nn.Module, labeled: dict, unlabeled: dict) -> tuple[Tensor, Tensor] | None:
-        """Pseudo-label and weight for pictures and telemetry, without gradients; None for a method without them."""
-        return None
-
-    def parameters(self, network: nn.Module) -> list[nn.Parameter]:
-        """What the optimizer changes: the network's parameters, and those of a method that has some of its own."""
-        return list(network.parameters())
+    def __init__(
+        self,
+        labels: LabelSpace,
+        terms: Mapping[str, Term] | None = None,
+        joining: Joining | None = None,
+        loss: Loss | None = None,
+        unsupervised_weight: float = 1.0,
+        ramp_up: int = 0,
+        joint: bool = False,
+        seed: int = 0,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        if unknown:
+            raise TypeError(
+                f"{type(self).__name__} has the settings {', '.join(keywords(type(self)))}, got {', '.join(unknown)}."
+            )
+        for name, value in (("unsupervised_weight", unsupervised_weight), ("ramp_up", ramp_up), ("seed", seed)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}.")
+        self.labels, self.loss = labels, loss or CrossEntropy()
+        self.terms, self.joining = nn.ModuleDict(terms or {}), joining
+        self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
+        self.finite, self.checked = FiniteTerms(), False
+        for part in self.parts():
+            part.check(labels)
 
     def keywords(self) -> dict[str, Any]:
         """The method's settings that are numbers and words, for the description of a run."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, (bool, int, float, str))}
+        values = {name: parameter.default for name, parameter in keywords(type(self)).items()} | self.given
+        return {name: value for name, value in values.items() if isinstance(value, (bool, int, float, str))}
 
-    def state_dict(self) -> dict[str, Any]:
-        """State beyond the network's (tensors and Python numbers), for resuming."""
-        return {}
+    def parts(self) -> Iterator[Part]:
+        """All parts of the method, the parts of parts among them."""
+        return (module for module in self.modules() if isinstance(module, Part))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state:
-            raise ValueError(f"{type(self).__name__} has no state of its own, got {sorted(state)} in the checkpoint.")
+    @property
+    def needs(self) -> Needs:
+        """What the method asks of each batch and of the network."""
+        inside = (part.needs for term in self.terms.values() for part in term.modules() if isinstance(part, Part))
+        return reduce(or_, inside, self.needs_of_method)
+
+    @property
+    def learns_from_unlabeled(self) -> bool:
+        """Whether there is anything in unlabelled images for this method."""
+        return self.needs.unlabeled > 0 or self.joining is not None
+
+    # ---- before the training
+
+    def prepare(self, network: nn.Module) -> list[nn.Parameter]:
+        """What the main optimizer changes: the network's parameters, and those of parts that have some of their own.
+
+        Raises:
+            ValueError: when a part cannot work with the network.
+        """
+        if self.needs.features and not gives_features(network):
+            raise ValueError(
+                f"the network must give its features, which {type(self).__name__} learns from, got a "
+                f"{type(network).__name__}: use common.networks.BasicUNet."
+            )
+        for part in list(self.parts()):
+            part.prepare(network, self.labels)
+        return [*network.parameters(), *self.own_parameters()]
+
+    def own_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the parts, but for those that have an optimizer of their own or are not trained."""
+        others = {p for part in self.modules() if isinstance(part, OwnOptimizer) for p in part.parameters()}
+        return [parameter for parameter in self.parameters() if parameter.requires_grad and parameter not in others]
+
+    # ---- the loss
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """All terms of the loss by name, scalars with gradients, each with its factor."""
+        supervised = self.supervised(step)
+        factor = self.unsupervised_weight * rise(step.iteration, self.ramp_up)
+        return {"supervised": supervised} | {name: factor * term for name, term in self.others(step).items()}
+
+    def supervised(self, step: Step) -> Tensor:
+        """The loss on the labelled images."""
+        labeled = step.labeled
+        outputs = step.see(labeled["image"]).outputs
+        return self.loss(self.labels, outputs, labeled["label"], labeled.get("weight"))
+
+    def others(self, step: Step) -> dict[str, Tensor]:
+        """The terms beside the supervised one, each with its own factor."""
+        found = {}
+        for name, term in self.terms.items():
+            step.noted = None
+            found[name] = term.factor * term(step)
+            if step.noted is not None:
+                step.notes[name] = step.noted
+        return found
+
+    @torch.no_grad()
+    def explain(self, network: nn.Module, batch: dict[str, dict[str, Any]]) -> Noted | None:
+        """Pseudo-label and weight that a batch's unlabelled images would get; None for a method without any."""
+        matches = [term for term in self.terms.values() if isinstance(term, Match)]
+        if not matches:
+            return None
+        return Noted(*matches[0].taught(Step(self.labels, network, batch, seed=self.seed)))
+
+    # ---- the step
+
+    def forward(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """One iteration of MONAI's trainer, in its order and with its options."""
+        if not self.checked:
+            self.check_optimizer(engine.optimizer)
+        if engine.prepare_batch is not default_prepare_batch:
+            batch = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        step = self.step(engine, batch)
+        accumulated = getattr(engine, "accumulation_steps", 1)
+        place = (engine.state.iteration - 1) % engine.state.epoch_length
+        last = (place + 1) % accumulated == 0 or place + 1 == engine.state.epoch_length
+        engine.network.train()
+        if place % accumulated == 0:
+            engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        with torch.autocast(torch.device(engine.state.device).type, enabled=engine.amp, **engine.amp_kwargs):
+            terms = self.losses(step)
+            loss = sum(terms.values())
+        engine.state.output = {
+            "loss": loss.detach(),
+            "terms": {name: term.detach() for name, term in terms.items()},
+            "notes": step.notes,
+        }
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        self.finite.add(engine.state.iteration, engine.state.output["terms"], batch)
+        scaler = engine.scaler if engine.amp_kwargs.get("dtype") is not torch.bfloat16 else None
+        loss = loss / accumulated if accumulated > 1 else loss
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        if last:
+            self.share_gradients()
+            if scaler is None:
+                engine.optimizer.step()
+            else:
+                scaler.step(engine.optimizer)
+                scaler.update()
+            self.after_step(step)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def step(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> Step:
+        return Step(
+            self.labels,
+            engine.network,
+            batch,
+            iteration=engine.state.iteration,
+            seed=self.seed,
+            joint=self.joint,
+            weak_gradients=self.needs.weak_gradients,
+        )
+
+    @torch.no_grad()
+    def after_step(self, step: Step) -> None:
+        """Lets the parts follow: a teacher, a queue, a discriminator."""
+        for part in self.parts():
+            part.after_step(step)
+
+    def share_gradients(self) -> None:
+        """Gives all processes the mean of the parts' gradients, which the network's wrapper does not know."""
+        if is_distributed():
+            for parameter in self.own_parameters():
+                if parameter.grad is not None:
+                    dist.all_reduce(parameter.grad)
+                    parameter.grad /= world_size()
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Refuses an optimizer that leaves out parameters of the parts, before the first step."""
+        self.checked = True
+        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        mine = {id(parameter) for parameter in self.own_parameters()}
+        left_out = [name for name, p in self.named_parameters() if id(p) in mine - optimized]
+        if left_out:
+            raise ValueError(
+                f"the optimizer must have the parameters of {type(self).__name__}'s parts, got none of "
+                f"{', '.join(left_out[:3])}: set optimizer#params to $@method.prepare(@network)."
+            )
 
 
-def to_device(items: dict[str, Any], device: torch.device, non_blocking: bool = False) -> dict[str, Any]:
-    """A batch's tensors as plain tensors on the device; what is no tensor stays as it is."""
-    return {
-        key: value.as_subclass(Tensor).to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
-        for key, value in items.items()
-    }
-
-
-def non_finite_message(terms: dict[str, float], iteration: int, batch: dict[str, dict[str, Any]]) -> str:
-    """One sentence that names the loss terms and the files of the batch whose loss is not finite."""
-    files = {
-        part: [str(name) for name in getattr(items["image"], "meta", {}).get("filename_or_obj", ["unknown"])]
-        for part, items in batch.items()
-    }
-    return (
-        f"the loss must be finite, got {terms} at iteration {iteration} with the files {files}: the last checkpoint is "
-        f"kept; lower the learning rate, or look at these images with `python -m common check`."
-    )
+def rise(iteration: int, length: int) -> float:
+    """The ramp-up exp(-5 (1 - t)^2) with t = iteration / length, 1 from ``length`` on (Laine and Aila 2017)."""
+    if length == 0 or iteration >= length:
+        return 1.0
+    return math.exp(-5.0 * (1.0 - iteration / length) ** 2)

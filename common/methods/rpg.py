@@ -2,82 +2,73 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from common.label_space import LabelSpace
-from common.methods.confident_prediction import ConfidentPrediction
-from common.methods.reference_source import ReferenceSource
-from common.methods.self_training import consistency
-from common.methods.semi_supervised import Seen, SemiSupervised
-from common.transforms.strong import StrongView
+from common.methods.base import Method
+from common.methods.step import Step
+from common.sources import Prediction, References
+from common.terms import Match
+from common.views import Strong, View, Weak
+from common.weights import ClassEntropy, Confidence, Ones, Weight
 
 
-class NearestNeighbor(SemiSupervised):
+class NearestNeighbor(Method):
     """Each unlabelled pixel learns the label of its nearest labelled pixel in feature space (Seibold et al. 2022).
 
-    The labelled images of the batch are the reference pool: one term of cross-entropy on them, one on the unlabelled
-    images against the pseudo-label (eq. 4), with the same weight for every pixel.
+    L = Ls + CE(f(x), l(x)), with l(x) the labels of the nearest references (eq. 4), which all count alike. The labelled
+    images of the batch are the references.
 
     Args:
         labels: the label space.
-        neighbors, reference_size, query_size, background: see
-            :class:`~common.methods.reference_source.ReferenceSource`.
-        unsupervised_weight, ramp_up: see :class:`~common.methods.semi_supervised.SemiSupervised`.
+        neighbors, reference_size, query_size, background, moving_grid: see :class:`~common.sources.References`.
+        view: what is learnt on; the weakly augmented image itself where not given.
+        weight: how much each pixel counts; all alike where not given.
+        options: see :class:`~common.methods.Method`.
     """
-
-    weighted = False
 
     def __init__(
         self,
         labels: LabelSpace,
-        unsupervised_weight: float = 1.0,
-        ramp_up: int = 0,
         neighbors: int | float = 7000,
         reference_size: int = 64,
         query_size: int | None = 64,
         background: bool = True,
+        moving_grid: bool = False,
+        view: View | None = None,
+        weight: Weight | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(labels, unsupervised_weight, ramp_up)
-        self.source = ReferenceSource(labels, neighbors, reference_size, query_size, background)
-
-    def unlabeled_terms(self, network: nn.Module, seen: Seen, iteration: int) -> tuple[dict, dict]:
-        pseudo_label, weight = self.source(seen.references, seen.reference_label, seen.features)
-        if not self.weighted:
-            weight = torch.ones_like(weight)
-        loss = self.labels.cross_entropy(self.source.at_queries(seen.outputs), pseudo_label, weight)
-        return {"unsupervised": loss}, {"pseudo_label": pseudo_label, "weight": weight}
-
-    @torch.no_grad()
-    def pseudo_label(self, network: nn.Module, labeled: dict, unlabeled: dict) -> tuple[Tensor, Tensor]:
-        references, _ = network(labeled["image"], return_features=True)
-        queries, _ = network(unlabeled["image"], return_features=True)
-        pseudo_label, weight = self.source(references, labeled["label"], queries, upsample=True)
-        return pseudo_label, weight if self.weighted else torch.ones_like(weight)
+        source = References(neighbors, reference_size, query_size, background, moving_grid)
+        terms = {"unsupervised": Match(source, weight or Ones(), view or Weak())}
+        super().__init__(labels, {**terms, **options.pop("terms", {})}, **options)
 
 
 class RPG(NearestNeighbor):
     """Reference-guided pseudo-labels weighted by the density-based class entropy (Seibold et al. 2022, eq. 1-8).
 
-    :class:`NearestNeighbor` in which each unlabelled pixel counts by W (eq. 7): 1 where the references around it in
-    feature space are of one class, 0 where all classes are equally near.
+    L = Ls + CE(f(x), l(x), W): :class:`NearestNeighbor` in which each unlabelled pixel counts by W (eq. 7): 1 where the
+    references around it in feature space are of one class, 0 where all classes are equally near.
 
     Args: as for :class:`NearestNeighbor`.
     """
 
-    weighted = True
+    def __init__(self, labels: LabelSpace, weight: Weight | None = None, **options: Any) -> None:
+        super().__init__(labels, weight=weight or ClassEntropy(), **options)
 
 
 class RPGPlus(RPG):
     """RPG with consistency between a weak and a strong view (Seibold et al. 2022, eq. 9-11).
 
-    L_RPG+ = L_RPG + CE(f(a_s(x)), a_s(l'(x))): :class:`RPG`'s two terms, and FixMatch's. The network's own confident
+    L = L_RPG + CE(f(a_s(x)), a_s(l'(x))): :class:`RPG`'s two terms, and FixMatch's. The network's own confident
     prediction l' on the weakly augmented image is what it shall predict on the strongly augmented one.
 
     Args:
         labels: the label space.
         threshold: tau of eq. 9 and 10, 0.8 or 0.95 in the paper's tables.
-        view: the strong view a_s; the paper's RandAugment and CutOut where not given.
+        strong: the strong view a_s; the paper's RandAugment and CutOut where not given.
         consistency_weight: factor of the third term, 1 in the paper.
         options: as for :class:`RPG`.
     """
@@ -86,24 +77,28 @@ class RPGPlus(RPG):
         self,
         labels: LabelSpace,
         threshold: float = 0.8,
-        view: StrongView | None = None,
+        strong: View | None = None,
         consistency_weight: float = 1.0,
-        unsupervised_weight: float = 1.0,
-        ramp_up: int = 0,
-        neighbors: int | float = 7000,
-        reference_size: int = 64,
-        query_size: int | None = 64,
-        background: bool = True,
+        **options: Any,
     ) -> None:
-        super().__init__(labels, unsupervised_weight, ramp_up, neighbors, reference_size, query_size, background)
-        if consistency_weight < 0:
-            raise ValueError(f"consistency_weight must not be negative, got {consistency_weight}.")
-        self.consistency_weight = consistency_weight
-        self.confident = ConfidentPrediction(labels, threshold)
-        self.view = StrongView() if view is None else view
+        consistency = Match(Prediction(), Confidence(threshold), strong or Strong(), factor=consistency_weight)
+        super().__init__(labels, terms={"consistency": consistency}, **options)
 
-    def unlabeled_terms(self, network: nn.Module, seen: Seen, iteration: int) -> tuple[dict, dict]:
-        terms, output = super().unlabeled_terms(network, seen, iteration)
-        pseudo_label, weight = self.confident(seen.outputs)
-        loss = consistency(self.labels, network, self.view, seen.image, pseudo_label, weight, iteration)
-        return terms | {"consistency": self.consistency_weight * loss}, output
+
+class BalancedRPG(RPGPlus):
+    """RPG+ in which consistency counts as much as the references do, not ten times as much (no paper).
+
+    L = L_RPG + mean(W) CE(f(a_s(x)), a_s(l'(x))), where mean(W) is the mean density-based class entropy (eq. 7) of the
+    batch's unlabelled pixels.
+
+    In RPG+ (Seibold et al. 2022, eq. 11) nearly every pixel is confident and counts fully in the consistency term,
+    while W averages 0.05 to 0.2: the network's own predictions, errors and all, outweigh the references tenfold. Small
+    classes pay for it, whose missed pixels are confident background. With mean(W) as its factor the term also rises by
+    itself, from next to nothing while features do not tell classes apart.
+
+    Args: as for :class:`RPGPlus`.
+    """
+
+    def others(self, step: Step) -> dict[str, Tensor]:
+        terms = super().others(step)
+        return terms | {"consistency": step.notes["unsupervised"].weight.mean() * terms["consistency"]}

@@ -19,8 +19,8 @@ def pseudo_label_statistics(
 
     Args:
         labels: the label space.
-        pseudo_label: a label of the label space, ``B C H W [D]`` or ``B 1 H W [D]``.
-        weight: weight of each pixel, ``B 1 H W [D]``, in [0, 1].
+        pseudo_label: a label of the label space, hard or soft.
+        weight: weight of each pixel, ``B 1 H W [D]`` or ``B C H W [D]``, in [0, 1].
         truth: the hidden truth in the pseudo-label's form, where it is known.
 
     Returns:
@@ -28,18 +28,16 @@ def pseudo_label_statistics(
         the pixels that carry the class), and with a truth ``pseudo_accuracy`` (share of pixels whose whole label is
         right) and ``pseudo_iou_<class>``. A class that does not occur has no value.
     """
-    masks = labels.masks(pseudo_label) > 0
-    weight = weight.float()
+    masks, weight = (labels.masks(pseudo_label) > 0.5).float(), weight.float().mean(dim=1, keepdim=True)
     numbers = {"pixel_share": (weight > COUNTS_ABOVE).float().mean(), "weight_mean": weight.mean()}
-    for j, name in enumerate(labels.classes):
-        mask = masks[:, j : j + 1]
-        if mask.any():
-            numbers[f"weight_{name}"] = weight[mask].mean()
+    over = [0, *range(2, masks.ndim)]
+    weights = (weight * masks).sum(over) / masks.sum(over)  # not a number for a class that does not occur
+    numbers |= {f"weight_{name}": value for name, value in zip(labels.classes, weights, strict=True)}
     if truth is not None:
-        true = labels.masks(truth) > 0
+        true = (labels.masks(truth) > 0.5).float()
         numbers["pseudo_accuracy"] = (masks == true).all(dim=1).float().mean()
-        for j, name in enumerate(labels.classes):
-            union = (masks[:, j] | true[:, j]).sum()
-            if union > 0:
-                numbers[f"pseudo_iou_{name}"] = (masks[:, j] & true[:, j]).sum() / union
-    return {name: value.item() for name, value in numbers.items()}
+        shared = (masks * true).sum(over)
+        ious = shared / (masks.sum(over) + true.sum(over) - shared)
+        numbers |= {f"pseudo_iou_{name}": value for name, value in zip(labels.classes, ious, strict=True)}
+    values = torch.stack(list(numbers.values())).tolist()  # the device is waited for once
+    return {name: value for name, value in zip(numbers, values, strict=True) if value == value}

@@ -1,5 +1,6 @@
-"""Networks of MONAI that also give their features."""
+"""Networks, and what methods need of them."""
 
 from common.networks.basic_unet import BasicUNet
+from common.networks.seen import Seen, unwrapped
 
-__all__ = ["BasicUNet"]
+__all__ = ["BasicUNet", "Seen", "unwrapped"]

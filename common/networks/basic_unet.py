@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from monai.networks.nets import BasicUNet as MonaiBasicUNet
 from torch import Tensor, nn
+
+from common.networks.seen import Seen
 
 
 class BasicUNet(MonaiBasicUNet):
@@ -11,9 +15,8 @@ class BasicUNet(MonaiBasicUNet):
 
     ``forward_features`` is the network up to its penultimate layer and ``forward_head`` the final 1 x 1 convolution;
     one after the other they are ``forward``. Parameters have the names of the stock class, so that a checkpoint of
-    either loads into the other, and a bundle's inference needs the stock class alone. ``return_features=True`` and
-    ``return_bottleneck=True`` give what methods need besides the outputs through ``forward``, which is what a wrapper
-    for distributed training lets through.
+    either loads into the other, and a bundle's inference needs the stock class alone. ``seen=True`` gives what methods
+    need besides the outputs through ``forward``, which is what a wrapper for distributed training lets through.
 
     The defaults that differ from MONAI's are those of the RPG paper's experiments: batch norm, bilinear up-scaling and
     Xavier initialisation (Glorot and Bengio 2010).
@@ -70,20 +73,25 @@ class BasicUNet(MonaiBasicUNet):
         return self.final_conv(features)
 
     def forward(
-        self, x: Tensor, return_features: bool = False, return_bottleneck: bool = False, bottleneck_only: bool = False
-    ) -> Tensor | tuple[Tensor, ...]:
-        """Outputs ``B C H W [D]``; behind the features and the bottleneck where they are asked for.
+        self,
+        x: Tensor,
+        seen: bool = False,
+        perturb: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
+        bottleneck_only: bool = False,
+    ) -> Tensor | Seen:
+        """Outputs ``B C H W [D]``, or all that was seen.
 
         Args:
             x: image, ``B C H W [D]``; each side a multiple of 16, or at least 16.
-            return_features: give ``(features, outputs)``.
-            return_bottleneck: give ``(bottleneck, outputs)``, or all three with ``return_features``.
+            seen: give outputs, features and bottleneck as :class:`~common.networks.Seen`.
+            perturb: what becomes of the features of the encoder's levels before the decoder gets them.
             bottleneck_only: give the bottleneck alone, without going through the decoder.
         """
         levels = self.forward_encoder(x)
         if bottleneck_only:
             return levels[-1]
+        if perturb is not None:
+            levels = perturb(levels)
         features = self.forward_decoder(levels)
         outputs = self.forward_head(features)
-        extra = ((levels[-1],) if return_bottleneck else ()) + ((features,) if return_features else ())
-        return (*extra, outputs) if extra else outputs
+        return Seen(outputs, features, levels[-1]) if seen else outputs

@@ -92,7 +92,7 @@ def load_lesion_run(folder: Path) -> LesionRun:
 
 
 def _is_lesion_run(folder: Path) -> bool:
-    if (folder / "volumes.csv").is_file() or (folder / "pseudo_labels" / "manifest.json").is_file():
+    if (folder / "volumes.csv").is_file():
         return True
     try:
         description = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -1,10 +1,7 @@
-"""Transforms that MONAI does not have."""
+"""MONAI dictionary transforms that load images and labels, and turn outputs into masks."""
 
-from common.transforms.change import Change
-from common.transforms.image_quality import ImageQualityd
 from common.transforms.load import LoadLabeld, LoadRadiographd
 from common.transforms.load_volume import LoadVolumed
 from common.transforms.masks import ToMasksd
-from common.transforms.strong import StrongView
 
-__all__ = ["Change", "ImageQualityd", "LoadLabeld", "LoadRadiographd", "LoadVolumed", "StrongView", "ToMasksd"]
+__all__ = ["LoadLabeld", "LoadRadiographd", "LoadVolumed", "ToMasksd"]

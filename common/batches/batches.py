@@ -1,0 +1,233 @@
+"""Batches of labelled and unlabelled images, 2D and 3D, as a function of the iteration's number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.batches.checks import check_images, check_settings, checked_patch, whole_size
+from common.batches.class_cover import ClassCover, class_presence
+from common.batches.training_image import TrainingImage, stacked
+from common.data.decoded import DecodedImages
+from common.draws import generator
+from common.label_space import LabelSpace
+from common.ranks import rank, world_size
+from common.views import Changes, Values, View, Weak
+
+if TYPE_CHECKING:
+    from common.methods import Method
+
+TRIES = 50  # for a pixel that is not background
+
+
+class Draw(NamedTuple):
+    """A window of an image: its first pixel along each axis."""
+
+    image: TrainingImage
+    first: np.ndarray
+
+
+class Batches:
+    """The batch of iteration t, whatever came before it.
+
+    Which images an iteration sees, which windows of them, and how each is augmented is drawn from (seed, iteration,
+    rank, part) and the list of training images alone. So a run that is resumed at iteration t sees what the
+    uninterrupted run saw, and the position in the data is one number.
+
+    A batch is what the method needs (:class:`~common.parts.Needs`). ``labeled`` holds ``image`` and ``label``,
+    ``B C H W [D]`` in float32 on the device, ``name`` (the files), ``weight`` where a pseudo-label has one, and
+    ``pairs``; ``unlabeled`` holds ``image``, ``name`` and ``truth``, a function that gives the hidden truth of all of
+    the images or None; ``values`` says what the images' values mean. Labelled images are drawn such that every class
+    occurs among them (:class:`~common.batches.class_cover.ClassCover`), with repetition where they are fewer than the
+    batch; unlabelled images come in a new order in every pass.
+
+    A pair is, with probability ``same_patch``, one patch twice; else two patches of two images at the same place: the
+    second one's centre has the same relative position in the bounding box of its image's pixels that are not 0, as the
+    first one's. Both move in the same way, and differ in what else the augmentation does (POPCORN, section 2.2).
+
+    Args:
+        labeled: labelled images.
+        unlabeled: unlabelled images, or None.
+        labels: the label space.
+        method: the method, which says what it needs.
+        labeled_batch: number p of labelled images in a batch; the reference pool of RPG.
+        unlabeled_batch: number of unlabelled images in a batch.
+        patch_size: sides of the windows, multiples of 16; None for whole images, which must be of one size.
+        weak: the weak augmentation of both; none where not given.
+        value_range: lowest and highest value of the images, or None for images with mean 0 and standard deviation 1
+            around a background of 0.
+        foreground: probability that a window's centre is a pixel of a class; else, and in images without any, it is any
+            pixel that is not 0.
+        same_patch: see above.
+        labeled_share: probability that a pair's first image is a labelled one; without it all training images are
+            equally probable, as in the paper, however few are labelled.
+        device: where batches go.
+        seed: seed of all draws.
+
+    Raises:
+        ValueError: when the data cannot meet what the method needs, or a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        labeled: DecodedImages,
+        unlabeled: DecodedImages | None,
+        labels: LabelSpace,
+        method: Method,
+        labeled_batch: int = 3,
+        unlabeled_batch: int = 2,
+        patch_size: Sequence[int] | None = None,
+        weak: View | None = None,
+        value_range: Sequence[float] | None = (0.0, 1.0),
+        foreground: float = 0.0,
+        same_patch: float = 0.5,
+        labeled_share: float | None = None,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.needs, self.labels, self.seed, self.device = method.needs, labels, seed, torch.device(device)
+        self.values, self.weak = Values.of(value_range), weak or Weak()
+        self.labeled_batch, self.unlabeled_batch = labeled_batch, unlabeled_batch
+        self.foreground, self.same_patch, self.labeled_share = foreground, same_patch, labeled_share
+        self.stores = {"labeled": labeled, "unlabeled": unlabeled}
+        check_settings(self)
+        check_images(self, method)
+        self.patch_size = whole_size(self) if patch_size is None else checked_patch(patch_size, self)
+        self.labeled = [TrainingImage(labeled, index) for index in range(len(labeled))]
+        self.joined: list[TrainingImage] = []
+        self.unlabeled = [TrainingImage(unlabeled, index) for index in range(len(unlabeled or ()))]
+        presence = class_presence([image.arrays()["label"] for image in self.labeled], labels)
+        self.cover = ClassCover(presence, labeled_batch, labels.classes, needed=self.needs.class_cover)
+        self._places: dict[tuple[int, int], np.ndarray] = {}
+        self.rank, self.world_size = rank(), world_size()
+        # both, also where the second one has no room any more
+        self.resident = all([store.move_to(self.device) for store in self.stores.values() if store])
+
+    def join(self, image: TrainingImage) -> None:
+        """Adds a pseudo-labelled image to the training images."""
+        self.joined.append(image)
+
+    def __getitem__(self, iteration: int) -> dict[str, Any]:
+        draw = generator(self.seed, iteration, "labeled")
+        draws = self._pairs(draw) if self.needs.pairs else self._labeled(draw)
+        pairs = np.arange(len(draws)).reshape(2, -1).T if self.needs.pairs else None
+        batch = {"labeled": self._part(draws, iteration, "labeled", pairs), "values": self.values}
+        if self.needs.unlabeled:
+            draws = self._unlabeled(iteration, generator(self.seed, iteration, "unlabeled"))
+            batch["unlabeled"] = self._part(draws, iteration, "unlabeled")
+        return batch
+
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one before."""
+        names = ("labeled_batch", "unlabeled_batch", "patch_size", "weak", "values", "foreground", "same_patch")
+        images = {part: store.fingerprints() for part, store in self.stores.items() if store}
+        return {**{n: getattr(self, n) for n in (*names, "labeled_share", "seed")}, "images": images}
+
+    # ---- what is drawn
+
+    def _labeled(self, draw: np.random.Generator) -> list[Draw]:
+        """The labelled images of a batch, and in each a window."""
+        indices = self.cover.draw(draw)
+        if self.patch_size == self.labeled[indices[0]].shape or not self.needs.class_cover:
+            return [self._window(self.labeled[index], draw) for index in indices]
+        missing, draws = set(range(self.labels.num_classes)), []
+        for index in indices:  # where a class is missing that an image has, its window shows it
+            image, here = self.labeled[index], [j for j in missing if self.cover.presence[index, j]]
+            centre = self._pixel_of(index, min(here, key=lambda j: self.cover.frequency[j]), draw) if here else None
+            draws.append(self._window(image, draw, centre))
+            shown = draws[-1].image.crop(draws[-1].first, self.patch_size, ("label",))["label"]
+            missing -= set(np.flatnonzero(class_presence([shown.cpu().numpy()], self.labels)[0]))
+        return draws
+
+    def _pixel_of(self, index: int, label: int, draw: np.random.Generator) -> np.ndarray:
+        """Any pixel of a class in a labelled image."""
+        image = self.labeled[index]
+        if (index, label) not in self._places:
+            masks = self.labels.masks(torch.from_numpy(np.array(image.arrays()["label"]))[None])
+            self._places[index, label] = np.flatnonzero(masks[0, label].numpy()).astype(np.int32)
+        places = self._places[index, label]
+        return np.array(np.unravel_index(places[draw.integers(len(places))], image.shape))
+
+    def _pairs(self, draw: np.random.Generator) -> list[Draw]:
+        """The first images of all pairs, then the second ones."""
+        images, firsts, seconds = [*self.labeled, *self.joined], [], []
+        for _ in range(self.labeled_batch // 2):
+            mostly = self.labeled_share is not None and draw.random() < self.labeled_share
+            first = int(draw.integers(len(self.labeled) if mostly else len(images)))
+            one, centre = images[first], self._centre(images[first], draw)
+            firsts.append(self._window(one, draw, centre))
+            if len(images) == 1 or draw.random() < self.same_patch:
+                seconds.append(firsts[-1])
+                continue
+            second = int(draw.integers(len(images) - 1))
+            other = images[second + (second >= first)]  # any but the first
+            place = (centre - one.box[0]) / (one.box[1] - one.box[0])
+            there = np.rint(other.box[0] + place * (other.box[1] - other.box[0])).astype(int)
+            seconds.append(self._window(other, draw, there))
+        return [*firsts, *seconds]
+
+    def _unlabeled(self, iteration: int, draw: np.random.Generator) -> list[Draw]:
+        """The unlabelled images of a batch: each image once in a pass, each pass in its own order."""
+        first = (iteration * self.world_size + self.rank) * self.unlabeled_batch
+        draws = []
+        for place in range(first, first + self.unlabeled_batch):
+            turn, offset = divmod(place, len(self.unlabeled))
+            order = np.random.default_rng([self.seed, turn]).permutation(len(self.unlabeled))
+            draws.append(self._window(self.unlabeled[order[offset]], draw))
+        return draws
+
+    def _window(self, image: TrainingImage, draw: np.random.Generator, centre: np.ndarray | None = None) -> Draw:
+        """A window around a centre, any one where none is given; moved inwards at the borders."""
+        room = np.maximum(np.array(image.shape) - self.patch_size, 0)
+        if not room.any():
+            return Draw(image, room)
+        centre = self._centre(image, draw) if centre is None else centre
+        return Draw(image, np.clip(centre - np.array(self.patch_size) // 2, 0, room))
+
+    def _centre(self, image: TrainingImage, draw: np.random.Generator) -> np.ndarray:
+        """A pixel of a class or any pixel that is not 0."""
+        if self.foreground and draw.random() < self.foreground and len(image.foreground):
+            place = image.foreground[draw.integers(len(image.foreground))]
+            return np.array(np.unravel_index(place, image.shape))
+        values = image.store.arrays(image.index)["image"]
+        for _ in range(TRIES):
+            centre = draw.integers(*image.box)
+            if values[(0, *centre)] != 0:
+                break
+        return centre
+
+    # ---- what becomes of it
+
+    def _part(self, draws: list[Draw], iteration: int, part: str, pairs: np.ndarray | None = None) -> dict[str, Any]:
+        """The windows as a batch on the device, weakly augmented."""
+        keys = ("image", "label", "weight") if part == "labeled" else ("image",)
+        crops = [draw.image.crop(draw.first, self.patch_size, keys) for draw in draws]
+        if any("weight" in crop for crop in crops):  # labels of people count fully
+            for crop in crops:
+                crop.setdefault("weight", torch.ones_like(crop["image"][:1]))
+        groups = None if pairs is None else np.arange(len(draws)) % len(pairs)
+        draw = generator(self.seed, iteration, f"weak {part}")
+        viewed = self.weak(stacked(crops, "image", self.device), draw, self.values, groups)
+        found: dict[str, Any] = {"image": viewed.image, "name": [draw.image.name for draw in draws]}
+        if part == "labeled":
+            label, weight = (stacked(crops, key, self.device) for key in ("label", "weight"))
+            found["label"], weight = viewed.change.of_label(label, weight)
+            found |= {} if weight is None else {"weight": weight}
+            found |= {} if pairs is None else {"pairs": torch.from_numpy(pairs).to(self.device, non_blocking=True)}
+        else:
+            found["truth"] = self._truth(draws, viewed.change)
+        return found
+
+    def _truth(self, draws: list[Draw], change: Changes) -> Callable[[], Tensor | None]:
+        """What the windows show in truth, changed as they were, once somebody wants to know."""
+
+        def truth() -> Tensor | None:
+            crops = [draw.image.crop(draw.first, self.patch_size, ("truth",)) for draw in draws]
+            label = stacked(crops, "truth", self.device)
+            return None if label is None else change.of_label(label, None)[0]
+
+        return truth

@@ -1,0 +1,107 @@
+"""Whether the data can meet what a method needs: refusals before the training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from common.data.decoded import DecodedImages
+
+if TYPE_CHECKING:
+    from common.batches.batches import Batches
+    from common.methods import Method
+
+GRANULE = 16  # the down-scaling of a U-Net of five levels
+
+
+def check_settings(batches: Batches) -> None:
+    """Refuses settings that are out of their range or not what the method needs."""
+    needs = batches.needs
+    for name, value, least in (
+        ("labeled_batch", batches.labeled_batch, 1),
+        ("unlabeled_batch", batches.unlabeled_batch, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    for name in ("foreground", "same_patch", "labeled_share"):
+        value = getattr(batches, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a probability, got {value}.")
+    if needs.pairs and batches.labeled_batch % 2:
+        raise ValueError(
+            f"labeled_batch must be even for a method that learns from pairs, got {batches.labeled_batch}."
+        )
+    if needs.unlabeled > batches.unlabeled_batch:
+        raise ValueError(
+            f"unlabeled_batch must be at least {needs.unlabeled} for this method, got {batches.unlabeled_batch}."
+        )
+    values = batches.values
+    if needs.value_range is not None and (not values.clamp or tuple(needs.value_range) != (values.low, values.high)):
+        found = [values.low, values.high] if values.clamp else "no range"
+        raise ValueError(
+            f"the method's views need images with values in {list(needs.value_range)}, got {found}: set value_range and "
+            f"scale the images accordingly, or take other views."
+        )
+
+
+def check_images(batches: Batches, method: Method) -> None:
+    """Refuses images that are missing, or whose values are not what is said of them."""
+    labeled, unlabeled = batches.stores["labeled"], batches.stores["unlabeled"]
+    name = type(method).__name__
+    if not len(labeled):
+        raise ValueError("there must be at least one labelled image, got none: name it in the datalist's 'labeled'.")
+    if method.learns_from_unlabeled and not len(unlabeled or ()):
+        aside = f" ({len(unlabeled.unreadable)} set aside)" if unlabeled is not None else ""
+        raise ValueError(
+            f"{name} learns from unlabelled images, got none{aside}: name some in the datalist's 'unlabeled', or train "
+            f"on the labelled ones alone with --method::_target_ common.methods.Supervised."
+        )
+    if not batches.values.clamp:
+        return
+    low, high = batches.values.low, batches.values.high
+    slack = 1e-3 * (high - low)
+    for store in (labeled, unlabeled):
+        for index in range(len(store or ())):
+            found = store.range(index)
+            if found[0] < low - slack or found[1] > high + slack:
+                raise ValueError(
+                    f"{store.name(index)} must have values in value_range, [{low:g}, {high:g}], got {found[0]:g} to "
+                    f"{found[1]:g}: set value_range to what the preprocessing gives (null for mean 0 and standard "
+                    f"deviation 1)."
+                )
+
+
+def stores(batches: Batches) -> list[DecodedImages]:
+    return [store for store in batches.stores.values() if store is not None]
+
+
+def whole_size(batches: Batches) -> tuple[int, ...]:
+    """The size of all images, where it is one."""
+    size, name = batches.stores["labeled"].shape(0), batches.stores["labeled"].name(0)
+    for store in stores(batches):
+        for index in range(len(store)):
+            if store.shape(index) != size:
+                raise ValueError(
+                    f"whole images must be of one size, got {' x '.join(map(str, size))} of {name} and "
+                    f"{' x '.join(map(str, store.shape(index)))} of {store.name(index)}: set patch_size, or resize them."
+                )
+    return size
+
+
+def checked_patch(patch_size: Sequence[int], batches: Batches) -> tuple[int, ...]:
+    """The sides of a patch, where they fit the network and the images."""
+    size, dimensions = tuple(int(side) for side in patch_size), len(batches.stores["labeled"].shape(0))
+    if len(size) != dimensions or any(side < GRANULE or side % GRANULE for side in size):
+        raise ValueError(
+            f"patch_size must be {dimensions} multiples of {GRANULE}, the network's down-scaling, got {list(size)}."
+        )
+    if batches.values.background is not None:
+        return size  # there are zeros around anyway
+    for store in stores(batches):
+        for index in range(len(store)):
+            if any(side > n for side, n in zip(size, store.shape(index), strict=True)):
+                raise ValueError(
+                    f"patch_size must not be larger than an image, got {list(size)} and {store.name(index)} of "
+                    f"{' x '.join(map(str, store.shape(index)))}: lower it, or enlarge the image."
+                )
+    return size

@@ -1,0 +1,8 @@
+"""The curriculum: unlabelled images that join the training images step by step (Kamraoui et al. 2021, POPCORN)."""
+
+from common.curriculum.joining import Joining
+from common.curriculum.latents import image_latent
+from common.curriculum.proximity_graph import ProximityGraph
+from common.curriculum.store import PseudoLabelStore
+
+__all__ = ["Joining", "ProximityGraph", "PseudoLabelStore", "image_latent"]

@@ -1,0 +1,235 @@
+"""Images that are decoded and preprocessed once, 2D and 3D."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from common.files import replacing
+
+IMAGE, LABELS = "image", ("label", "truth")
+DEVICE_SHARE = 0.25  # of a device's free memory that may hold images
+FORMAT = 2  # of an entry of the cache
+logger = logging.getLogger(__name__)
+
+
+class DecodedImages(Dataset):
+    """Items of a datalist after the deterministic ``transform``, which is applied once and its result kept.
+
+    Images are kept in half precision and labels as bytes, ``C H W [D]``. With a ``cache_dir`` they are NumPy files that
+    are mapped into memory, so that drawing a patch reads the patch alone, thousands of volumes need no memory of their
+    own beyond what the operating system keeps of them, and the next run finds them. An entry of the cache belongs to
+    the files' paths, sizes and times and to the transform with all its settings: what changes one of them is decoded
+    again. (MONAI's ``PersistentDataset`` reads a volume whole for each patch.) Without one they are kept in memory.
+
+    Args:
+        data: items with the paths of ``image`` and, where they are known, ``label`` or ``truth``.
+        transform: from paths to MetaTensors ``C H W [D]``.
+        cache_dir: folder of the cache; several datasets and runs may share one. None for memory.
+        set_aside: keep going without images that cannot be read; they are listed in :attr:`unreadable`. Otherwise the
+            first of them is an error.
+        progress: show a progress bar while images are decoded.
+
+    Raises:
+        ValueError: naming the file that cannot be used.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Mapping[Hashable, Any]],
+        transform: Callable,
+        cache_dir: str | Path | None = None,
+        set_aside: bool = False,
+        progress: bool = True,
+    ) -> None:
+        self.transform, self.folder = transform, None if cache_dir is None else Path(cache_dir)
+        self.data: list[Mapping[Hashable, Any]] = []
+        self.unreadable: dict[str, str] = {}
+        self.hits = 0
+        self.tensors: list[dict[str, Tensor]] | None = None
+        self._entries: list[Entry] = []
+        self._description = "" if cache_dir is None else json.dumps(describe(transform))
+        for item in tqdm(data, desc="images", unit="image", leave=False, disable=None if progress else True):
+            try:
+                entry = self._entry(item)
+            except Exception as error:
+                if not set_aside or not _is_about_data(error):
+                    raise
+                self.unreadable[str(item[IMAGE])] = _reason(error)
+                logger.warning(f"Set aside {item[IMAGE]}: {_reason(error)}")
+                continue
+            self.data.append(item)
+            self._entries.append(entry)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The image as float32 MetaTensors with its affine and each one's (first) file's name."""
+        affine, item = torch.from_numpy(self.affine(index)), {}
+        for key, array in self.arrays(index).items():
+            meta = {"filename_or_obj": str(np.ravel(self.data[index][key])[0])}
+            item[key] = MetaTensor(torch.from_numpy(np.array(array, dtype=np.float32)), affine=affine, meta=meta)
+        return item
+
+    def arrays(self, index: int) -> dict[str, np.ndarray]:
+        """The image's arrays ``C H W [D]`` by key; those of a cache are mapped into memory anew each time."""
+        entry = self._entries[index]
+        if entry.arrays is not None:
+            return entry.arrays
+        names = entry.header["keys"]
+        return {name: np.load(entry.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+
+    def name(self, index: int) -> str:
+        """The image's file."""
+        return str(self.data[index][IMAGE])
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Size along each spatial axis."""
+        return tuple(self._entries[index].header["shape"])
+
+    def affine(self, index: int) -> np.ndarray:
+        """Affine of the image after the transform, from pixels to millimetres in RAS+."""
+        return np.array(self._entries[index].header["affine"])
+
+    def box(self, index: int) -> np.ndarray:
+        """First and last-plus-one index of the pixels that are not 0, along each axis."""
+        return np.array(self._entries[index].header["box"])
+
+    def range(self, index: int) -> tuple[float, float]:
+        """Lowest and highest value of the image."""
+        return tuple(self._entries[index].header["range"])
+
+    def fingerprints(self) -> dict[str, str]:
+        """A number for what each image and its label hold, by file name: it tells exchanged images."""
+        return {self.name(index): entry.header["content"] for index, entry in enumerate(self._entries)}
+
+    def move_to(self, device: torch.device) -> bool:
+        """Keeps all images on a GPU from now on, where a quarter of its free memory is enough; says whether it is."""
+        if device.type != "cuda":
+            return False
+        if self.tensors is None:
+            needed = sum(array.nbytes for index in range(len(self)) for array in self.arrays(index).values())
+            if needed <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+                self.tensors = [
+                    {key: torch.from_numpy(np.array(array)).to(device) for key, array in self.arrays(index).items()}
+                    for index in range(len(self))
+                ]
+        return self.tensors is not None
+
+    def _entry(self, item: Mapping[Hashable, Any]) -> Entry:
+        """An item's arrays, decoded where the cache does not have them."""
+        if self.folder is None:
+            return Entry(*_decoded(self.transform, item))
+        sources = {key: _identity(item[key]) for key in (IMAGE, *LABELS) if key in item}
+        key = hashlib.sha256(json.dumps([FORMAT, sources, self._description]).encode()).hexdigest()[:24]
+        folder = self.folder / key
+        if (folder / "entry.json").exists():  # written last: the arrays are whole
+            self.hits += 1
+            return Entry(json.loads((folder / "entry.json").read_text()), folder=folder)
+        header, arrays = _decoded(self.transform, item)
+        try:
+            for name, array in arrays.items():
+                with replacing(folder / f"{name}.npy") as temporary:
+                    np.save(temporary, array, allow_pickle=False)
+            with replacing(folder / "entry.json") as temporary:
+                temporary.write_text(json.dumps(header))
+        except OSError as error:  # no fault of the image
+            raise RuntimeError(f"the cache {self.folder} could not be written: {error}") from None
+        return Entry(header, folder=folder)
+
+
+class Entry(NamedTuple):
+    """A decoded image: what is known about it, and its arrays or the folder that has them."""
+
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray] | None = None
+    folder: Path | None = None
+
+
+def _decoded(transform: Callable, item: Mapping[Hashable, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of an item."""
+    loaded = transform(dict(item))
+    image = np.asarray(loaded[IMAGE])
+    if not (image != 0).any():
+        raise ValueError(f"{item[IMAGE]} must have pixels that are not 0, got none: leave it out of the datalist.")
+    names = [name for name in (IMAGE, *LABELS) if name in loaded]
+    arrays = {name: np.asarray(loaded[name], dtype=np.float16 if name == IMAGE else np.uint8) for name in names}
+    content = 0
+    for array in arrays.values():
+        content = zlib.crc32(np.ascontiguousarray(array), content)
+    header = {
+        "keys": names,
+        "shape": list(image.shape[1:]),
+        "affine": np.asarray(loaded[IMAGE].affine, dtype=float).tolist(),
+        "box": bounding_box(arrays[IMAGE]),
+        "range": [float(image.min()), float(image.max())],
+        "content": f"{content:08x}",
+    }
+    return header, arrays
+
+
+def bounding_box(image: Any) -> list[list[int]]:
+    """First and last-plus-one index of the pixels of ``C H W [D]`` that are not 0, along each axis."""
+    inside = (np.asarray(image) != 0).any(axis=0)
+    axes = range(inside.ndim)
+    lines = [np.flatnonzero(inside.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
+    return [[int(line[0]) for line in lines], [int(line[-1]) + 1 for line in lines]]
+
+
+def describe(thing: Any) -> Any:
+    """A transform's class and settings as JSON, the same in every process; its random and working state is left out."""
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, Enum):
+        return str(thing.value)
+    if isinstance(thing, (list, tuple, set, frozenset)):
+        parts = [describe(part) for part in thing]
+        return sorted(parts, key=json.dumps) if isinstance(thing, (set, frozenset)) else parts
+    if isinstance(thing, Mapping):
+        return {str(key): describe(value) for key, value in thing.items()}
+    if isinstance(thing, (np.ndarray, torch.Tensor)):
+        return np.asarray(thing).tolist()
+    name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
+    if isinstance(thing, (np.random.RandomState, np.random.Generator, type)) or not hasattr(thing, "__dict__"):
+        return name
+    return [name, {key: describe(value) for key, value in sorted(vars(thing).items()) if key not in ("R", "_tracing")}]
+
+
+def _identity(files: Any) -> list[list]:
+    """Path, size and time of a file, of each of several files, or of all files of a folder."""
+    paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
+    found = [part for path in paths for part in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    missing = [str(path) for path in found if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]} must be an image, got no such file: check the datalist's paths.")
+    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
+
+
+def _is_about_data(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is one of our readers' about a file."""
+    while error is not None:
+        if isinstance(error, (ValueError, OSError)):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    """The sentence of the innermost cause."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)

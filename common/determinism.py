@@ -1,0 +1,24 @@
+"""Seeds, and whether speed may cost repeatability."""
+
+from __future__ import annotations
+
+import torch
+from monai.utils import set_determinism
+
+from common.flags import flag
+
+
+def set_up(seed: int, deterministic: bool | str = True) -> None:
+    """Seeds all random number generators. Unless ``deterministic``, a GPU may take faster ways that differ in last digits.
+
+    These are cuDNN's choice of the fastest algorithm, and TF32 in matrix products and convolutions.
+
+    Args:
+        seed: the seed.
+        deterministic: the same run twice gives the same weights, as far as the device's operations do.
+    """
+    set_determinism(seed)
+    if not flag(deterministic, "deterministic"):
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True

@@ -1,0 +1,28 @@
+"""Random numbers that are a function of (seed, iteration, rank, part), so that a resumed run repeats them."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.ranks import rank
+
+
+def generator(seed: int, iteration: int, part: str) -> np.random.Generator:
+    """The random numbers of one part of one iteration in this process, whatever was drawn elsewhere before."""
+    return np.random.default_rng([seed, zlib.crc32(part.encode()), iteration, rank()])
+
+
+def normal(shape: tuple[int, ...], draw: np.random.Generator, device: torch.device) -> Tensor:
+    """Standard normal numbers, drawn on the device from a seed of ``draw``: the same ones on devices of one kind."""
+    random = torch.Generator(device).manual_seed(int(draw.integers(2**63)))
+    return torch.randn(shape, generator=random, device=device)
+
+
+def on_device(values: np.ndarray, like: Tensor) -> Tensor:
+    """A few drawn numbers as a tensor beside ``like``, in float32 or as whole numbers, without waiting for it."""
+    kind = torch.float32 if np.issubdtype(np.asarray(values).dtype, np.floating) else torch.long
+    return torch.as_tensor(values, dtype=kind).to(like.device, non_blocking=True)

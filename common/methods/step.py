@@ -1,0 +1,115 @@
+"""One step of training, as methods and their parts see it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.draws import generator
+from common.label_space import LabelSpace
+from common.networks import Seen, unwrapped
+from common.sources.pseudo_label import PseudoLabel
+from common.views import Values, View, Viewed
+
+
+class Noted(NamedTuple):
+    """What a term taught: a pseudo-label, and the weight of its pixels ``B 1 h w [d]`` or ``B C h w [d]``."""
+
+    pseudo: PseudoLabel
+    weight: Tensor
+
+
+class Step:
+    """The batch, the network, and what the network has seen of the batch so far.
+
+    Args:
+        labels: the label space.
+        network: the network that is trained.
+        batch: ``labeled`` with ``image`` and ``label`` (and ``weight``, ``pairs``), ``unlabeled`` with ``image``, and
+            ``values``, what the images' values mean.
+        iteration: number of the iteration, from 1.
+        seed: seed of all draws.
+        joint: labelled and unlabelled images share a pass, and with it batch norm's statistics.
+        weak_gradients: the pass over the unlabelled images, weakly augmented, keeps gradients.
+        inferer: looks at whole images with the network, over sliding windows; then there are outputs alone.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        network: nn.Module,
+        batch: dict[str, dict[str, Any]],
+        iteration: int = 0,
+        seed: int = 0,
+        joint: bool = False,
+        weak_gradients: bool = True,
+        inferer: Callable | None = None,
+    ) -> None:
+        self.labels, self.network, self.iteration, self.seed = labels, network, iteration, seed
+        self.labeled, self.unlabeled = batch.get("labeled"), batch.get("unlabeled")
+        self.joint = joint and self.labeled is not None and self.unlabeled is not None
+        self.values = batch.get("values", Values())
+        self.weak_gradients, self.inferer = weak_gradients, inferer
+        self.notes: dict[str, Noted] = {}
+        self.noted: Noted | None = None
+        self._seen: dict[int, tuple[Tensor, Seen]] = {}  # with the image, so that its id is nobody else's
+        self._drawn: Counter[str] = Counter()
+        self._gradients = torch.is_grad_enabled()
+
+    def see(self, image: Tensor, perturb: Callable | None = None) -> Seen:
+        """What the network makes of a batch of images; of the same images it is not asked twice.
+
+        Args:
+            image: ``B C H W [D]``.
+            perturb: see :class:`~common.views.Viewed`; such a pass is made each time.
+        """
+        if perturb is not None:
+            return self._pass(image, self._gradients, perturb)
+        if id(image) not in self._seen:
+            self._look(image)
+        return self._seen[id(image)][1]
+
+    def _look(self, image: Tensor) -> None:
+        images = [part["image"] for part in (self.labeled, self.unlabeled) if part is not None]
+        if self.joint and any(image is part for part in images):
+            whole = self._pass(torch.cat(images), self._gradients)
+            sizes = [len(part) for part in images]
+            split = [values.split(sizes) if values is not None else (None, None) for values in whole]
+            for index, part in enumerate(images):
+                self._seen[id(part)] = part, Seen(*[values[index] for values in split])
+            return
+        weak = self.unlabeled is not None and image is self.unlabeled["image"]
+        self._seen[id(image)] = image, self._pass(image, self._gradients and (self.weak_gradients or not weak))
+
+    def _pass(self, image: Tensor, gradients: bool, perturb: Callable | None = None) -> Seen:
+        with torch.set_grad_enabled(gradients):
+            if self.inferer is not None or not gives_features(self.network):
+                return Seen(self.outputs_of(image))
+            return self.network(image, seen=True, perturb=perturb)
+
+    def outputs_of(self, image: Tensor) -> Tensor:
+        """The network's outputs in a pass of its own, each time it is called."""
+        return self.network(image) if self.inferer is None else self.inferer(image, self.network)
+
+    def draw(self, part: str) -> np.random.Generator:
+        """Random numbers of a part of this step; the same part gets others when it asks again."""
+        self._drawn[part] += 1
+        return generator(self.seed, self.iteration, f"{part} {self._drawn[part]}")
+
+    def view(self, view: View, image: Tensor) -> Viewed:
+        """Images as a view shows them."""
+        return view(image, self.draw(type(view).__name__), self.values, step=self)
+
+    def note(self, pseudo: PseudoLabel, weight: Tensor) -> None:
+        """Remembers what a term taught, for the log and for pictures."""
+        self.noted = Noted(pseudo, weight.detach())
+
+
+def gives_features(network: nn.Module) -> bool:
+    """Whether the network is one of ours, which gives features beside its outputs."""
+    return hasattr(unwrapped(network), "forward_features")

@@ -1,0 +1,49 @@
+"""UniMatch: one prediction, matched by two strong views and by a view with dropped features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.label_space import LabelSpace
+from common.losses import Loss
+from common.methods.base import Method
+from common.sources import Prediction
+from common.terms import Match
+from common.views import Chain, CutMix, FeatureDropout, Strong, View
+from common.weights import Confidence
+
+
+class UniMatch(Method):
+    """The confident prediction on a weak view is learnt on three others (Yang et al. 2023).
+
+    L = (Ls + 1/4 L_strong1 + 1/4 L_strong2 + 1/2 L_features) / 2, with two strong views of the image, parts of which
+    are replaced by parts of other images (CutMix), and the weak view with half of the encoder's features dropped.
+
+    Args:
+        labels: the label space.
+        threshold: tau; 0.95 in the paper.
+        view: the strong view; intensity operations and CutMix where not given.
+        features: the view with dropped features; a rate of 0.5 where not given.
+        factors: factors of the three terms, relative to the supervised one.
+        unsupervised_loss: loss of the three terms; cross-entropy where not given. The paper's branch for medical images
+            has Dice.
+        options: see :class:`~common.methods.Method`.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        threshold: float = 0.95,
+        view: View | None = None,
+        features: View | None = None,
+        factors: Mapping[str, float] | None = None,
+        unsupervised_loss: Loss | None = None,
+        **options: Any,
+    ) -> None:
+        factors = {"strong1": 0.25, "strong2": 0.25, "features": 0.5} if factors is None else dict(factors)
+        strong = view or Chain([Strong(geometry=False, cutout=0), CutMix()])
+        views = {"strong1": strong, "strong2": strong, "features": features or FeatureDropout()}
+        source, weight = Prediction(), Confidence(threshold)
+        terms = {name: Match(source, weight, views[name], unsupervised_loss, factors[name]) for name in factors}
+        super().__init__(labels, terms, **options)

@@ -1,0 +1,398 @@
+"""The search of ``search.py`` for a CUDA device, in two Triton kernels and without a wait of the host in between.
+
+Each program goes through a share of the references for a block of queries, a tile at a time, and keeps a few numbers
+per query: no similarity ever reaches memory. The first kernel finds each class's best similarity and the nearest
+reference, the second one counts how many references are strictly above a few of those bests.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.sources.nearest.tiles import EPSILON, norms, padded, unit
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # torch for CPUs alone comes without
+    triton = None
+
+# A product of two float16 has 22 bits, and so has the sum of two float16, which keeps all of a float32 but the last
+# one or two bits: three products of halves are a float32 product on the fastest tensor cores. Unit vectors times this
+# fill float16's range, so that the low half keeps its bits too; as a power of two it changes no digit.
+SCALE = 2.0**14
+
+FEATURES = 64  # of a query held on chip; more are read in pieces of this many, again for each tile
+LIMITS = 15  # counted against at once; another pass over the references costs as much as some ten limits
+NORMS_AT_ONCE = 2**23  # features held in float64
+
+
+class Blocks(NamedTuple):
+    """Sizes of the kernels' tiles and how they run, for an H100."""
+
+    queries: int = 128  # more queries in a tile read the references less often
+    references: int = 128
+    programs: int = 1024  # about four rounds of the two programs on each of an H100's 132 processors
+    warps: int = 8
+    stages: int = 2  # tiles on chip at a time, the next one on its way: a third would leave room for one program only
+
+
+def jit(function):
+    return function if triton is None else triton.jit(function)
+
+
+def available(device: torch.device | str) -> bool:
+    """Whether the kernels can run there: Triton is installed and the GPU has shared memory enough for their tiles."""
+    device = torch.device(device)
+    if triton is None or device.type != "cuda" or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) in {(8, 0), (9, 0), (10, 0)}  # A100, H100 and H200, B200
+
+
+@torch.no_grad()
+def search_on_device(
+    queries: Tensor, references: Tensor, members: Tensor, k: int, blocks: Blocks | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which reference is nearest, and each class's similarity where it is among the k nearest.
+
+    A query with a NaN or infinite feature has NaN similarities, and all queries have them if a reference is so: this
+    shows in the loss, while looking for it here would make the host wait.
+
+    Args:
+        queries: features ``(Q, d)`` of any floating type, plain tensors without a subclass's metadata.
+        references: features ``(R, d)``.
+        members: ``(c, R)``, bool or 0/1: which references belong to a class. One may be in several classes or in none.
+        k: number of neighbours; R or more are all.
+        blocks: sizes of tiles, to measure others than the default.
+
+    Returns:
+        nearest: position ``(Q,)`` of the most similar reference, the first of equals, 0 where none is above 0.
+        similarity: ``(c, Q)`` in float32, the highest of each class if fewer than k references are strictly above it,
+        else 0, and 0 instead of negative ones.
+    """
+    blocks = blocks or Blocks()
+    number = queries.shape[0]
+    with torch.cuda.device_of(queries):
+        tiles = Tiles(queries, references, members, blocks)
+        best, nearest, top = tiles.best_of_classes()
+        present = best > 0
+        if k < references.shape[0]:
+            present &= best >= last_among_nearest(tiles, best, top, k)
+        similarity = torch.where(present, best * SCALE**-2, 0)[:, :number]
+    return nearest[:number], similarity + tiles.not_finite
+
+
+def last_among_nearest(tiles: Tiles, best: Tensor, top: Tensor, k: int) -> Tensor:
+    """The lowest similarity ``(Q,)``, of each class's best and the top one, that fewer than k references are above.
+
+    The more similar, the fewer are above it: among the sorted ones a search in a fixed number of steps finds the last.
+    The top one comes first, as a reference without a class may be the nearest; none is above it.
+    """
+    steps = torch.cat([top.unsqueeze(0), best.sort(dim=0, descending=True).values])
+    passes = next(n for n in range(1, 64) if (LIMITS + 1) ** n >= len(steps))
+    limits = next(n for n in range(1, LIMITS + 1) if (n + 1) ** passes >= len(steps))
+    parts = torch.arange(limits + 2, device=top.device).unsqueeze(1)
+    near, far = torch.zeros_like(top, dtype=torch.long), torch.full_like(top, len(steps), dtype=torch.long)
+    for _ in range(passes):
+        places = near + (far - near) * parts // (limits + 1)  # from near to far, both included
+        inside = (tiles.count_above(steps.gather(0, places[1:-1])) < k).sum(0, keepdim=True)
+        near, far = places.gather(0, inside).squeeze(0), places.gather(0, inside + 1).squeeze(0)
+    return steps.gather(0, near.unsqueeze(0)).squeeze(0)
+
+
+class Halves(NamedTuple):
+    """Unit vectors ``(n, d)`` as a high and a low half in float16, and the reciprocals of their norms ``(n,)``."""
+
+    high: Tensor
+    low: Tensor
+    reciprocals: Tensor
+
+
+class Tiles:
+    """Queries, references and classes as the kernels read them, in whole tiles.
+
+    References with the same classes lie side by side, so that most tiles are all of one class or of the same few: its
+    best is then the tile's. Similarities are in units of 1 / ``SCALE**2``. Rows that fill up the last tile are zero:
+    similar to nothing, they are above no limit and not the best.
+    """
+
+    def __init__(self, queries: Tensor, references: Tensor, members: Tensor, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.members = members != 0
+        lengths = [norms(vectors, max(1, NORMS_AT_ONCE // vectors.shape[1])) for vectors in (queries, references)]
+        every = torch.arange(queries.shape[0], device=queries.device)
+        self.queries = halves(queries, lengths[0], fill(every, blocks.queries))
+        # Classes beyond the bits of a key share one: this costs time alone.
+        bits = (torch.arange(len(members), device=members.device) % 62).unsqueeze(1)
+        order = (self.members.long() << bits).sum(0).argsort(stable=True)
+        self.order = fill(order, blocks.references)
+        self.references = halves(references, lengths[1], self.order, order.numel())
+        self.members = self.members[:, self.order]
+        self.tiles = self.order.numel() // blocks.references
+        smallest = [torch.where(length > 0, length, math.inf).amin() for length in lengths]
+        self.epsilon_counts = (~(smallest[0] * smallest[1] > EPSILON * 2**25)).int()  # see tiles.epsilon_counts
+        self.not_finite = lengths[0] * 0 + (lengths[1] * 0).sum()  # 0 or NaN
+
+    def best_of_classes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Highest similarity to each class ``(c, Q)``, position of the nearest ``(Q,)`` and its similarity ``(Q,)``."""
+        classes, width = self.members.shape
+        sizes = self.members.view(classes, self.tiles, -1).sum(2).T
+        kinds = (sizes > 0).int() + (sizes == self.blocks.references)
+        kinds, listed = kinds.sort(dim=1, descending=True)
+        listed = (2 * listed + (kinds == 2)).int()
+        rows = self.queries.high.shape[0]
+        best = torch.zeros(classes, rows, dtype=torch.int32, device=listed.device)
+        top = torch.zeros(rows, dtype=torch.int64, device=listed.device)
+        self.launch(
+            best_kernel,
+            self.order.int(),
+            self.members.view(torch.uint8),
+            width,
+            listed,
+            (kinds > 0).sum(1).int(),
+            classes,
+            best,
+            top,
+        )
+        similarity = (top + 2**31) >> 32
+        nearest = (similarity << 32) - top
+        return best.view(torch.float32), nearest, similarity.int().view(torch.float32)
+
+    def count_above(self, limits: Tensor) -> Tensor:
+        """How many references are more similar than each of the limits ``(m, Q)``, none of them below 0."""
+        number, rows = limits.shape
+        slots = triton.next_power_of_2(max(number, 2))
+        table = F.pad(limits.T, (0, slots - number)).contiguous()
+        counts = torch.zeros(rows, slots, dtype=torch.int32, device=limits.device)
+        self.launch(count_kernel, table, counts, LIMITS=number, SLOTS=slots)
+        return counts[:, :number].T
+
+    def launch(self, kernel, *arguments, **constants: int) -> None:
+        blocks = self.blocks
+        rows, depth = self.queries.high.shape
+        programs = rows // blocks.queries
+        shares = max(1, min(self.tiles, blocks.programs // programs))
+        kernel[(programs, shares)](
+            *self.queries,
+            *self.references,
+            self.epsilon_counts,
+            self.tiles,
+            *arguments,
+            **constants,
+            EPSILON=EPSILON,
+            DEPTH=depth,
+            PIECE=min(depth, FEATURES),
+            BLOCK_Q=blocks.queries,
+            BLOCK_R=blocks.references,
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+        )
+
+
+def fill(places: Tensor, size: int) -> Tensor:
+    """Places with the last one repeated up to whole blocks of this size."""
+    missing = padded(places.numel(), size) - places.numel()
+    return torch.cat([places, places[-1:].expand(missing)]) if missing else places
+
+
+def halves(vectors: Tensor, lengths: Tensor, places: Tensor, number: int | None = None) -> Halves:
+    """Unit vectors at the places, zero behind the first ``number`` of them and in added features.
+
+    What is not finite becomes 0, so that the kernels need not care.
+    """
+    depth = vectors.shape[1]
+    depth = 2 ** max(4, (depth - 1).bit_length()) if depth <= FEATURES else padded(depth, FEATURES)
+    units = unit(vectors, lengths).mul_(SCALE).nan_to_num_(0, 0, 0).index_select(0, places)
+    units = F.pad(units, (0, depth - vectors.shape[1]))
+    units[len(vectors) if number is None else number :] = 0
+    high = units.half()
+    reciprocals = lengths.clamp(min=torch.finfo(torch.float32).tiny).reciprocal().nan_to_num_(0)
+    return Halves(high, (units - high).half(), reciprocals.index_select(0, places))
+
+
+@jit
+def block_of(high, low, block, first, DEPTH: tl.constexpr, PIECE: tl.constexpr, BLOCK: tl.constexpr):
+    """A piece of the features of a block of vectors, in halves ``(BLOCK, PIECE)``."""
+    start = tl.cast(block, tl.int64) * (BLOCK * DEPTH) + first
+    places = tl.arange(0, BLOCK)[:, None] * DEPTH + tl.arange(0, PIECE)[None, :]
+    return tl.load(high + start + places), tl.load(low + start + places)
+
+
+@jit
+def similarities(
+    q_high,
+    q_low,
+    q_reciprocals,
+    r_high,
+    r_low,
+    r_reciprocals,
+    epsilon_counts,
+    near_high,
+    near_low,
+    tile,
+    EPSILON: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Similarities of a block of queries to a tile of references, bitwise the same wherever a pair lies.
+
+    The small products come first: a tensor core cuts off the last bits of each sum, and those of a small sum are small.
+    """
+    block = tl.program_id(0)
+    if DEPTH == PIECE:
+        far_high, far_low = block_of(r_high, r_low, tile, 0, DEPTH, PIECE, BLOCK_R)
+        found = tl.dot(near_low, tl.trans(far_high))
+        found = tl.dot(near_high, tl.trans(far_low), found)
+        found = tl.dot(near_high, tl.trans(far_high), found)
+    else:
+        found = tl.zeros([BLOCK_Q, BLOCK_R], tl.float32)
+        for first in range(0, DEPTH, PIECE):
+            near, near_rest = block_of(q_high, q_low, block, first, DEPTH, PIECE, BLOCK_Q)
+            far, far_rest = block_of(r_high, r_low, tile, first, DEPTH, PIECE, BLOCK_R)
+            found = tl.dot(near_rest, tl.trans(far), found)
+            found = tl.dot(near, tl.trans(far_rest), found)
+        for first in range(0, DEPTH, PIECE):
+            near, near_rest = block_of(q_high, q_low, block, first, DEPTH, PIECE, BLOCK_Q)
+            far, far_rest = block_of(r_high, r_low, tile, first, DEPTH, PIECE, BLOCK_R)
+            found = tl.dot(near, tl.trans(far), found)
+    if epsilon_counts != 0:
+        ours = tl.load(q_reciprocals + block * BLOCK_Q + tl.arange(0, BLOCK_Q)) * EPSILON
+        theirs = tl.load(r_reciprocals + tile * BLOCK_R + tl.arange(0, BLOCK_R))
+        found = found / (1 + ours[:, None] * theirs[None, :])
+    return found
+
+
+@jit
+def best_kernel(
+    q_high,
+    q_low,
+    q_reciprocals,
+    r_high,
+    r_low,
+    r_reciprocals,
+    epsilon_counts,
+    tiles,
+    order,
+    members,
+    width,
+    listed,
+    numbers,
+    classes,
+    best,
+    top,
+    EPSILON: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """Each class's best similarity, and of all references the best with its position, of one share of them.
+
+    The bits of positive floats are ordered as the floats are: an integer maximum merges the shares, in any order.
+    ``top`` holds the similarity's bits in the high half, less the position: the first of equals is the highest, and 0,
+    the first reference, is left where nothing is similar. ``numbers`` counts a tile's classes; ``listed`` names them,
+    and its lowest bit tells whether the whole tile is of that class.
+    """
+    block = tl.program_id(0)
+    rows = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    near_high, near_low = block_of(q_high, q_low, block, 0, DEPTH, PIECE, BLOCK_Q)
+    epsilon_counts = tl.load(epsilon_counts)
+    so_far = tl.zeros([BLOCK_Q], tl.int64)
+    share = tl.program_id(1)
+    shares = tl.num_programs(1)
+    for tile in range(share * tiles // shares, (share + 1) * tiles // shares):
+        found = similarities(
+            q_high,
+            q_low,
+            q_reciprocals,
+            r_high,
+            r_low,
+            r_reciprocals,
+            epsilon_counts,
+            near_high,
+            near_low,
+            tile,
+            EPSILON,
+            DEPTH,
+            PIECE,
+            BLOCK_Q,
+            BLOCK_R,
+        )
+        columns = tile * BLOCK_R + tl.arange(0, BLOCK_R)
+        positions = tl.load(order + columns)
+        highest = tl.max(found, 1)
+        first = tl.min(tl.where(found == highest[:, None], positions[None, :], 2147483647), 1)
+        bits = tl.maximum(highest, 0.0).to(tl.int32, bitcast=True)
+        so_far = tl.maximum(so_far, (bits.to(tl.int64) << 32) - first)
+        for i in range(0, tl.load(numbers + tile)):
+            entry = tl.load(listed + tile * classes + i)
+            kind = tl.cast(entry >> 1, tl.int64)
+            of_class = bits
+            if (entry & 1) == 0:
+                member = tl.load(members + kind * width + columns)
+                highest = tl.max(tl.where(member[None, :] != 0, found, 0.0), 1)
+                of_class = tl.maximum(highest, 0.0).to(tl.int32, bitcast=True)
+            tl.atomic_max(best + kind * (tl.num_programs(0) * BLOCK_Q) + rows, of_class, sem="relaxed")
+    tl.atomic_max(top + rows, so_far, sem="relaxed")
+
+
+@jit
+def count_kernel(
+    q_high,
+    q_low,
+    q_reciprocals,
+    r_high,
+    r_low,
+    r_reciprocals,
+    epsilon_counts,
+    tiles,
+    limits,
+    counts,
+    LIMITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    DEPTH: tl.constexpr,
+    PIECE: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """How many of one share of the references are strictly above each limit ``(Q, SLOTS)``."""
+    block = tl.program_id(0)
+    slots = tl.arange(0, SLOTS)[None, :]
+    places = (block * BLOCK_Q + tl.arange(0, BLOCK_Q))[:, None] * SLOTS + slots
+    near_high, near_low = block_of(q_high, q_low, block, 0, DEPTH, PIECE, BLOCK_Q)
+    epsilon_counts = tl.load(epsilon_counts)
+    table = tl.load(limits + places)
+    above = tl.zeros([BLOCK_Q, SLOTS], tl.int32)
+    share = tl.program_id(1)
+    shares = tl.num_programs(1)
+    for tile in range(share * tiles // shares, (share + 1) * tiles // shares):
+        found = similarities(
+            q_high,
+            q_low,
+            q_reciprocals,
+            r_high,
+            r_low,
+            r_reciprocals,
+            epsilon_counts,
+            near_high,
+            near_low,
+            tile,
+            EPSILON,
+            DEPTH,
+            PIECE,
+            BLOCK_Q,
+            BLOCK_R,
+        )
+        for i in tl.static_range(LIMITS):
+            limit = tl.sum(tl.where(slots == i, table, 0.0), 1)
+            number = tl.sum((found > limit[:, None]).to(tl.int32), 1)
+            above += tl.where(slots == i, number[:, None], 0)
+    tl.atomic_add(counts + places, above, sem="relaxed")

@@ -1,0 +1,118 @@
+"""Pseudo-labels from the nearest labelled pixels in feature space."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from common.label_space import LabelSpace
+from common.parts import Needs, Part
+from common.sources.nearest import reference_labels
+from common.sources.pseudo_label import Grid, PseudoLabel
+
+if TYPE_CHECKING:
+    from common.methods.step import Step
+
+logger = logging.getLogger(__name__)
+
+
+class References(Part):
+    """The label of each unlabelled pixel is that of its nearest labelled one (Seibold et al. 2022, eq. 1-5).
+
+    The batch's labelled images are the pool. Its features and labels are sub-sampled to ``reference_size`` along each
+    axis, the unlabelled features to ``query_size``; every query takes the label of its nearest reference (eq. 3, 4).
+    Known about it: ``distances`` to the classes among the k nearest (eq. 5), of which
+    :class:`~common.weights.ClassEntropy` makes RPG's weight.
+
+    Labels are of the queries' own pixels, and losses are taken there. Bringing them to the image's size instead would
+    move them: by half a cell where sub-sampling takes a cell's corner, and still by half a pixel where it takes the
+    centre, since a cell of an even number of pixels has none in its middle. The network follows such a shift step by
+    step: measured on phantoms, it took the mean IoU from 0.75 to 0.43 within 600 iterations.
+
+    Args:
+        neighbors: number k of nearest references that the class distances are taken from; a float in (0, 1] is a share
+            of the pool. The paper's 7000 of 3 x 64 x 64 is a share of 0.57.
+        reference_size: size s of the pool's feature maps along each spatial axis, 64 in the paper.
+        query_size: the same for the unlabelled images; ``None`` for their full resolution.
+        background: make background (no class at all) a class of its own in multi-label tasks. With the literal formula
+            (``False``) a background pixel has the distance 1 to all classes, hence the weight 0, and is never learnt.
+        moving_grid: draw anew in each iteration which pixel of a cell is asked, instead of the one in the middle.
+
+    Raises:
+        ValueError: when a setting is out of range.
+    """
+
+    needs = Needs(unlabeled=1, class_cover=True, features=True)
+
+    def __init__(
+        self,
+        neighbors: int | float = 7000,
+        reference_size: int = 64,
+        query_size: int | None = 64,
+        background: bool = True,
+        moving_grid: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, size in (("reference_size", reference_size), ("query_size", query_size)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}.")
+        if neighbors <= 0 or (isinstance(neighbors, float) and neighbors > 1):
+            raise ValueError(f"neighbors must be a positive number or a share in (0, 1], got {neighbors}.")
+        self.neighbors, self.background, self.moving_grid = neighbors, background, moving_grid
+        self.reference_size, self.query_size = reference_size, query_size
+        self.warned = False
+
+    def check(self, labels: LabelSpace) -> None:
+        if labels.num_outputs + (labels.multilabel and self.background) < 2:
+            raise ValueError(
+                "the references must be of two or more classes, got one: leave background a class of its own."
+            )
+
+    @torch.no_grad()
+    def forward(self, step: Step) -> PseudoLabel:
+        labeled, unlabeled = step.labeled, step.unlabeled
+        size = tuple(unlabeled["image"].shape[2:])
+        phase = float(step.draw("query grid").random()) if self.moving_grid else 0.5
+        grid = Grid.of_cells(size, self.query_size, phase)
+        queries = step.see(unlabeled["image"]).features
+        queries = queries if grid is None else grid.of(queries)
+        pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), self.reference_size)
+        references, label = step.see(labeled["image"]).features, labeled["label"]
+        if pool is not None:
+            references, label = pool.of(references), pool.of(label)
+        label = pixels(label.float())
+        self.warn(len(label))
+        found = reference_labels(
+            pixels(queries),
+            pixels(references),
+            label if step.labels.multilabel else label.squeeze(1).long(),
+            self.neighbors,
+            num_classes=step.labels.num_outputs,
+            background=self.background,
+            check=False,  # what is not finite ends the training by its loss, with the names of the images
+        )
+        shape = (len(queries), *queries.shape[2:])
+        nearest = found.labels.float() if step.labels.multilabel else found.labels.float().unsqueeze(1)
+        return PseudoLabel(maps(nearest, shape), grid, {"distances": maps(found.distances, shape)})
+
+    def warn(self, references: int) -> None:
+        """Says once when all references are among the k nearest."""
+        if isinstance(self.neighbors, int) and self.neighbors >= references > 1 and not self.warned:
+            logger.warning(
+                f"neighbors = {self.neighbors} are all {references} references of this pool, so that every class is "
+                f"among the nearest and weights say little: give a share, such as 0.57 for the paper's."
+            )
+            self.warned = True
+
+
+def pixels(maps: Tensor) -> Tensor:
+    """Maps ``B C H W [D]`` as a list of pixels, ``B*H*W[*D] C``."""
+    return maps.movedim(1, -1).flatten(0, -2)
+
+
+def maps(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The reverse of :func:`pixels`: rows ``B*H*W[*D] C`` as ``B C H W [D]`` with ``shape`` (B, H, W, [D])."""
+    return rows.reshape(*shape, -1).movedim(-1, 1)

@@ -1,0 +1,35 @@
+"""Views: other looks at a batch of images, and what becomes of its labels."""
+
+from common.views.boxes import CutMix, CutOut
+from common.views.change import Change, Changes, Cut, Mixed, Moved
+from common.views.dropout import FeatureDropout
+from common.views.geometry import Affine, Elastic, Flip, QuarterTurn
+from common.views.intensity import IntensityJitter
+from common.views.quality import ImageQuality
+from common.views.strong import Strong
+from common.views.view import Chain, Geometry, Intensity, Values, View, Viewed, Weak
+
+__all__ = [
+    "Affine",
+    "Chain",
+    "Change",
+    "Changes",
+    "Cut",
+    "CutMix",
+    "CutOut",
+    "Elastic",
+    "FeatureDropout",
+    "Flip",
+    "Geometry",
+    "ImageQuality",
+    "Intensity",
+    "IntensityJitter",
+    "Mixed",
+    "Moved",
+    "QuarterTurn",
+    "Strong",
+    "Values",
+    "View",
+    "Viewed",
+    "Weak",
+]

@@ -1,0 +1,210 @@
+"""What a view is, and views one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common.draws import on_device
+from common.parts import Needs, Part
+from common.views.change import Change, Changes, Moved
+
+if TYPE_CHECKING:
+    from common.methods.step import Step
+
+
+class Values(NamedTuple):
+    """What an image's values mean: strengths of intensity operations are shares of ``high - low``.
+
+    Attributes:
+        low, high: the range that images lie in and are clamped to, [0, 1] for radiographs. Of images with mean 0 and
+            standard deviation 1 (MR), roughly where their values lie, and nothing is clamped.
+        clamp: cut off what an operation makes lie outside.
+        background: a value that stays as it is (0 outside of an extracted brain), or None.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    clamp: bool = True
+    background: float | None = None
+
+    @property
+    def unit(self) -> float:
+        return self.high - self.low
+
+    @classmethod
+    def of(cls, value_range: Sequence[float] | None) -> Values:
+        """Those of a data set: its range, or None for images with mean 0 and standard deviation 1 around zeros.
+
+        Raises:
+            ValueError: when the range is none.
+        """
+        if value_range is None:
+            return cls(-2.5, 2.5, clamp=False, background=0.0)
+        if len(value_range) != 2 or not value_range[0] < value_range[1]:
+            raise ValueError(
+                f"value_range must be the lowest and the highest value of the images, or null for images with mean 0 "
+                f"and standard deviation 1, got {value_range!r}."
+            )
+        return cls(float(value_range[0]), float(value_range[1]))
+
+
+class Viewed(NamedTuple):
+    """A batch of images as a view shows them.
+
+    Attributes:
+        image: ``B C H W [D]``.
+        change: how it came about, for the labels.
+        perturb: what becomes of the features of the network's encoder while it looks at them, or None.
+    """
+
+    image: Tensor
+    change: Change
+    perturb: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None
+
+
+# Matrices ``B n+1 n+1`` on the host, and displacements ``B n H W [D]`` on the device or None.
+Motion = tuple[np.ndarray, "Tensor | None"]
+
+
+class View(Part):
+    """Shows a batch of images in another way; each image with parameters of its own.
+
+    Everything random is drawn from ``draw``, on the host, but for whole images of noise, which are drawn on the device
+    from a seed of ``draw``. Operations run where the images are, without waiting for the device, in float32.
+    """
+
+    def forward(
+        self,
+        image: Tensor,
+        draw: np.random.Generator,
+        values: Values | None = None,
+        groups: np.ndarray | None = None,
+        step: Step | None = None,
+    ) -> Viewed:
+        """
+        Args:
+            image: ``B C H W [D]``.
+            draw: where random numbers come from.
+            values: what the images' values mean; [0, 1] where not given.
+            groups: number of each image's group, ``B`` on the host: images of one group move in the same way (the two
+                of a pair), whatever becomes of their intensities. Each image is a group of its own where not given.
+            step: the training step, for views that need more than the images.
+        """
+        raise NotImplementedError
+
+
+class Weak(View):
+    """The weakly augmented image itself, as the loader gives it."""
+
+    needs = Needs(weak_gradients=True)
+
+    def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
+        return Viewed(image, Changes())
+
+
+class Geometry(View):
+    """A view that moves the images; several in a row are one movement."""
+
+    elastic = False
+
+    def motion(self, number: int, size: Sequence[int], draw: np.random.Generator, device: torch.device) -> Motion:
+        """How so many images move: see :class:`~common.views.change.Moved`."""
+        raise NotImplementedError
+
+    def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
+        return Chain([self])(image, draw, values, groups, step)
+
+
+class Intensity(View):
+    """A view that changes the images' values and moves nothing."""
+
+    def changed(self, image: Tensor, draw: np.random.Generator, values: Values) -> Tensor:
+        """The images with other values; images, and results, are float32."""
+        raise NotImplementedError
+
+    def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
+        return Chain([self])(image, draw, values, groups, step)
+
+
+class Chain(View):
+    """Views one after the other. Movements that follow each other are made in one, and interpolated once.
+
+    Args:
+        views: the views, or a single one.
+
+    Raises:
+        ValueError: when a movement follows an elastic one.
+    """
+
+    def __init__(self, views: Sequence[View] | View) -> None:
+        super().__init__()
+        self.views = nn.ModuleList([views] if isinstance(views, View) else views)
+        for view, following in zip(self.views, self.views[1:], strict=False):
+            if isinstance(view, Geometry) and view.elastic and isinstance(following, Geometry):
+                raise ValueError(
+                    f"an elastic deformation must be the last of the movements in a row, got a "
+                    f"{type(following).__name__} behind it: put it first."
+                )
+
+    @torch.no_grad()
+    def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
+        values = values or Values()
+        changes, perturb, movement = [], None, Movement(image, groups)
+        with torch.autocast(image.device.type, enabled=False):
+            seen = image.float()
+            for view in self.views:
+                if isinstance(view, Geometry):
+                    movement.add(view, draw)
+                    continue
+                seen = movement.made(seen, changes)
+                if isinstance(view, Intensity):
+                    seen = kept(seen, view.changed(seen, draw, values), values)
+                else:
+                    viewed = view(seen, draw, values, groups, step)
+                    seen, perturb = viewed.image, viewed.perturb or perturb
+                    changes.append(viewed.change)
+            seen = movement.made(seen, changes)
+        return Viewed(seen.to(image.dtype), Changes(changes), perturb)
+
+
+class Movement:
+    """Gathers the movements of a chain until they have to be made."""
+
+    def __init__(self, image: Tensor, groups: np.ndarray | None) -> None:
+        self.device, self.size = image.device, tuple(image.shape[2:])
+        self.groups = np.arange(len(image)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.matrix: np.ndarray | None = None
+        self.displacement: Tensor | None = None
+
+    def add(self, view: Geometry, draw: np.random.Generator) -> None:
+        """Puts a movement behind those that there are: what it moves is what they gave."""
+        matrix, displacement = view.motion(int(self.groups.max()) + 1, self.size, draw, self.device)
+        self.matrix = matrix if self.matrix is None else self.matrix @ matrix
+        if displacement is None:
+            return
+        # M (y + u(y)) = M y + (linear part of M) u(y)
+        linear = on_device(self.matrix[:, :-1, :-1], displacement)
+        self.displacement = torch.einsum("bij,bj...->bi...", linear, displacement)
+
+    def made(self, image: Tensor, changes: list[Change]) -> Tensor:
+        """The moved images; the movement joins the changes."""
+        if self.matrix is None:
+            return image
+        displacement = self.displacement
+        if displacement is not None:
+            displacement = displacement[on_device(self.groups, displacement)]
+        changes.append(Moved(self.matrix[self.groups], displacement))
+        self.matrix = self.displacement = None
+        return changes[-1].of_image(image)
+
+
+def kept(before: Tensor, after: Tensor, values: Values) -> Tensor:
+    """Values after an operation on intensities: within their range, and what is background left alone."""
+    if values.clamp:
+        after = after.clamp(values.low, values.high)
+    return after if values.background is None else torch.where(before == values.background, before, after)

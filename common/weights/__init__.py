@@ -1,0 +1,8 @@
+"""Weights: how much each pixel of a pseudo-label counts. They multiply."""
+
+from common.weights.class_entropy import ClassEntropy
+from common.weights.confidence import Confidence
+from common.weights.uncertainty import Uncertainty
+from common.weights.weight import Ones, Product, Weight
+
+__all__ = ["ClassEntropy", "Confidence", "Ones", "Product", "Uncertainty", "Weight"]

@@ -1,0 +1,67 @@
+"""What a weight is, and weights that are multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from common.parts import Part
+from common.sources.pseudo_label import PseudoLabel
+
+if TYPE_CHECKING:
+    from common.methods.step import Step
+
+
+class Weight(Part):
+    """Says how much each pixel of a pseudo-label counts.
+
+    Attributes:
+        asks: what the source must know about its label, a key of :class:`~common.sources.PseudoLabel`'s ``known``; None
+            where it may know nothing.
+    """
+
+    asks: str | None = None
+
+    def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
+        """Weights of the pseudo-label's pixels, ``B 1 h w [d]`` or, for each class of its own, ``B C h w [d]``.
+
+        Raises:
+            ValueError: when the source does not know what the weight asks.
+        """
+        raise NotImplementedError
+
+    def known(self, pseudo: PseudoLabel) -> Tensor:
+        """What the source knows of what this weight asks."""
+        if self.asks not in pseudo.known:
+            raise ValueError(
+                f"{type(self).__name__} asks for the {self.asks} behind a pseudo-label, got a source that knows "
+                f"{', '.join(pseudo.known) or 'nothing'}: take another weight or another source."
+            )
+        return pseudo.known[self.asks]
+
+
+class Ones(Weight):
+    """Every pixel counts."""
+
+    def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
+        return pseudo.label.new_ones(len(pseudo.label), 1, *pseudo.label.shape[2:])
+
+
+class Product(Weight):
+    """Several weights, multiplied.
+
+    Args:
+        weights: the weights.
+    """
+
+    def __init__(self, weights: Sequence[Weight]) -> None:
+        super().__init__()
+        self.weights = nn.ModuleList(weights)
+
+    def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
+        product = 1.0
+        for weight in self.weights:
+            product = product * weight(step, pseudo)
+        return product
