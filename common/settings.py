@@ -39,6 +39,8 @@ def described(thing: Any) -> Any:
         return str(thing.value)
     if isinstance(thing, Path):
         return str(thing)
+    if callable(getattr(thing, "settings", None)):
+        return _of_class(thing, thing.settings())
     if callable(getattr(thing, "items", None)):  # dictionaries, torch's among them
         return {str(key): described(value) for key, value in thing.items()}
     if isinstance(thing, (set, frozenset)):
@@ -49,13 +51,11 @@ def described(thing: Any) -> Any:
         return [described(part) for part in thing]
     if isinstance(thing, (type, types.FunctionType, types.BuiltinFunctionType)):
         return thing.__qualname__
-    own = getattr(thing, "settings", None)
-    kept = (
-        own()
-        if callable(own)
-        else {name: getattr(thing, name) for name in keywords(type(thing)) if hasattr(thing, name)}
-    )
-    return {"class": type(thing).__qualname__, **{name: described(value) for name, value in kept.items()}}
+    return _of_class(thing, {name: getattr(thing, name) for name in keywords(type(thing)) if hasattr(thing, name)})
+
+
+def _of_class(thing: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"class": type(thing).__qualname__, **{name: described(value) for name, value in settings.items()}}
 
 
 def differences(mine: Any, theirs: Any, name: str = "") -> list[str]:

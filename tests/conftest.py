@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset, MetaTensor
+from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import MeanDice, MeanIoUHandler, from_engine
-from monai.transforms import Compose, Lambdad, RandFlipd, RandGaussianNoised
 from torch import Tensor, nn
 
-from common.data import PairedBatches, PairedLoader
+from common.batches import Batches, Loader
+from common.data import DecodedImages
 from common.label_space import LabelSpace
+from common.networks import Seen
 from common.transforms import ToMasksd
+from common.views import Chain, Flip, IntensityJitter
 
 torch.set_num_threads(1)
 
@@ -24,33 +26,45 @@ torch.set_num_threads(1)
 class TinyNetwork(nn.Module):
     """Two convolutions with batch norm and dropout, split into features and head as ``common.networks.BasicUNet``."""
 
-    def __init__(self, outputs: int, channels: int = 4, dropout: float = 0.2) -> None:
+    def __init__(self, outputs: int, channels: int = 4, dropout: float = 0.2, dimensions: int = 2) -> None:
         super().__init__()
+        convolution, norm = (nn.Conv2d, nn.BatchNorm2d) if dimensions == 2 else (nn.Conv3d, nn.BatchNorm3d)
         self.body = nn.Sequential(
-            nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.LeakyReLU(0.1), nn.Dropout(dropout)
+            convolution(1, channels, 3, padding=1), norm(channels), nn.LeakyReLU(0.1), nn.Dropout(dropout)
         )
-        self.head = nn.Conv2d(channels, outputs, 1)
+        self.final_conv = convolution(channels, outputs, 1)
 
-    def forward(self, x: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        features = self.body(x)
-        return (features, self.head(features)) if return_features else self.head(features)
+    def forward_features(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def forward(self, x: Tensor, seen: bool = False, perturb=None, bottleneck_only: bool = False) -> Tensor | Seen:
+        features = self.forward_features(x)
+        if bottleneck_only:
+            return features
+        if perturb is not None:
+            (features,) = perturb((features,))
+        outputs = self.final_conv(features)
+        return Seen(outputs, features, features) if seen else outputs
 
 
 def named(values: np.ndarray, name: str) -> MetaTensor:
     return MetaTensor(torch.from_numpy(values.astype(np.float32)), meta={"filename_or_obj": name})
 
 
-def random_items(labels: LabelSpace, number: int, kind: str, size: int, label_key: str) -> list[dict]:
-    """Random images with file names, whose labels hold every class."""
-    rng = np.random.default_rng([number, size])
-    items = []
-    for index in range(number):
-        name = f"{kind}{index}.png"
-        label = rng.integers(0, 2, (labels.num_classes, size, size))
-        if not labels.multilabel:
-            label = rng.integers(0, labels.num_classes + 1, (1, size, size))
-        items.append({"image": named(rng.normal(size=(1, size, size)), name), label_key: named(label, name)})
-    return items
+class Arrays:
+    """A transform that gives the arrays of a name, as if it had read them from a file."""
+
+    def __init__(self, arrays: dict[str, dict[str, np.ndarray]]) -> None:
+        self.arrays = arrays
+
+    def __call__(self, item: dict) -> dict:
+        return {key: named(array, item["image"]) for key, array in self.arrays[item["image"]].items()}
+
+
+def store_of(arrays: dict[str, dict[str, np.ndarray]], **options) -> DecodedImages:
+    """Decoded images of arrays ``C H W [D]`` by name and key."""
+    items = [{"image": name, **{key: name for key in content if key != "image"}} for name, content in arrays.items()]
+    return DecodedImages(items, Arrays(arrays), progress=False, **options)
 
 
 @pytest.fixture
@@ -75,43 +89,65 @@ def tiny_network() -> Callable[..., TinyNetwork]:
 
 
 @pytest.fixture
-def make_dataset() -> Callable[..., Dataset]:
-    """``make_dataset(labels, number, kind, size, label_key)``: random images, augmented by flips and noise."""
+def store() -> Callable[..., DecodedImages]:
+    """``store({name: {key: array}})``: decoded images of arrays."""
+    return store_of
+
+
+@pytest.fixture
+def make_store() -> Callable[..., DecodedImages]:
+    """``make_store(labels, number, kind, size, label_key)``: random images in [0, 1] whose labels hold every class."""
 
     def make(
-        labels: LabelSpace, number: int = 4, kind: str = "labeled", size: int = 8, label_key: str = "label"
-    ) -> Dataset:
-        keys = ["image", label_key]
-        transform = Compose(
-            [
-                Lambdad(keys, lambda x: x.clone(), allow_missing_keys=True),
-                RandFlipd(keys, prob=0.5, spatial_axis=0, allow_missing_keys=True),
-                RandGaussianNoised("image", prob=1.0, std=0.1),
-            ]
-        )
-        return Dataset(random_items(labels, number, kind, size, label_key), transform)
+        labels: LabelSpace, number: int = 4, kind: str = "labeled", size: tuple = (16, 16), label_key: str = "label"
+    ) -> DecodedImages:
+        rng = np.random.default_rng([number, len(kind), *size])
+        arrays = {}
+        for index in range(number):
+            label = rng.integers(0, 2, (labels.num_classes, *size))
+            if not labels.multilabel:
+                label = rng.integers(0, labels.num_classes + 1, (1, *size))
+            arrays[f"{kind}{index}.png"] = {"image": rng.random((1, *size)), label_key: label}
+        return store_of(arrays)
 
     return make
 
 
 @pytest.fixture
-def make_trainer(make_dataset, tiny_network) -> Callable[..., SupervisedTrainer]:
+def make_batches(make_store) -> Callable[..., Batches]:
+    """``make_batches(method, size, **options)``: batches of random images, flipped, with noise."""
+
+    def make(method, size: tuple = (16, 16), **options) -> Batches:
+        weak = Chain([Flip([0]), IntensityJitter(prob=1.0)])
+        labeled = make_store(method.labels, size=size)
+        unlabeled = make_store(method.labels, 5, "unlabeled", size, "truth")
+        settings = {"labeled_batch": 2, "unlabeled_batch": 2, "weak": weak, **options}
+        return Batches(labeled, unlabeled, method.labels, method, **settings)
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_batches, tiny_network) -> Callable[..., SupervisedTrainer]:
     """``make_trainer(method, handlers, epochs, iterations, **options)``: MONAI's trainer of a tiny network.
 
     ``handlers`` is a function of the network, the optimizer, the scheduler and the loader, in this order.
     """
 
     def make(
-        method, handlers=lambda *_: [], epochs: int = 2, iterations: int = 3, seed: int = 0, **options
+        method,
+        handlers=lambda *_: [],
+        epochs: int = 2,
+        iterations: int = 3,
+        seed: int = 0,
+        batches: Batches | None = None,
+        **options,
     ) -> SupervisedTrainer:
         torch.manual_seed(seed)
-        labels = method.labels
-        batches = PairedBatches(
-            make_dataset(labels), make_dataset(labels, 5, "unlabeled", label_key="truth"), labels, 2, 2
-        )
-        loader = PairedLoader(batches, iterations)
-        network = tiny_network(labels.num_outputs)
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        batches = batches or make_batches(method)
+        loader = Loader(batches, iterations)
+        network = tiny_network(method.labels.num_outputs, dimensions=len(batches.patch_size))
+        optimizer = torch.optim.Adam(method.prepare(network), lr=0.01)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
         trainer = SupervisedTrainer(
             device=torch.device("cpu"),
@@ -119,7 +155,7 @@ def make_trainer(make_dataset, tiny_network) -> Callable[..., SupervisedTrainer]
             train_data_loader=loader,
             network=network,
             optimizer=optimizer,
-            loss_function=labels.cross_entropy,
+            loss_function=method.loss,
             iteration_update=method,
             train_handlers=handlers(network, optimizer, scheduler, loader),
             decollate=False,
@@ -132,7 +168,7 @@ def make_trainer(make_dataset, tiny_network) -> Callable[..., SupervisedTrainer]
 
 
 @pytest.fixture
-def make_evaluator(make_dataset) -> Callable[..., SupervisedEvaluator]:
+def make_evaluator(make_store) -> Callable[..., SupervisedEvaluator]:
     """``make_evaluator(network, labels, handlers, number)``: MONAI's evaluator with the scores of the bundles."""
 
     def make(
@@ -141,7 +177,7 @@ def make_evaluator(make_dataset) -> Callable[..., SupervisedEvaluator]:
         pair = from_engine(["pred", "label"])
         return SupervisedEvaluator(
             device=torch.device("cpu"),
-            val_data_loader=DataLoader(Dataset(make_dataset(labels, number, "case").data), batch_size=2),
+            val_data_loader=DataLoader(make_store(labels, number, "case"), batch_size=2),
             network=network,
             postprocessing=ToMasksd(labels),
             key_val_metric={"val_mean_iou": MeanIoUHandler(output_transform=pair)},

@@ -63,8 +63,9 @@ class Batches:
         foreground: probability that a window's centre is a pixel of a class; else, and in images without any, it is any
             pixel that is not 0.
         same_patch: see above.
-        labeled_share: probability that a pair's first image is a labelled one; without it all training images are
-            equally probable, as in the paper, however few are labelled.
+        labeled_share: once images have joined, the probability that a training image (of a pair, the first one) is a
+            labelled one; without it all training images are equally probable, as in the paper, however few are
+            labelled.
         device: where batches go.
         seed: seed of all draws.
 
@@ -130,7 +131,9 @@ class Batches:
     # ---- what is drawn
 
     def _labeled(self, draw: np.random.Generator) -> list[Draw]:
-        """The labelled images of a batch, and in each a window."""
+        """The labelled images of a batch, or any training images once some have joined, and in each a window."""
+        if self.joined:
+            return [self._window(self._training_image(draw)[0], draw) for _ in range(self.labeled_batch)]
         indices = self.cover.draw(draw)
         if self.patch_size == self.labeled[indices[0]].shape or not self.needs.class_cover:
             return [self._window(self.labeled[index], draw) for index in indices]
@@ -156,9 +159,8 @@ class Batches:
         """The first images of all pairs, then the second ones."""
         images, firsts, seconds = [*self.labeled, *self.joined], [], []
         for _ in range(self.labeled_batch // 2):
-            mostly = self.labeled_share is not None and draw.random() < self.labeled_share
-            first = int(draw.integers(len(self.labeled) if mostly else len(images)))
-            one, centre = images[first], self._centre(images[first], draw)
+            one, first = self._training_image(draw)
+            centre = self._centre(one, draw)
             firsts.append(self._window(one, draw, centre))
             if len(images) == 1 or draw.random() < self.same_patch:
                 seconds.append(firsts[-1])
@@ -169,6 +171,13 @@ class Batches:
             there = np.rint(other.box[0] + place * (other.box[1] - other.box[0])).astype(int)
             seconds.append(self._window(other, draw, there))
         return [*firsts, *seconds]
+
+    def _training_image(self, draw: np.random.Generator) -> tuple[TrainingImage, int]:
+        """Any training image, and its place among the labelled ones and those that have joined."""
+        mostly = self.labeled_share is not None and draw.random() < self.labeled_share
+        number = len(self.labeled) if mostly else len(self.labeled) + len(self.joined)
+        index = int(draw.integers(number))
+        return (self.labeled[index] if index < len(self.labeled) else self.joined[index - len(self.labeled)]), index
 
     def _unlabeled(self, iteration: int, draw: np.random.Generator) -> list[Draw]:
         """The unlabelled images of a batch: each image once in a pass, each pass in its own order."""
@@ -209,6 +218,9 @@ class Batches:
         if any("weight" in crop for crop in crops):  # labels of people count fully
             for crop in crops:
                 crop.setdefault("weight", torch.ones_like(crop["image"][:1]))
+        if len({len(crop["label"]) for crop in crops if "label" in crop}) > 1:  # some are soft
+            for crop in crops:
+                crop["label"] = self.labels.one_hot(crop["label"][None])[0]
         groups = None if pairs is None else np.arange(len(draws)) % len(pairs)
         draw = generator(self.seed, iteration, f"weak {part}")
         viewed = self.weak(stacked(crops, "image", self.device), draw, self.values, groups)

@@ -68,7 +68,7 @@ class TrainingImage:
         arrays = None
         for key in keys:
             if key in own:
-                part = torch.from_numpy(np.ascontiguousarray(own[key][window]))
+                part = torch.from_numpy(np.array(own[key][window]))
             elif key == "label" and self.places is not None:
                 part = torch.from_numpy(self._mask_within(first, last))
             elif key in tensors:

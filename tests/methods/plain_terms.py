@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.methods import Method, Step
+from common.networks import Seen
+
 
 class Pixels(nn.Module):
     """A network whose features are the image's own channels, and whose head is a matrix."""
@@ -13,10 +16,15 @@ class Pixels(nn.Module):
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.head = nn.Conv2d(channels, outputs, 1)
+        self.final_conv = nn.Conv2d(channels, outputs, 1)
 
-    def forward(self, x: Tensor, return_features: bool = False):
-        return (x, self.head(x)) if return_features else self.head(x)
+    def forward_features(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, x: Tensor, seen: bool = False, perturb=None):
+        features = x if perturb is None else perturb((x,))[0]
+        outputs = self.final_conv(features)
+        return Seen(outputs, features, features) if seen else outputs
 
 
 def random_batch(labels, size=6, channels=3, seed=0):
@@ -29,6 +37,13 @@ def random_batch(labels, size=6, channels=3, seed=0):
         },
         "unlabeled": {"image": torch.from_numpy(rng.normal(size=(3, channels, size, size))).float()},
     }
+
+
+def losses(method: Method, network: nn.Module, batch: dict, iteration: int = 1, seed: int = 0):
+    """A method's terms by name, and the step that made them."""
+    options = {"joint": method.joint, "weak_gradients": method.needs.weak_gradients}
+    step = Step(method.labels, network, batch, iteration, seed, **options)
+    return method.losses(step), step
 
 
 def plain_loss(labels, logits, label, weight):

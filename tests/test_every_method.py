@@ -1,0 +1,163 @@
+"""Every method on 2D multi-label, 2D multi-class and 3D data: it learns from what it says, and a killed run goes on."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from ignite.engine import Events
+
+from common import methods
+from common.batches import Batches
+from common.handlers import Checkpoint, Curriculum, CurriculumSteps
+from common.label_space import LabelSpace
+from common.methods import Method, Step
+from common.networks import BasicUNet
+
+KINDS = {
+    "2D multi-label": (LabelSpace(["lung", "heart"], "multilabel"), (16, 16)),
+    "2D multi-class": (LabelSpace(["lung", "heart"], "multiclass"), (16, 16)),
+    "3D": (LabelSpace(["lesion"], "multilabel"), (16, 16, 16)),
+}
+OPTIONS = {
+    "RPG": {"neighbors": 0.5, "reference_size": 8, "query_size": 8},
+    "Popcorn": {"step_size": 3, "step_epochs": 1, "neighbors": 2},
+    "TransformationConsistency": {"ramp_up": 4},
+}
+OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
+# so low that a network that knows nothing yet is confident somewhere
+OPTIONS |= {name: {"threshold": 0.51} for name in ("PseudoLabel", "FixMatch", "UniMatch")}
+NAMES = [name for name in methods.__all__ if name not in ("Method", "Step")]
+EPOCHS, ITERATIONS = 3, 2
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def make_run(make_trainer, make_batches, tmp_path):
+    """``make_run(name, kind, folder, resume, die)``: a trainer of a method, which dies in an iteration."""
+
+    def make(name: str, kind: tuple, folder: str = "run", resume: bool = False, die: int = 0, **changes):
+        labels, size = kind
+        torch.manual_seed(0)
+        method = getattr(methods, name)(labels, **{**OPTIONS.get(name, {}), **changes})
+        batches = make_batches(method, size)
+
+        def handlers(network, optimizer, scheduler, loader):
+            path = tmp_path / folder
+            inferer = lambda image, network: network(image)  # noqa: E731
+            curriculum = Curriculum(method, batches, network, inferer, path / "pseudo_labels")
+            state = {"network": network, "optimizer": optimizer, "scheduler": scheduler, "method": method}
+            state |= {"loader": loader, "curriculum": curriculum}
+            return [Checkpoint(path / "checkpoint.pt", state, resume), CurriculumSteps(curriculum)]
+
+        trainer = make_trainer(method, handlers, EPOCHS, ITERATIONS, batches=batches)
+        if die:
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=die), kill)
+        return trainer, method, tmp_path / folder / "checkpoint.pt"
+
+    return make
+
+
+def kill(engine):
+    raise Killed
+
+
+def equal(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
+    trainer, method, whole = make_run(name, kind, "whole")
+    batches = trainer.data_loader.batches
+    terms = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: terms.append(e.state.output["terms"]))
+    trainer.run()
+    for values in terms:
+        assert set(values) == {"supervised", *method.terms}
+        assert all(torch.isfinite(value) for value in values.values())
+    for term in method.terms:
+        assert any(values[term] != 0 for values in terms), f"{term} is never there"
+    assert len(batches.joined) == (5 if method.joining is not None else 0)
+
+    for die in (1, 3, 5):  # within each epoch
+        with pytest.raises(Killed):
+            make_run(name, kind, "killed", resume=True, die=die)[0].run()
+    trainer, _, killed = make_run(name, kind, "killed", resume=True)
+    trainer.run()
+    states = [torch.load(path, weights_only=True) for path in (whole, killed)]
+    assert states[0]["trainer"]["epoch"] == EPOCHS
+    assert equal(*states)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "Supervised"])
+def test_unlabelled_images_make_a_difference(name, kind, make_run):
+    """The network ends with other weights than the baseline's with the same loss."""
+    found = []
+    for method, changes in ((name, {}), ("Supervised", {})):
+        trainer, made, _ = make_run(method, kind, method, **changes)
+        if method == "Supervised":
+            made.loss = found[0][1].loss
+        trainer.run()
+        found.append((copy.deepcopy(trainer.network.state_dict()), made))
+    assert not equal(found[0][0], found[1][0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_needs_unlabelled_images_says_so(name, kind, make_store):
+    labels, size = kind
+    method = getattr(methods, name)(labels, **OPTIONS.get(name, {}))
+    settings = {"labels": labels, "method": method, "labeled_batch": 2}
+    store = make_store(labels, size=size)
+    if not method.learns_from_unlabeled:
+        assert "unlabeled" not in Batches(store, None, **settings)[1]
+        return
+    with pytest.raises(ValueError, match=f"{name} learns from unlabelled images, got none"):
+        Batches(store, None, **settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_without_features_is_refused_by_those_who_need_them(name):
+    labels = KINDS["2D multi-label"][0]
+    method: Method = getattr(methods, name)(labels)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Dropout(0.1))
+    if name == "Popcorn" or method.needs.features:
+        with pytest.raises(ValueError, match="must give its features"):
+            method.prepare(network)
+    else:
+        assert len(method.prepare(network)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["RPGPlus", "UniMatch", "Popcorn"])
+def test_on_the_bundle_s_network_compiled_in_bfloat16_and_channels_last(name, kind, make_batches):
+    """The settings for speed work with every method; three stand for all."""
+    labels, size = kind
+    method = getattr(methods, name)(labels, **OPTIONS.get(name, {}))
+    batches = make_batches(method, size)
+    dimensions = len(size)
+    network = BasicUNet(dimensions, 1, labels.num_outputs, (4, 4, 4, 8, 8, 4))
+    network = network.to(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)
+    method.prepare(network)
+    compiled = torch.compile(network, backend="eager")
+    step = Step(labels, compiled, batches[1], 1, weak_gradients=method.needs.weak_gradients)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = method.losses(step)
+    assert all(torch.isfinite(term) for term in terms.values())
+    sum(terms.values()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
