@@ -53,6 +53,7 @@ def train_and_evaluate(
         "datalist": datalist.resolve(),
         "output_dir": folder.resolve(),
         "ckpt_dir": folder.resolve(),
+        "cache_dir": (folder.parent / "cache").resolve(),
         "resume": True,
         "method#_target_": f"common.methods.{method}",
         **settings,

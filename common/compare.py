@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -19,6 +18,7 @@ from common import methods as all_methods
 from common.bundle_run import train_and_evaluate
 from common.data import load_datalist
 from common.files import replacing
+from common.settings import keywords
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def require_same(output: Path, settings: dict[str, Any]) -> None:
 def applies(setting: str, method: str) -> bool:
     """Whether a setting of the bundle is one for this method: all are but the keywords of other methods."""
     prefix, _, keyword = setting.partition("#")
-    return prefix != "method" or keyword in inspect.signature(getattr(all_methods, method)).parameters
+    return prefix != "method" or keyword in keywords(getattr(all_methods, method))
 
 
 def run_cell(cell: Cell, config: str, settings: dict[str, Any], threads: int) -> None:

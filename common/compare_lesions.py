@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.bundle_run import MS_BUNDLE, train_and_evaluate
-from common.compare import Cell, follow, require_same
+from common.compare import Cell, applies, follow, require_same
 
 BASELINE = {"method#selection": "none", "method#consistency_weight": 0}
 # The rows of tables 1 and 2 of Kamraoui et al. 2021: method and settings.
@@ -21,9 +21,9 @@ ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "POPCORN half the steps": ("Popcorn", {"method#share": 0.5}),
     "POPCORN without consistency": ("Popcorn", {"method#consistency_weight": 0}),
     "POPCORN random selection": ("Popcorn", {"method#selection": "random"}),
-    "Uncertainty-guided pseudo-labels": ("UncertaintyGuided", {"network_def#dropout": 0.2, "method#seed": "@seed"}),
-    "Multi-task attention": ("MultiTaskAttention", {"method#seed": "@seed"}),
-    "Transformation consistency": ("TransformationConsistency", {"method#seed": "@seed", "method#ramp_up": 200}),
+    "Uncertainty-guided pseudo-labels": ("UncertaintyGuided", {"network_def#dropout": 0.2}),
+    "Multi-task attention": ("MultiTaskAttention", {}),
+    "Transformation consistency": ("TransformationConsistency", {"method#ramp_up": 200}),
 }
 
 
@@ -72,8 +72,8 @@ def compare_lesions(
             cell = Cell(name, datalist, folder / f"{name.lower().replace(' ', '_')}_seed{seed}")
             cells.append(cell)
             method, own = ROWS[name]
-            given = {"cache_dir": (folder / "cache").resolve(), **(settings or {}), **own}
-            options[cell.folder] = method, {**given, "name": name, "seed": seed}
+            shared = {key: value for key, value in (settings or {}).items() if applies(key, method)}
+            options[cell.folder] = method, {**shared, **own, "name": name, "seed": seed}
     workers = workers or min(2, cores)
     print(f"Training {len(cells)} models ({', '.join(names)}; {len(files)} seeds), {workers} at a time.")
 

@@ -101,8 +101,8 @@ class LabelSpace:
         Args:
             logits: the network's outputs, ``B C H W [D]`` or ``B C+1 H W [D]``.
             label: the label to match, hard or soft; values below 0 are ignored.
-            weight: weight of each pixel, ``B 1 H W [D]``, or in multi-label of each class of a pixel; 1 everywhere where
-                not given.
+            weight: weight of each pixel, ``B 1 H W [D]``, or in multi-label of each class of a pixel; 1 everywhere
+                where not given.
 
         Raises:
             ValueError: when the label's shape does not fit the outputs.

@@ -76,6 +76,74 @@ def test_ignored_pixels_have_no_gradient(labels):
     assert (logits.grad[:, :, 1:] != 0).all()
 
 
+def random_soft(labels, shape=(2, 5, 3)):
+    batch, *space = shape
+    label = RNG.uniform(size=(batch, labels.num_outputs, *space))
+    return label if labels.multilabel else label / label.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_of_soft_labels(labels, weighted):
+    logits, _ = random_pair(labels)
+    label, weight = random_soft(labels), RNG.uniform(size=(2, 1, 5, 3)) if weighted else None
+    if labels.multilabel:
+        pixels = binary_cross_entropy(logits, label)
+    else:
+        pixels = -(label * np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))).sum(1, keepdims=True)
+    loss = labels.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(label), None if weight is None else torch.from_numpy(weight)
+    )
+    np.testing.assert_allclose(loss.item(), np.mean(pixels if weight is None else pixels * weight), rtol=1e-12)
+
+
+def test_a_weight_of_its_own_for_each_class_of_a_pixel(multilabel):
+    logits, label = random_pair(multilabel)
+    weight = RNG.uniform(size=label.shape)
+    loss = multilabel.cross_entropy(*(torch.from_numpy(array) for array in (logits, label, weight)))
+    np.testing.assert_allclose(loss.item(), np.mean(binary_cross_entropy(logits, label) * weight), rtol=1e-12)
+
+
+def test_hard_labels_are_soft_labels_of_zeros_and_ones(labels):
+    logits, label = (torch.from_numpy(array) for array in random_pair(labels))
+    soft = labels.one_hot(label)
+    assert labels.is_soft(soft) == (not labels.multilabel) and not labels.is_soft(label)
+    torch.testing.assert_close(labels.cross_entropy(logits, soft), labels.cross_entropy(logits, label))
+
+
+def test_one_hot_and_masks_of_soft_labels(labels):
+    _, label = random_pair(labels)
+    hot = labels.one_hot(torch.from_numpy(label))
+    assert hot.shape == (2, labels.num_outputs, 5, 3) and hot.dtype == torch.float32
+    if labels.multilabel:
+        np.testing.assert_array_equal(hot.numpy(), label)
+    else:
+        expected = np.concatenate([label == value for value in range(3)], axis=1)
+        np.testing.assert_array_equal(hot.numpy(), expected)
+    soft = random_soft(labels)
+    np.testing.assert_allclose(labels.one_hot(torch.from_numpy(soft)).numpy(), soft, rtol=1e-6)
+    np.testing.assert_array_equal(labels.masks(torch.from_numpy(soft)).numpy(), soft[:, -2:])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_mixed_precision_is_close(labels, soft):
+    logits, label = (torch.from_numpy(array).float() for array in random_pair(labels))
+    label = torch.from_numpy(random_soft(labels)).float() if soft else label
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = labels.cross_entropy(logits.bfloat16(), label)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, labels.cross_entropy(logits, label), rtol=0.02, atol=0)
+
+
+def test_prediction_at_the_edges(multilabel, multiclass):
+    """Just over one half is yes, one half is no; of equals the first class."""
+    assert multilabel.predict(torch.tensor([0.0, 1e-6]).view(1, 2, 1, 1)).flatten().tolist() == [0, 1]
+    assert multiclass.predict(torch.tensor([1.0, 1.0, 0.0]).view(1, 3, 1, 1)).item() == 0
+
+
+def test_forms(labels):
+    assert labels.forms == (("lung", "heart"),)
+
+
 @pytest.mark.parametrize("value", [-60.0, 60.0])
 def test_sure_outputs_give_finite_losses(labels, value):
     _, label = random_pair(labels)

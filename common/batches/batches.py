@@ -43,7 +43,8 @@ class Batches:
     ``pairs``; ``unlabeled`` holds ``image``, ``name`` and ``truth``, a function that gives the hidden truth of all of
     the images or None; ``values`` says what the images' values mean. Labelled images are drawn such that every class
     occurs among them (:class:`~common.batches.class_cover.ClassCover`), with repetition where they are fewer than the
-    batch; unlabelled images come in a new order in every pass.
+    batch; unlabelled images come in a new order in every pass. Where a method needs every class, patches show it too,
+    as long as there are no fewer of them than classes, and images that have joined take the places that are left.
 
     A pair is, with probability ``same_patch``, one patch twice; else two patches of two images at the same place: the
     second one's centre has the same relative position in the bounding box of its image's pixels that are not 0, as the
@@ -97,7 +98,8 @@ class Batches:
         self.stores = {"labeled": labeled, "unlabeled": unlabeled}
         check_settings(self)
         check_images(self, method)
-        self.patch_size = whole_size(self) if patch_size is None else checked_patch(patch_size, self)
+        self.whole = patch_size is None
+        self.patch_size = whole_size(self) if self.whole else checked_patch(patch_size, self)
         self.labeled = [TrainingImage(labeled, index) for index in range(len(labeled))]
         self.joined: list[TrainingImage] = []
         self.unlabeled = [TrainingImage(unlabeled, index) for index in range(len(unlabeled or ()))]
@@ -132,18 +134,32 @@ class Batches:
 
     def _labeled(self, draw: np.random.Generator) -> list[Draw]:
         """The labelled images of a batch, or any training images once some have joined, and in each a window."""
-        if self.joined:
-            return [self._window(self._training_image(draw)[0], draw) for _ in range(self.labeled_batch)]
-        indices = self.cover.draw(draw)
-        if self.patch_size == self.labeled[indices[0]].shape or not self.needs.class_cover:
-            return [self._window(self.labeled[index], draw) for index in indices]
-        missing, draws = set(range(self.labels.num_classes)), []
-        for index in indices:  # where a class is missing that an image has, its window shows it
-            image, here = self.labeled[index], [j for j in missing if self.cover.presence[index, j]]
-            centre = self._pixel_of(index, min(here, key=lambda j: self.cover.frequency[j]), draw) if here else None
-            draws.append(self._window(image, draw, centre))
-            shown = draws[-1].image.crop(draws[-1].first, self.patch_size, ("label",))["label"]
-            missing -= set(np.flatnonzero(class_presence([shown.cpu().numpy()], self.labels)[0]))
+        if self.needs.class_cover and not self.whole:
+            return self._showing_every_class(draw)
+        missing, draws = set(range(self.labels.num_classes)) if self.needs.class_cover else set(), []
+        for index in self.cover.draw(draw):
+            added = missing & set(np.flatnonzero(self.cover.presence[index]))
+            image = self._training_image(draw)[0] if self.joined and not added else self.labeled[index]
+            draws.append(self._window(image, draw))
+            missing -= added
+        return draws
+
+    def _showing_every_class(self, draw: np.random.Generator) -> list[Draw]:
+        """Windows around pixels of the classes that are missing so far, and where none is, any windows."""
+        missing, draws, uses = set(range(self.labels.num_classes)), [], np.zeros(len(self.labeled), dtype=int)
+        order = draw.permutation(len(self.labeled))
+        for _ in range(self.labeled_batch):
+            label = int(draw.choice(sorted(missing))) if missing else None
+            holders = order if label is None else order[self.cover.presence[order, label]]
+            index = int(holders[uses[holders].argmin()])  # those that were not taken yet first
+            image = self.labeled[index]
+            if label is None:
+                draws.append(self._window(self._training_image(draw)[0] if self.joined else image, draw))
+            else:
+                draws.append(self._window(image, draw, self._pixel_of(index, label, draw)))
+                shown = image.arrays()["label"][image.window(draws[-1].first, self.patch_size)]
+                missing -= set(np.flatnonzero(class_presence([shown], self.labels)[0]))
+            uses[index] += 1
         return draws
 
     def _pixel_of(self, index: int, label: int, draw: np.random.Generator) -> np.ndarray:
@@ -199,13 +215,14 @@ class Batches:
 
     def _centre(self, image: TrainingImage, draw: np.random.Generator) -> np.ndarray:
         """A pixel of a class or any pixel that is not 0."""
-        if self.foreground and draw.random() < self.foreground and len(image.foreground):
-            place = image.foreground[draw.integers(len(image.foreground))]
-            return np.array(np.unravel_index(place, image.shape))
+        if self.foreground and draw.random() < self.foreground:
+            places = image.foreground(self.labels)
+            if len(places):
+                return np.array(np.unravel_index(places[draw.integers(len(places))], image.shape))
         values = image.store.arrays(image.index)["image"]
         for _ in range(TRIES):
             centre = draw.integers(*image.box)
-            if values[(0, *centre)] != 0:
+            if values[(slice(None), *centre)].any():
                 break
         return centre
 
@@ -215,9 +232,9 @@ class Batches:
         """The windows as a batch on the device, weakly augmented."""
         keys = ("image", "label", "weight") if part == "labeled" else ("image",)
         crops = [draw.image.crop(draw.first, self.patch_size, keys) for draw in draws]
-        if any("weight" in crop for crop in crops):  # labels of people count fully
-            for crop in crops:
-                crop.setdefault("weight", torch.ones_like(crop["image"][:1]))
+        weights = [crop["weight"] for crop in crops if "weight" in crop]
+        for crop in crops if weights else []:  # labels of people count fully
+            crop.setdefault("weight", torch.ones_like(weights[0]))
         if len({len(crop["label"]) for crop in crops if "label" in crop}) > 1:  # some are soft
             for crop in crops:
                 crop["label"] = self.labels.one_hot(crop["label"][None])[0]

@@ -39,8 +39,8 @@ def check_settings(batches: Batches) -> None:
     if needs.value_range is not None and (not values.clamp or tuple(needs.value_range) != (values.low, values.high)):
         found = [values.low, values.high] if values.clamp else "no range"
         raise ValueError(
-            f"the method's views need images with values in {list(needs.value_range)}, got {found}: set value_range and "
-            f"scale the images accordingly, or take other views."
+            f"the method's views need images with values in {list(needs.value_range)}, got {found}: set value_range "
+            f"and scale the images accordingly, or take other views."
         )
 
 
@@ -50,6 +50,9 @@ def check_images(batches: Batches, method: Method) -> None:
     name = type(method).__name__
     if not len(labeled):
         raise ValueError("there must be at least one labelled image, got none: name it in the datalist's 'labeled'.")
+    for index in range(len(labeled)):
+        if "label" not in labeled.arrays(index):
+            raise ValueError(f"{labeled.name(index)} must have a label, got none: name one in the datalist.")
     if method.learns_from_unlabeled and not len(unlabeled or ()):
         aside = f" ({len(unlabeled.unreadable)} set aside)" if unlabeled is not None else ""
         raise ValueError(
@@ -83,7 +86,8 @@ def whole_size(batches: Batches) -> tuple[int, ...]:
             if store.shape(index) != size:
                 raise ValueError(
                     f"whole images must be of one size, got {' x '.join(map(str, size))} of {name} and "
-                    f"{' x '.join(map(str, store.shape(index)))} of {store.name(index)}: set patch_size, or resize them."
+                    f"{' x '.join(map(str, store.shape(index)))} of {store.name(index)}: set patch_size, or resize "
+                    f"them."
                 )
     return size
 

@@ -28,7 +28,8 @@ class Loader:
     def __init__(self, batches: Batches, iterations: int = 50, num_workers: int = 2) -> None:
         if iterations < 1 or num_workers < 0:
             raise ValueError(
-                f"iterations must be at least 1 and num_workers must not be negative, got {iterations} and {num_workers}."
+                f"iterations must be at least 1 and num_workers must not be negative, got {iterations} and "
+                f"{num_workers}."
             )
         self.batches, self.iterations, self.num_workers = batches, iterations, num_workers
         self.position = 0

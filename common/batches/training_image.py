@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from common.data.decoded import DecodedImages
+from common.label_space import LabelSpace
 
 
 class TrainingImage:
@@ -42,44 +43,45 @@ class TrainingImage:
         arrays = self.store.arrays(self.index)
         return arrays if self.label is None else {"image": arrays["image"], **self.label()}
 
-    @property
-    def foreground(self) -> np.ndarray:
+    def foreground(self, labels: LabelSpace) -> np.ndarray:
         """Places of the pixels of any class, as flat indices of the image's shape."""
         if self._foreground is None:
             if self.places is not None:
                 found = np.unique(self.places % int(np.prod(self.shape)))
             else:
-                label = np.asarray(self.arrays().get("label", np.zeros((1, *self.shape), np.uint8)))
-                found = np.flatnonzero((label > 0.5).any(axis=0))  # a soft label is 0 nowhere
+                label = np.array(self.arrays().get("label", np.zeros((1, *self.shape), np.uint8)))
+                masks = labels.masks(torch.from_numpy(label)[None])[0].numpy()
+                found = np.flatnonzero((masks > 0.5).any(axis=0))  # a soft label is 0 nowhere
             self._foreground = found.astype(np.int32)
         return self._foreground
 
     def crop(self, first: np.ndarray, size: Sequence[int], keys: Sequence[str]) -> dict[str, Tensor]:
         """A window of the image and of what is asked for besides, ``C H W [D]``; zeros around a smaller image."""
-        shape = np.array(self.shape)
-        last = np.minimum(first + size, shape)
-        window = (slice(None), *(slice(int(a), int(b)) for a, b in zip(first, last, strict=True)))
+        shape, window = np.array(self.shape), self.window(first, size)
         padding = [
             side for n in np.maximum(np.array(size) - shape, 0)[::-1] for side in (int(n) // 2, int(n) - int(n) // 2)
         ]
         found: dict[str, Tensor] = {}
-        tensors = self.store.tensors[self.index] if self.store.tensors is not None else {}
+        held = None if self.store.tensors is None else self.store.tensors[self.index]
         own = {} if self.label is None else self.label()
-        arrays = None
         for key in keys:
             if key in own:
                 part = torch.from_numpy(np.array(own[key][window]))
             elif key == "label" and self.places is not None:
-                part = torch.from_numpy(self._mask_within(first, last))
-            elif key in tensors:
-                part = tensors[key][window]
+                part = torch.from_numpy(self._mask_within(first, np.minimum(first + size, shape)))
             else:
-                arrays = self.store.arrays(self.index) if arrays is None else arrays
-                if key not in arrays:
+                held = self.store.arrays(self.index) if held is None else held
+                if key not in held:
                     continue
-                part = torch.from_numpy(np.array(arrays[key][window]))
+                part = held[key][window]
+                part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
             found[key] = torch.nn.functional.pad(part, padding) if any(padding) else part
         return found
+
+    def window(self, first: np.ndarray, size: Sequence[int]) -> tuple[slice, ...]:
+        """A window of ``C H W [D]`` as slices, as far as it lies in the image."""
+        ends = np.minimum(first + size, self.shape)
+        return (slice(None), *(slice(int(a), int(b)) for a, b in zip(first, ends, strict=True)))
 
     def _mask_within(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The part of a mask that is kept as the places that are not 0."""

@@ -17,20 +17,19 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
     Images have different sizes and are larger than a patch. So the bottleneck is taken of ``grid`` patches along each
     axis, spread evenly over the bounding box of the pixels that are not 0 such that the k-th patch is of the same
     region in every image, its features are averaged over the patch, and the patches' features are strung together: with
-    256 features at the bottleneck and 2 x 2 x 2 patches, 2048 numbers. An axis along which a patch is the whole image
-    has one.
+    256 features at the bottleneck and 2 x 2 x 2 patches, 2048 numbers.
 
     Args:
         network: gives the bottleneck alone with ``bottleneck_only=True``; in evaluation mode when this returns.
         image: ``C H W [D]``.
         patch_size: sides of a patch in pixels.
-        grid: number of patches along each axis.
+        grid: number of patches along each axis; 1 where a patch is the whole image.
 
     Returns:
         d numbers for each patch, float32.
     """
     network.eval()
-    patches = torch.stack([patch for patch in grid_patches(image, patch_size, grid)])
+    patches = torch.stack(grid_patches(image, patch_size, grid))
     bottleneck = network(patches, bottleneck_only=True)
     return bottleneck.float().flatten(2).mean(2).flatten()
 
@@ -49,8 +48,6 @@ def grid_patches(image: Tensor, patch_size: Sequence[int], grid: int) -> list[Te
         first, last = (int(line[0]), int(line[-1]) + 1) if len(line) else (0, inside.shape[axis])
         # centres at (k + 1/2) / grid of the box; a patch may reach over the box, not over the image
         centres = first + (np.arange(grid) + 0.5) / grid * (last - first)
-        limit = inside.shape[axis] - size[axis]
-        places = np.clip(np.round(centres - size[axis] / 2).astype(int), 0, limit)
-        starts.append(places if limit else places[:1])
+        starts.append(np.clip(np.round(centres - size[axis] / 2).astype(int), 0, inside.shape[axis] - size[axis]))
     windows = [[slice(a, a + side) for a, side in zip(corner, size, strict=True)] for corner in product(*starts)]
     return [image[(slice(None), *window)] for window in windows]

@@ -30,10 +30,10 @@ class PseudoLabelStore:
         self.folder = Path(folder)
 
     def save(self, name: str, label: np.ndarray, weight: np.ndarray | None, affine: np.ndarray) -> None:
-        """Writes a pseudo-label ``C H W [D]`` and, where there is one, its weight ``1 H W [D]``.
+        """Writes a pseudo-label ``C H W [D]`` and, where there is one, its weight, with one channel or C.
 
-        A mask or a label map is one compressed file; of anything else patches are read from a NumPy file beside it, in half
-        precision.
+        A mask or a label map is one compressed file; of anything else patches are read from a NumPy file beside it, in
+        half precision.
         """
         if weight is not None or not (label == label.round()).all():
             for part, values in (("", label), ("_weight", weight)):

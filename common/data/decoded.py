@@ -8,7 +8,8 @@ import logging
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from common.files import replacing
 IMAGE, LABELS = "image", ("label", "truth")
 DEVICE_SHARE = 0.25  # of a device's free memory that may hold images
 FORMAT = 2  # of an entry of the cache
+LARGEST = float(np.finfo(np.float16).max)  # value of an image
 logger = logging.getLogger(__name__)
 
 
@@ -34,6 +36,7 @@ class DecodedImages(Dataset):
     own beyond what the operating system keeps of them, and the next run finds them. An entry of the cache belongs to
     the files' paths, sizes and times and to the transform with all its settings: what changes one of them is decoded
     again. (MONAI's ``PersistentDataset`` reads a volume whole for each patch.) Without one they are kept in memory.
+    A function among the settings counts by its name alone.
 
     Args:
         data: items with the paths of ``image`` and, where they are known, ``label`` or ``truth``.
@@ -114,8 +117,11 @@ class DecodedImages(Dataset):
         return tuple(self._entries[index].header["range"])
 
     def fingerprints(self) -> dict[str, str]:
-        """A number for what each image and its label hold, by file name: it tells exchanged images."""
-        return {self.name(index): entry.header["content"] for index, entry in enumerate(self._entries)}
+        """A number for what each image and its label hold, by place and file name: it tells exchanged images.
+
+        The folder is left out, since a data set may have been moved.
+        """
+        return {f"{i} {Path(self.name(i)).name}": entry.header["content"] for i, entry in enumerate(self._entries)}
 
     def move_to(self, device: torch.device) -> bool:
         """Keeps all images on a GPU from now on, where a quarter of its free memory is enough; says whether it is."""
@@ -164,10 +170,15 @@ def _decoded(transform: Callable, item: Mapping[Hashable, Any]) -> tuple[dict[st
     """Header and arrays of an item."""
     loaded = transform(dict(item))
     image = np.asarray(loaded[IMAGE])
-    if not (image != 0).any():
-        raise ValueError(f"{item[IMAGE]} must have pixels that are not 0, got none: leave it out of the datalist.")
+    if not (np.abs(image) <= LARGEST).all():
+        raise ValueError(
+            f"{item[IMAGE]} must have finite values of at most {LARGEST:g} for half precision, got {image.min():g} to "
+            f"{image.max():g}: scale or normalise images in the preprocessing, or leave it out of the datalist."
+        )
     names = [name for name in (IMAGE, *LABELS) if name in loaded]
     arrays = {name: np.asarray(loaded[name], dtype=np.float16 if name == IMAGE else np.uint8) for name in names}
+    if not arrays[IMAGE].any():
+        raise ValueError(f"{item[IMAGE]} must have pixels that are not 0, got none: leave it out of the datalist.")
     content = 0
     for array in arrays.values():
         content = zlib.crc32(np.ascontiguousarray(array), content)
@@ -201,8 +212,12 @@ def describe(thing: Any) -> Any:
         return sorted(parts, key=json.dumps) if isinstance(thing, (set, frozenset)) else parts
     if isinstance(thing, Mapping):
         return {str(key): describe(value) for key, value in thing.items()}
-    if isinstance(thing, (np.ndarray, torch.Tensor)):
+    if isinstance(thing, (np.ndarray, np.generic, torch.Tensor)):
         return np.asarray(thing).tolist()
+    if isinstance(thing, (PurePath, slice, range, torch.dtype, np.dtype, torch.device)):
+        return str(thing)
+    if isinstance(thing, partial):
+        return ["partial", describe(thing.func), describe(thing.args), describe(thing.keywords)]
     name = getattr(thing, "__qualname__", None) or type(thing).__qualname__
     if isinstance(thing, (np.random.RandomState, np.random.Generator, type)) or not hasattr(thing, "__dict__"):
         return name

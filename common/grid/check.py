@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from common import methods as all_methods
-from common.data.reference_pool import ReferencePool
+from common.batches.class_cover import ClassCover
 from common.data.splits import classes_present
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
@@ -64,7 +64,7 @@ def _check_pool(grid: Grid, source: Source, cell: Cell, present) -> None:
     found = [present(item["label"] if isinstance(item["label"], str) else tuple(item["label"])) for item in items]
     presence = np.array([[j in classes for j in range(len(source.classes))] for classes in found])
     try:
-        ReferencePool(presence, cell.pool_size, source.classes)
+        ClassCover(presence, cell.pool_size, source.classes)
     except ValueError as error:
         raise ValueError(
             f"{grid.file.path}: {cell.key}, labeled {cell.labeled}, split {cell.split}, labeled_batch "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from common import methods as all_methods
 from common.bundle_run import BUNDLE
+from common.settings import keywords
 
 METHOD = "method#"
 # The grid sets these itself, for each cell.
@@ -33,13 +33,13 @@ class GridError(ValueError):
 
 def method_names() -> list[str]:
     """Names of the methods that can be trained."""
-    return [name for name in all_methods.__all__ if name != "Method"]
+    return [name for name in all_methods.__all__ if name not in ("Method", "Step")]
 
 
 def keywords_of(method: str) -> dict[str, Any]:
     """The keywords of a method with their defaults."""
-    parameters = inspect.signature(getattr(all_methods, method)).parameters
-    return {name: parameter.default for name, parameter in parameters.items() if name != "labels"}
+    parameters = keywords(getattr(all_methods, method))
+    return {name: p.default for name, p in parameters.items() if name not in ("labels", "terms", "joining", "seed")}
 
 
 def configuration(config: str) -> dict[str, Any]:
@@ -140,13 +140,13 @@ def misfit(key: str, value: Any, default: Any) -> str | None:
 
 def known_settings(methods: Iterable[str], merged: Mapping[str, Any]) -> list[str]:
     """What a grid file may set: keywords of the methods, and the bundle's plain values at the top."""
-    keywords = {keyword for method in methods for keyword in keywords_of(method)}
+    own = {keyword for method in methods for keyword in keywords_of(method)}
     plain = {
         key
         for key, value in merged.items()
         if not isinstance(value, dict) and not str(value).startswith("$@") and key not in RESERVED
     }
-    return sorted(keywords | plain - {"imports", "initialize", "run", "training"})
+    return sorted(own | plain - {"imports", "initialize", "run", "training"})
 
 
 def suggestion(word: Any, known: Iterable[str]) -> str:

@@ -155,9 +155,9 @@ class Curriculum:
         """Latents of the labelled images, then of the unlabelled ones; the ranks share the work."""
         items = [(self.labeled, i) for i in range(len(self.labeled))]
         items += [(self.unlabeled, i) for i in range(len(self.unlabeled))]
-        mine = items[rank() :: world_size()]
+        mine, grid = items[rank() :: world_size()], 1 if self.batches.whole else 2
         latents = [
-            image_latent(self.network, load(images, row).to(device), self.batches.patch_size).cpu()
+            image_latent(self.network, load(images, row).to(device), self.batches.patch_size, grid).cpu()
             for images, row in tqdm(mine, desc="latents", unit="image", leave=False, disable=None)
         ]
         return gathered_rows(torch.stack(latents) if latents else None, len(items))
@@ -178,7 +178,7 @@ class Curriculum:
         for row in tqdm(rows[rank() :: world_size()], desc=f"step {step}", unit="image", leave=False, disable=None):
             image, affine = load(self.unlabeled, row)[None].to(device), self.unlabeled.affine(row)
             self.network.eval()
-            batch = {"unlabeled": {"image": image}}
+            batch = {"unlabeled": {"image": image}, "values": self.batches.values}
             seen = Step(self.batches.labels, self.network, batch, seed=self.seed, inferer=self.inferer)
             label, weight = (
                 None if part is None else part[0].float().cpu().numpy() for part in self.joining.label(seen)

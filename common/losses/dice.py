@@ -20,9 +20,9 @@ class Dice(Loss):
     In 32-bit floats also under mixed precision.
 
     Args:
-        per_image: sum over each image and take the mean of the losses, as eq. 1 of POPCORN. By default the sums run over
-            all pixels of the batch at once: a patch without the class (most of a brain is without lesions) has no Dice
-            of its own then, but its false positives count against the others' overlap.
+        per_image: sum over each image and take the mean of the losses, as eq. 1 of POPCORN. By default the sums run
+            over all pixels of the batch at once: a patch without the class (most of a brain is without lesions) has no
+            Dice of its own then, but its false positives count against the others' overlap.
         background: let softmax's background count as a class.
     """
 

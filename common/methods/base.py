@@ -55,6 +55,7 @@ class Method(nn.Module):
 
     def __new__(cls, *args: Any, **given: Any) -> Method:
         method = super().__new__(cls)
+        given = dict(zip(keywords(cls), args, strict=False)) | given
         object.__setattr__(method, "given", given)  # for keywords(), whatever a subclass makes of them
         return method
 
@@ -78,10 +79,12 @@ class Method(nn.Module):
         for name, value in (("unsupervised_weight", unsupervised_weight), ("ramp_up", ramp_up), ("seed", seed)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}.")
+        if "supervised" in (terms or {}):
+            raise ValueError("a term must not be named supervised, as the loss on the labelled images is: rename it.")
         self.labels, self.loss = labels, loss or CrossEntropy()
         self.terms, self.joining = nn.ModuleDict(terms or {}), joining
         self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
-        self.finite, self.checked = FiniteTerms(), False
+        self.finite, self.prepared, self.checked = FiniteTerms(), False, False
         for part in self.parts():
             part.check(labels)
 
@@ -118,6 +121,7 @@ class Method(nn.Module):
                 f"the network must give its features, which {type(self).__name__} learns from, got a "
                 f"{type(network).__name__}: use common.networks.BasicUNet."
             )
+        self.prepared = True
         for part in list(self.parts()):
             part.prepare(network, self.labels)
         return [*network.parameters(), *self.own_parameters()]
@@ -164,7 +168,7 @@ class Method(nn.Module):
     def forward(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """One iteration of MONAI's trainer, in its order and with its options."""
         if not self.checked:
-            self.check_optimizer(engine.optimizer)
+            self.check_optimizer(engine.optimizer, engine.network)
         if engine.prepare_batch is not default_prepare_batch:
             batch = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         step = self.step(engine, batch)
@@ -225,8 +229,10 @@ class Method(nn.Module):
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= world_size()
 
-    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+    def check_optimizer(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
         """Refuses an optimizer that leaves out parameters of the parts, before the first step."""
+        if not self.prepared:  # the optimizer was made without asking the method
+            self.prepare(network)
         self.checked = True
         optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         mine = {id(parameter) for parameter in self.own_parameters()}

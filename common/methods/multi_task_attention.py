@@ -11,7 +11,7 @@ from common.terms import Reconstruction
 
 
 class MultiTaskAttention(Method):
-    """L = L_seg + lambda L_rec: Dice, and reconstructions of the lesions' region and the background's (after Chen et al.).
+    """L = L_seg + lambda L_rec: Dice, and reconstructions of the lesions and of the rest (after Chen et al. 2019).
 
     A comparator of Kamraoui et al. 2021 (section 3.2, table 2); L_rec is :class:`~common.terms.Reconstruction`, on
     labelled and unlabelled images alike. Inference needs the network alone.

@@ -12,7 +12,7 @@ from common.views import View
 
 
 class TransformationConsistency(Method):
-    """L = L_seg + lambda(t) L_eq: Dice, and outputs that follow a deformation of the image (after Bortsova et al. 2019).
+    """L = L_seg + lambda(t) L_eq: Dice, and outputs that follow the image's deformation (after Bortsova et al. 2019).
 
     A comparator of Kamraoui et al. 2021 (section 3.2, table 2); L_eq is :class:`~common.terms.Equivariance`, on
     labelled and unlabelled images alike.

@@ -17,8 +17,9 @@ from common.weights import Confidence
 class UniMatch(Method):
     """The confident prediction on a weak view is learnt on three others (Yang et al. 2023).
 
-    L = (Ls + 1/4 L_strong1 + 1/4 L_strong2 + 1/2 L_features) / 2, with two strong views of the image, parts of which
-    are replaced by parts of other images (CutMix), and the weak view with half of the encoder's features dropped.
+    L = Ls + 1/4 L_strong1 + 1/4 L_strong2 + 1/2 L_features, with two strong views of the image, parts of which are
+    replaced by parts of other images (CutMix), and the weak view with half of the encoder's features dropped. The paper
+    has half of it, which is a matter of the learning rate.
 
     Args:
         labels: the label space.
@@ -29,6 +30,9 @@ class UniMatch(Method):
         unsupervised_loss: loss of the three terms; cross-entropy where not given. The paper's branch for medical images
             has Dice.
         options: see :class:`~common.methods.Method`.
+
+    Raises:
+        ValueError: when there is a factor of another term.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class UniMatch(Method):
         factors = {"strong1": 0.25, "strong2": 0.25, "features": 0.5} if factors is None else dict(factors)
         strong = view or Chain([Strong(geometry=False, cutout=0), CutMix()])
         views = {"strong1": strong, "strong2": strong, "features": features or FeatureDropout()}
+        unknown = factors.keys() - views.keys()
+        if unknown:
+            raise ValueError(f"factors must be of {', '.join(views)}, got {', '.join(sorted(unknown))}.")
         source, weight = Prediction(), Confidence(threshold)
         terms = {name: Match(source, weight, views[name], unsupervised_loss, factors[name]) for name in factors}
         super().__init__(labels, terms, **options)

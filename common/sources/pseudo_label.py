@@ -24,22 +24,23 @@ class Grid:
     size: tuple[int, ...]
 
     @classmethod
-    def of_cells(cls, size: Sequence[int], number: int | None, phase: float = 0.5) -> Grid | None:
+    def of_cells(cls, size: Sequence[int], number: int | None, phases: Sequence[float] | None = None) -> Grid | None:
         """One pixel of each of ``number`` cells along each axis that is longer; None for all pixels.
 
         Args:
             size: the image's size.
             number: number of cells along an axis; None for as many as pixels.
-            phase: which pixel of a cell, 0 the first, 0.5 the one in the middle, below 1.
+            phases: for each axis which pixel of a cell, 0 the first, 0.5 the one in the middle, below 1; the one in the
+                middle where not given.
         """
         if number is None or all(number >= side for side in size):
             return None
         shape = [min(number, side) for side in size]
-        # in whole numbers of a 2**-20th: a product in floats could miss the pixel
-        step = round(phase * 2**20)
+        # in whole numbers of a 2**-20th, rounded down: a product in floats could miss the pixel
+        steps = [int(phase * 2**20) for phase in phases or [0.5] * len(size)]
         places = [
             tuple((i * 2**20 + step) * side // (n * 2**20) for i in range(n))
-            for n, side in zip(shape, size, strict=True)
+            for n, side, step in zip(shape, size, steps, strict=True)
         ]
         return cls(tuple(places), tuple(size))
 

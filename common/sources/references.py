@@ -75,8 +75,8 @@ class References(Part):
     def forward(self, step: Step) -> PseudoLabel:
         labeled, unlabeled = step.labeled, step.unlabeled
         size = tuple(unlabeled["image"].shape[2:])
-        phase = float(step.draw("query grid").random()) if self.moving_grid else 0.5
-        grid = Grid.of_cells(size, self.query_size, phase)
+        phases = step.draw("query grid").random(len(size)).tolist() if self.moving_grid else None
+        grid = Grid.of_cells(size, self.query_size, phases)
         queries = step.see(unlabeled["image"]).features
         queries = queries if grid is None else grid.of(queries)
         pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), self.reference_size)

@@ -29,16 +29,17 @@ class CutOut(View):
     def __init__(self, size: float = 0.5, label: str = BACKGROUND) -> None:
         super().__init__()
         if not 0 <= size <= 1:
-            raise ValueError(f"cutout must be a share of the image's side in [0, 1], got {size}.")
+            raise ValueError(f"size (cutout of Strong) must be a share of the image's side in [0, 1], got {size}.")
         if label not in (BACKGROUND, IGNORE):
-            raise ValueError(f"cutout_label must be {BACKGROUND!r} or {IGNORE!r}, got {label!r}.")
+            raise ValueError(f"label (cutout_label of Strong) must be {BACKGROUND!r} or {IGNORE!r}, got {label!r}.")
         self.size, self.label = size, label
 
     @torch.no_grad()
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         values = values or Values()
         shares = self.size * draw.random((len(image), 1)) * np.ones(image.ndim - 2)
-        change = Cut(boxes(shares, image.shape[2:], draw), (values.low + values.high) / 2, self.label)
+        labels = None if step is None else step.labels
+        change = Cut(boxes(shares, image.shape[2:], draw), (values.low + values.high) / 2, self.label, labels)
         return Viewed(change.of_image(image), change)
 
 
@@ -47,8 +48,8 @@ class CutMix(View):
 
     Args:
         area: range of the box's share of the image's area or volume, drawn evenly; 0.02 to 0.4 in UniMatch.
-        aspect: range of the ratio of each further side to the first one, drawn evenly; 0.3 to 3.33 in UniMatch. A box
-            that would not fit into the image is drawn anew.
+        aspect: range of the ratio of each further side to the first one, both relative to the image's, drawn evenly;
+            0.3 to 3.33 in UniMatch. A box that would not fit into the image is drawn anew.
         prob: probability that an image gets a box; 0.5 in UniMatch.
 
     Raises:

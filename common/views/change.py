@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.draws import on_device
+
+if TYPE_CHECKING:
+    from common.label_space import LabelSpace
 
 IGNORE, BACKGROUND = "ignore", "background"
 
@@ -21,8 +25,8 @@ class Change:
         """Images ``B C H W [D]`` changed in this way."""
         raise NotImplementedError
 
-    def of_label(self, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Label ``B C H W [D]`` and weight of any number of channels, changed as the images were."""
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Label ``B C H W [D]`` and weight of any number of channels or None, changed as the images were."""
         raise NotImplementedError
 
     def undo(self, maps: Tensor) -> Tensor:
@@ -41,7 +45,7 @@ class Changes(Change):
             image = change.of_image(image)
         return image
 
-    def of_label(self, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for change in self.changes:
             label, weight = change.of_label(label, weight)
         return label, weight
@@ -69,7 +73,7 @@ class Moved(Change):
         """The moved images; beyond the border they go on with the value at the border."""
         return sampled(image, self.matrix, self.displacement, "bilinear", "border")
 
-    def of_label(self, label: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Each pixel gets the values of the one nearest to where it came from; from outside it has the weight 0.
 
         Without weights the label goes on beyond the border, as the image does.
@@ -94,17 +98,25 @@ class Cut(Change):
         box: first pixel and the one behind the last along each axis, ``B n 2`` on the host; empty for no box.
         fill: value of the image in the box.
         label: what a label becomes in the box: ``"background"`` with weight 1, or ``"ignore"``, weight 0.
+        labels: the label space, which knows a soft label's background.
     """
 
-    def __init__(self, box: np.ndarray, fill: float = 0.5, label: str = BACKGROUND) -> None:
-        self.box, self.fill, self.label = box, fill, label
+    def __init__(
+        self, box: np.ndarray, fill: float = 0.5, label: str = BACKGROUND, labels: LabelSpace | None = None
+    ) -> None:
+        self.box, self.fill, self.label, self.labels = box, fill, label, labels
 
     def of_image(self, image: Tensor) -> Tensor:
         return image.masked_fill(inside(self.box, image), self.fill)
 
-    def of_label(self, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        cut = inside(self.box, label)
-        return label.masked_fill(cut, 0), weight.masked_fill(cut, float(self.label == BACKGROUND))
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        cut, background = inside(self.box, label), self.label == BACKGROUND
+        if weight is None and not background:
+            weight = torch.ones_like(label[:, :1], dtype=torch.float32)
+        cut_out = label.masked_fill(cut, 0)
+        if self.labels is not None and self.labels.is_soft(label):
+            cut_out = torch.cat([label[:, :1].masked_fill(cut, 1), cut_out[:, 1:]], dim=1)
+        return cut_out, None if weight is None else weight.masked_fill(cut, float(background))
 
 
 class Mixed(Change):
@@ -121,8 +133,8 @@ class Mixed(Change):
     def of_image(self, image: Tensor) -> Tensor:
         return torch.where(inside(self.box, image), image[on_device(self.partner, image)], image)
 
-    def of_label(self, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        return self.of_image(label), self.of_image(weight)
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.of_image(label), None if weight is None else self.of_image(weight)
 
 
 def inside(box: np.ndarray, maps: Tensor) -> Tensor:
@@ -139,6 +151,9 @@ def inside(box: np.ndarray, maps: Tensor) -> Tensor:
 
 def sampled(maps: Tensor, matrix: np.ndarray, displacement: Tensor | None, mode: str, padding: str) -> Tensor:
     """Maps ``B C H W [D]`` at the places M y + u(y), see :class:`Moved`; in float32, or float64 where the maps are."""
+    maps = maps if maps.dtype == torch.float64 else maps.float()
+    if displacement is None and keeps_pixels(matrix, maps.shape[2:]):  # grid_sample would round, and a 0 be none
+        return torch.stack([turned(*one) for one in zip(maps, matrix, strict=True)])
     size = np.array(maps.shape[2:], dtype=np.float64)
     n = len(size)
     # torch counts from -1 to 1 between the outer faces of the outer pixels, and the last axis first
@@ -147,10 +162,28 @@ def sampled(maps: Tensor, matrix: np.ndarray, displacement: Tensor | None, mode:
     )
     theta = np.concatenate([theta[:, ::-1, n - 1 :: -1], theta[:, ::-1, n:]], axis=2)
     with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
-        maps = maps if maps.dtype == torch.float64 else maps.float()
         theta = torch.from_numpy(theta.copy()).to(maps.dtype).to(maps.device, non_blocking=True)
         grid = F.affine_grid(theta, [len(maps), 1, *maps.shape[2:]], align_corners=False)
         if displacement is not None:
             scale = on_device(2 / size, displacement).view(-1, *[1] * n)
             grid = grid + (displacement * scale).flip(1).movedim(1, -1).to(grid.dtype)
         return F.grid_sample(maps, grid, mode=mode, padding_mode=padding, align_corners=False)
+
+
+def keeps_pixels(matrix: np.ndarray, size: Sequence[int]) -> bool:
+    """Whether flips and quarter turns of images of a size are all that matrices ``B n+1 n+1`` do."""
+    whole = np.rint(matrix)
+    steps = np.abs(whole[:, :-1, :-1])
+    return (
+        np.allclose(matrix, whole, rtol=0, atol=1e-9)
+        and not whole[:, :-1, -1].any()
+        and bool((steps.sum(1) == 1).all() and (steps.sum(2) == 1).all() and (steps @ size == size).all())
+    )
+
+
+def turned(maps: Tensor, matrix: np.ndarray) -> Tensor:
+    """Maps ``C H W [D]`` of one image, flipped and turned by a matrix that keeps pixels."""
+    linear = np.rint(matrix[:-1, :-1]).astype(int)
+    axes = np.abs(linear).argmax(0)  # where each axis comes from
+    flipped = [1 + axis for axis, origin in enumerate(axes) if linear[origin, axis] < 0]
+    return maps.permute(0, *(1 + axes).tolist()).flip(flipped)

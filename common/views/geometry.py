@@ -19,7 +19,8 @@ class Affine(Geometry):
 
     Args:
         rotate: largest angle in degrees; in 3D about each axis.
-        scale: largest relative change of size along each axis: 0.15 for factors of 0.85 to 1.15.
+        scale: largest relative change of scale along each axis: 0.15 for factors of 0.85 to 1.15, of which those over 1
+            make the image smaller, as in MONAI.
         shear: largest shear along each axis.
         translate: largest shift as a share of the image's size along each axis.
         prob: probability that an image is moved.
@@ -140,12 +141,12 @@ class Elastic(Geometry):
         return np.stack([np.eye(len(size) + 1)] * number), field
 
 
-def probability(value: float) -> float:
+def probability(value: float, name: str = "prob") -> float:
     """The value, where it is one.
 
     Raises:
         ValueError: when it is not in [0, 1].
     """
     if not 0 <= value <= 1:
-        raise ValueError(f"prob must be a probability in [0, 1], got {value}.")
+        raise ValueError(f"{name} must be a probability in [0, 1], got {value}.")
     return value

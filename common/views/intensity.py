@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.draws import normal, on_device
-from common.views.view import Intensity, Values
+from common.views.view import Intensity, Values, kept
 
 TRUNCATED = 4.0  # standard deviations at which a Gaussian is cut off
 
@@ -159,22 +159,28 @@ def biased(image: Tensor, coefficients: Tensor, degree: int = 3) -> Tensor:
 
 
 def on_rows(
-    image: Tensor, rows: np.ndarray, operation: Callable[[Tensor, Tensor], Tensor], strength: np.ndarray
+    image: Tensor,
+    rows: np.ndarray,
+    operation: Callable[[Tensor, Tensor], Tensor],
+    strength: np.ndarray,
+    values: Values,
 ) -> Tensor:
-    """The batch with ``operation(images, strengths)`` done to some of its images.
+    """The batch with ``operation(images, strengths)`` done to some of its images, and their background left alone.
 
     Args:
         image: ``B C H W [D]``.
         rows: which images, as booleans ``B``.
         operation: what is done.
         strength: a number for each image of the batch ``B``.
+        values: what the images' values mean.
     """
     if not rows.any():
         return image
     if rows.all():
-        return operation(image, on_device(strength, image))
+        return kept(image, operation(image, on_device(strength, image)), values)
     index = on_device(np.flatnonzero(rows), image)
-    return image.index_copy(0, index, operation(image[index], on_device(strength[rows], image)))
+    some = image[index]
+    return image.index_copy(0, index, kept(some, operation(some, on_device(strength[rows], image)), values))
 
 
 class IntensityJitter(Intensity):
@@ -217,7 +223,7 @@ class IntensityJitter(Intensity):
         factor = 1 + draw.uniform(-self.contrast, self.contrast, number)
         shift = draw.uniform(-self.brightness, self.brightness, number) * values.unit
         spread = draw.uniform(0, self.noise, number) * values.unit
-        image = on_rows(image, happens[0], lambda x, s: gamma_corrected(x, s, values), exponent)
-        image = on_rows(image, happens[1], lambda x, s: contrasted(x, s, values), factor)
-        image = on_rows(image, happens[2], brightened, shift)
-        return on_rows(image, happens[3], lambda x, s: noisy(x, s, draw), spread)
+        image = on_rows(image, happens[0], lambda x, s: gamma_corrected(x, s, values), exponent, values)
+        image = on_rows(image, happens[1], lambda x, s: contrasted(x, s, values), factor, values)
+        image = on_rows(image, happens[2], brightened, shift, values)
+        return on_rows(image, happens[3], lambda x, s: noisy(x, s, draw), spread, values)

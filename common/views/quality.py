@@ -7,6 +7,7 @@ from torch import Tensor
 
 from common.views import intensity
 from common.views.geometry import probability
+from common.views.intensity import on_rows
 from common.views.view import Intensity, Values
 
 DEGREE = 3  # of the bias field's polynomials
@@ -43,7 +44,8 @@ class ImageQuality(Intensity):
         super().__init__()
         if strength < 0:
             raise ValueError(f"strength must not be negative, got {strength}.")
-        self.resolution_prob, self.intensity_prob = probability(resolution_prob), probability(intensity_prob)
+        self.resolution_prob = probability(resolution_prob, "resolution_prob")
+        self.intensity_prob = probability(intensity_prob, "intensity_prob")
         self.strength = strength
 
     def changed(self, image: Tensor, draw: np.random.Generator, values: Values) -> Tensor:
@@ -59,14 +61,14 @@ class ImageQuality(Intensity):
         coefficients = draw.uniform(0, 0.1 * strong, (number, len(intensity.field_terms(n, DEGREE))))
         exponent = np.exp(draw.uniform(-1, 1, number) * np.log(1 + 0.6 * strong))
 
-        image = intensity.on_rows(image, first == 0, intensity.blurred, sigma)
-        image = intensity.on_rows(image, first == 1, intensity.sharpened, amount)
+        image = on_rows(image, first == 0, intensity.blurred, sigma, values)
+        image = on_rows(image, first == 1, intensity.sharpened, amount, values)
         for axis in range(n):
             thick = (first == 2) & (axes == axis)
-            image = intensity.on_rows(image, thick, lambda x, s, a=axis: intensity.thickened(x, a, s), factor)
-        image = intensity.on_rows(image, second == 0, lambda x, s: intensity.noisy(x, s, draw), spread)
-        image = intensity.on_rows(image, second == 1, lambda x, s: with_bias(x, s, values), coefficients)
-        return intensity.on_rows(image, second == 2, lambda x, s: intensity.gamma_corrected(x, s, values), exponent)
+            image = on_rows(image, thick, lambda x, s, a=axis: intensity.thickened(x, a, s), factor, values)
+        image = on_rows(image, second == 0, lambda x, s: intensity.noisy(x, s, draw), spread, values)
+        image = on_rows(image, second == 1, lambda x, s: with_bias(x, s, values), coefficients, values)
+        return on_rows(image, second == 2, lambda x, s: intensity.gamma_corrected(x, s, values), exponent, values)
 
 
 def with_bias(image: Tensor, coefficients: Tensor, values: Values) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from common.views import intensity
 from common.views.boxes import CutOut
 from common.views.change import BACKGROUND
-from common.views.view import Chain, Geometry, Intensity, Motion, Values, View, Viewed
+from common.views.view import Chain, Geometry, Intensity, Motion, Values, View, Viewed, group_numbers
 
 GEOMETRY = ("rotate", "shear", "translate")
 
@@ -35,8 +35,8 @@ class Strong(View):
 
     RandAugment (Cubuk et al. 2020) in the form of FixMatch (Sohn et al. 2020): each image gets ``operations`` of the
     operations below, drawn at random, each with a strength drawn anew up to ``magnitude``; then CutOut (DeVries and
-    Taylor 2017) sets one box to grey. Amounts of intensity are shares of the values' range (see
-    :class:`~common.views.view.Values`).
+    Taylor 2017) sets one box to grey. Images of one group get the same operations. Amounts of intensity are shares of
+    the values' range (see :class:`~common.views.view.Values`).
 
     ==============  ============================================================================================
     operation       at magnitude 1
@@ -94,10 +94,11 @@ class Strong(View):
         self.box = CutOut(cutout, cutout_label)
 
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
-        chosen = draw.choice(self.drawn_from, (self.operations, len(image)))
+        groups = group_numbers(groups, len(image))
+        chosen = draw.choice(self.drawn_from, (self.operations, groups.max() + 1))
         strengths = draw.choice((-1, 1), chosen.shape) * self.magnitude * draw.random(chosen.shape)
-        chain = Chain([Chosen(chosen, strengths), Moves(chosen, strengths), self.box])
-        return chain(image, draw, values)
+        chain = Chain([Chosen(chosen[:, groups], strengths[:, groups]), Moves(chosen, strengths), self.box])
+        return chain(image, draw, values, groups, step)
 
 
 class Chosen(Intensity):
@@ -112,16 +113,15 @@ class Chosen(Intensity):
             for name, operation in INTENSITY.items():
 
                 def done(x: Tensor, s: Tensor, operation: Operation = operation) -> Tensor:
-                    changed = operation(x, s, values, draw)
-                    return changed.clamp(values.low, values.high) if values.clamp else changed
+                    return operation(x, s, values, draw)
 
                 if name != "identity":
-                    image = intensity.on_rows(image, names == name, done, strengths)
+                    image = intensity.on_rows(image, names == name, done, strengths, values)
         return image
 
 
 class Moves(Geometry):
-    """The operations on geometry that were chosen for each image, as one movement."""
+    """The operations on geometry that were chosen for each group of images, as one movement."""
 
     def __init__(self, names: np.ndarray, strengths: np.ndarray) -> None:
         super().__init__()

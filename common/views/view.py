@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -53,6 +54,10 @@ class Values(NamedTuple):
         return cls(float(value_range[0]), float(value_range[1]))
 
 
+# What becomes of the features of all of an encoder's levels.
+Perturb = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
+
+
 class Viewed(NamedTuple):
     """A batch of images as a view shows them.
 
@@ -64,7 +69,7 @@ class Viewed(NamedTuple):
 
     image: Tensor
     change: Change
-    perturb: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None
+    perturb: Perturb | None = None
 
 
 # Matrices ``B n+1 n+1`` on the host, and displacements ``B n H W [D]`` on the device or None.
@@ -154,7 +159,7 @@ class Chain(View):
     @torch.no_grad()
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         values = values or Values()
-        changes, perturb, movement = [], None, Movement(image, groups)
+        changes, perturbs, movement = [], [], Movement(image, groups)
         with torch.autocast(image.device.type, enabled=False):
             seen = image.float()
             for view in self.views:
@@ -166,10 +171,21 @@ class Chain(View):
                     seen = kept(seen, view.changed(seen, draw, values), values)
                 else:
                     viewed = view(seen, draw, values, groups, step)
-                    seen, perturb = viewed.image, viewed.perturb or perturb
+                    seen = viewed.image
                     changes.append(viewed.change)
+                    perturbs += [viewed.perturb] if viewed.perturb else []
             seen = movement.made(seen, changes)
-        return Viewed(seen.to(image.dtype), Changes(changes), perturb)
+        return Viewed(seen.to(image.dtype), Changes(changes), in_turn(perturbs))
+
+
+def in_turn(perturbs: Sequence[Perturb]) -> Perturb | None:
+    """What happens to features one after the other, None for nothing."""
+    return (lambda levels: reduce(lambda seen, perturb: perturb(seen), perturbs, levels)) if perturbs else None
+
+
+def group_numbers(groups: np.ndarray | None, number: int) -> np.ndarray:
+    """Number of each image's group, from 0 on without gaps; each of so many images is its own where not given."""
+    return np.arange(number) if groups is None else np.unique(groups, return_inverse=True)[1]
 
 
 class Movement:
@@ -177,7 +193,7 @@ class Movement:
 
     def __init__(self, image: Tensor, groups: np.ndarray | None) -> None:
         self.device, self.size = image.device, tuple(image.shape[2:])
-        self.groups = np.arange(len(image)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        self.groups = group_numbers(groups, len(image))
         self.matrix: np.ndarray | None = None
         self.displacement: Tensor | None = None
 

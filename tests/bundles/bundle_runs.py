@@ -35,7 +35,7 @@ def configs(*names: str, bundle: str = "jsrt_rpg") -> list[str]:
 
 def options(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
     """Overrides of a tiny run on ``data`` whose log and model lie in ``folder``."""
-    folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder}
+    folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder, "cache_dir": data / "cache"}
     return {"bundle_root": "bundles/jsrt_rpg", **{k: str(v) for k, v in folders.items()}, **TINY, **changes}
 
 
@@ -77,7 +77,7 @@ def run_in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: Pa
         die: the moment at which it kills itself, see :func:`die_at`.
     """
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["monai.bundle", "monai.engines", "common.data", "common.handlers", "common.methods"])
+    forks.set_forkserver_preload(["monai.bundle", "monai.engines", "common.batches", "common.handlers"])
     process = forks.Process(target=_in_fork, args=(run_id, files, settings, str(log), die))
     process.start()
     process.join(120)
@@ -128,8 +128,8 @@ def die_at(moment: str, number: int) -> None:
             kill()
         whole_label(self, rows, step, device)
 
-    def after_step(self: Method, engine: Any) -> None:
-        if moment == "iteration" and engine.state.iteration == number:
+    def after_step(self: Method, step: Any) -> None:
+        if moment == "iteration" and step.iteration == number:
             kill()
 
     def save_half(state: dict, path: Path) -> None:

@@ -65,11 +65,6 @@ def test_empty_folder(last_line, tmp_path):
     assert "empty: no radiograph named JPCLN001" in line
 
 
-def test_fewer_labelled_images_than_the_pool(last_line):
-    line = last_line(num_labeled=2)
-    assert "labeled_batch (the reference pool's size p) must be at most the number of labelled images, got 3" in line
-
-
 def test_more_labelled_images_than_there_are(last_line):
     assert "labeled must be at most" in last_line(num_labeled=100)
 
@@ -111,12 +106,12 @@ def test_unknown_method(last_line):
 
 
 def test_stale_keyword_of_a_method(last_line):
-    line = last_line(**{"method#_target_": "common.methods.Supervised", "method#unsupervised_weight": 0.5})
-    assert "unexpected keyword argument 'unsupervised_weight'" in line
-    assert "common.methods.Supervised" in line
+    line = last_line(**{"method#_target_": "common.methods.Supervised", "method#threshold": 0.5})
+    assert "Supervised has the settings labels, terms, joining, loss, " in line
+    assert "got threshold. (Failed to instantiate component 'common.methods.Supervised'" in line
 
 
-@pytest.mark.parametrize("name", ["resume", "amp"])
+@pytest.mark.parametrize("name", ["resume", "amp", "compile", "deterministic", "keep_last"])
 def test_a_flag_that_is_neither_true_nor_false(last_line, name):
     assert f"{name} must be true or false, got 'maybe'" in last_line(**{name: "maybe"})
 

@@ -55,8 +55,9 @@ def test_scores_are_those_of_the_saved_model(phantom, trained):
     scores = pd.read_csv(trained / "test.csv")
     scores = scores[scores["case"] == Path(item["image"].meta["filename_or_obj"]).stem]
     assert scores["label"].tolist() == CLASSES
-    assert scores["iou"].to_numpy() == pytest.approx((both / either).numpy(), abs=1e-5)
-    assert scores["dice"].to_numpy() == pytest.approx((2 * both / (both + either)).numpy(), abs=1e-5)
+    # which reads images in half precision: a pixel at the threshold may differ
+    assert scores["iou"].to_numpy() == pytest.approx((both / either).numpy(), abs=1e-3)
+    assert scores["dice"].to_numpy() == pytest.approx((2 * both / (both + either)).numpy(), abs=1e-3)
 
 
 @pytest.mark.parametrize("separator", ["::", "#"])
@@ -79,7 +80,7 @@ def test_a_method_s_keyword_on_the_command_line(phantom, tmp_path):
 
 
 def test_a_method_s_view_on_the_command_line(phantom, tmp_path):
-    view = {"_target_": "common.transforms.StrongView", "operations": 0, "cutout": 1.0, "cutout_label": "ignore"}
+    view = {"_target_": "common.views.Strong", "operations": 0, "cutout": 1.0, "cutout_label": "ignore"}
     losses = {}
     for name, changes in {"view": {"method#view": view}, "default": {}}.items():
         changes |= {"method#_target_": "common.methods.FixMatch", "method#threshold": 0.501, "epochs": 1}
@@ -124,7 +125,8 @@ def test_own_images_with_a_label_map(tmp_path):
         output=datalist,
     )
     folder = tmp_path / "run"
-    run_here("training", configs("train"), options(folder, tmp_path, datalist=str(datalist), epochs=1))
+    changes = {"method#_target_": "common.methods.Supervised", "epochs": 1}
+    run_here("training", configs("train"), options(folder, tmp_path, datalist=str(datalist), **changes))
     assert json.loads((folder / "run.json").read_text())["mode"] == "multiclass"
     assert weights(folder)["final_conv.weight"].shape[0] == 3
     run_here("evaluating", configs("train", "evaluate"), options(folder, tmp_path, datalist=str(datalist)))

@@ -18,10 +18,11 @@ TELL = "$torch.save(@network.module.state_dict(), @output_dir + '/rank' + str(di
 IN_TWO_PARTS = """
 import json, sys, torch.distributed as dist, monai.bundle
 files, settings = json.loads(sys.argv[1])
-run = {"run_id": "run", "config_file": files, "logging_file": False, "run": ["$@train#trainer.run()"]}
-monai.bundle.run(**run, **settings, **{"train#trainer#max_epochs": 1})
+run = {"run_id": "run", "config_file": files, "logging_file": False}
+stop = "$@train#trainer.state.__setattr__('max_epochs', 1)"
+monai.bundle.run(**run, **settings, run=[stop, "$@train#trainer.run()"])
 dist.barrier()
-monai.bundle.run(**run, **settings, resume="true")
+monai.bundle.run(**run, **settings, run=["$@train#trainer.run()"], resume="true")
 dist.destroy_process_group()
 """
 

@@ -67,7 +67,6 @@ def test_a_datalist_and_another_method(phantom, tmp_path):
     [
         ({"fusion": "nowhere.json"}, "nowhere.json: there is no such file"),
         ({"data#fine": False}, "must name classes of the data (right_lung, "),
-        ({"num_labeled": 1}, "labeled_batch (the reference pool's size p) must be at most"),
     ],
 )
 def test_bad_input_ends_before_training(phantom, tmp_path, changes, sentence):

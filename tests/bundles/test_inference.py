@@ -103,7 +103,7 @@ def expected(path: Path, model: Path) -> np.ndarray:
     parser = ConfigParser()
     parser.read_config(str(BUNDLE / "configs" / "train.json"))
     parser["image_size"] = SIZE
-    load = Compose([parser.get_parsed_content(f"train#load#{number}") for number in (0, 2, 3)])
+    load = Compose([parser.get_parsed_content(f"train#preprocessing#transforms#{number}") for number in (0, 2, 3)])
     item = load({"image": str(path)})
     network = BasicUNet(out_channels=len(CLASSES), features=FEATURES)
     network.load_state_dict(weights(model))

@@ -24,7 +24,7 @@ EVALUATE = configs("train", "evaluate", bundle="ms_popcorn")
 TINY = {
     "spacing": [2.0, 2.0, 2.0],
     "patch_size": [32, 32, 32],
-    "pairs": 1,
+    "labeled_batch": 2,
     "network_def#features": [2, 2, 2, 4, 4, 2],
     "epochs": 5,
     "iterations": 2,
@@ -61,7 +61,7 @@ def test_a_run_leaves_its_files(whole):
     assert [entry["step"] for entry in manifest["images"]] == [1, 1, 2, 2]
     assert all(0 <= entry["dice"] <= 1 for entry in manifest["images"])
     assert pd.read_csv(whole / "validation.csv")["epoch"].tolist() == [2, 4]
-    assert {"loss_dice", "loss_consistency"} <= set(pd.read_csv(whole / "train.csv").columns)
+    assert {"loss_supervised", "loss_consistency"} <= set(pd.read_csv(whole / "train.csv").columns)
     volumes = pd.read_csv(whole / "volumes.csv")
     assert volumes["case"].tolist() == ["test0_flair", "test1_flair"]
     assert volumes["truth_lesions"].tolist()[1] == 0  # a patient without lesions is scored, too

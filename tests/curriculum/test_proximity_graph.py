@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.methods.proximity_graph import ProximityGraph
-from common.methods.proximity_latents import candidates
+from common.curriculum.distances import candidates
+from common.curriculum.proximity_graph import ProximityGraph
 
 
 class FullMatrix:

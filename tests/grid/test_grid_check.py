@@ -38,7 +38,7 @@ def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
     del tiny["tables"]["shares"]
     check_pools(*checked(write(tiny)))
     tiny["settings"]["labeled_batch"] = 1
-    with pytest.raises(ValueError, match=r"labeled 2, split 0, labeled_batch 1: a pool of 1 labelled images"):
+    with pytest.raises(ValueError, match=r"labeled 2, split 0, labeled_batch 1: 1 labelled images"):
         make_tables(write(tiny), tmp_path / "out")
     # what runs nothing reads no label
     empty.write_text("no image")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import Dataset
 from monai.data import DistributedSampler as MonaiDistributedSampler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,14 +23,13 @@ from common.methods import RPG, Supervised
 
 
 @pytest.fixture
-def evaluate(make_evaluator, make_dataset, tiny_network, tmp_path, labels):
+def evaluate(make_evaluator, make_store, tiny_network, tmp_path, labels):
     """``evaluate(method, **options)`` runs an evaluator over five cases; gives network, cases and IoU per case."""
 
     def run(method=RPG, epoch=1, number=5, **options):
         torch.manual_seed(0)
         network = tiny_network(labels.num_outputs).eval()
-        cases = Dataset(make_dataset(labels, number, "case").data)
-        references = Dataset(make_dataset(labels, 4).data)
+        cases, references = make_store(labels, number, "case"), make_store(labels, 4)
         handler = CasePictures(
             tmp_path / "cases", labels, network, method(labels), references, cases, pool_size=2, **options
         )
@@ -64,8 +62,8 @@ def test_arrays_have_picture_axes_and_the_right_content(evaluate, tmp_path, labe
     np.testing.assert_array_equal(arrays["truth"], truth.transpose(1, 2).numpy())
     np.testing.assert_array_equal(arrays["prediction"], predicted.transpose(1, 2).numpy())
     assert arrays["prediction"].dtype == arrays["truth"].dtype == arrays["pseudo_label"].dtype == np.uint8
-    assert arrays["pseudo_label"].shape == (2, 8, 8)
-    assert arrays["weight"].shape == (8, 8)
+    assert arrays["pseudo_label"].shape == (2, 16, 16)
+    assert arrays["weight"].shape == (16, 16)
     assert 0 <= arrays["weight"].min() <= arrays["weight"].max() <= 1
 
 
@@ -159,7 +157,7 @@ def test_scalars_and_pictures(make_run, tmp_path, capfd, query_size):
     (name,) = found.Tags()["images"]
     assert name == "unlabelled: image, lung, heart, weight"
     image = found.Images(name)[-1]
-    assert (image.width, image.height) == (4 * (query_size or 8), query_size or 8)
+    assert (image.width, image.height) == (4 * (query_size or 16), query_size or 16)
     printed = capfd.readouterr().err
     assert "loss" in printed and "supervised" in printed
 

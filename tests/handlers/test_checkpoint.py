@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import ValidationHandler
 from torch import nn
 
-from common.handlers import BestModel, Checkpoint, TrainingLog, ValidationScores, load_weights
+from common.handlers import BestModel, Checkpoint, LastModel, TrainingLog, ValidationScores, load_weights
 from common.handlers.checkpoint import load_checkpoint, random_state, set_random_state
 from common.methods import RPG, Supervised
 
@@ -37,9 +37,9 @@ def kill_at(iteration):
 def make_run(make_trainer, make_evaluator, labels, tmp_path):
     """``make_run(folder, resume, kill)``: a trainer with all that a run keeps, in a folder of its own."""
 
-    def make(folder="run", resume=False, kill=None, method=RPG, epochs=3, interval=1, iterations=3, **options):
+    def make(folder="run", resume=False, kill=None, method=RPG, epochs=3, interval=1, iterations=3, keywords=None, **options):
         folder = tmp_path / folder
-        method = method(labels)
+        method = method(labels, **(keywords or {}))
 
         def handlers(network, optimizer, scheduler, loader):
             best = BestModel(folder / "model.pt", network)
@@ -143,9 +143,9 @@ def test_an_epoch_that_was_broken_off_is_not_saved_as_a_whole_one(make_run, tmp_
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(make_run, tmp_path):
     class Broken(RPG):
-        def terms(self, network, batch, iteration):
-            terms, output = super().terms(network, batch, iteration)
-            return {name: term * (float("nan") if iteration == 5 else 1) for name, term in terms.items()}, output
+        def losses(self, step):
+            factor = float("nan") if step.iteration == 5 else 1
+            return {name: factor * term for name, term in super().losses(step).items()}
 
     with pytest.raises(FloatingPointError, match="iteration 5"):
         make_run(method=Broken).run()
@@ -161,10 +161,10 @@ def test_weights_that_are_not_finite_are_not_saved(make_run, tmp_path):
     def spoil(engine):
         if engine.state.iteration == 6:
             with torch.no_grad():
-                engine.network.head.weight[0] = torch.nan
+                engine.network.final_conv.weight[0] = torch.nan
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, spoil)
-    with pytest.raises(FloatingPointError, match=r"head\.weight.*epoch 2"):
+    with pytest.raises(FloatingPointError, match=r"final_conv\.weight.*epoch 2"):
         trainer.run()
     assert load_checkpoint(path)["trainer"]["epoch"] == 1
 
@@ -200,10 +200,49 @@ def test_another_optimizer_or_method_is_refused(tmp_path, multilabel):
     with pytest.raises(ValueError, match="does not fit this run's optimizer"):
         other.load(engine)
     method = Supervised(multilabel)
-    method.state_dict = lambda: {"teacher": 1.0}
+    method.teacher = nn.Linear(1, 1)
     checkpoint, engine = saved(tmp_path, method=method)
     with pytest.raises(ValueError, match=r"does not fit this run's method: .*teacher"):
         Checkpoint(checkpoint.path, {"method": Supervised(multilabel)}, resume=True).load(engine)
+    with pytest.raises(ValueError, match="method#class 'Supervised', got 'RPG'"):
+        Checkpoint(checkpoint.path, {"method": RPG(multilabel)}, resume=True).load(engine)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keywords": {"neighbors": 0.3}}, "source#neighbors 0.5, got 0.3"),
+        ({"keywords": {"neighbors": 0.5, "unsupervised_weight": 2.0}}, "unsupervised_weight 1.0, got 2.0"),
+        ({"keywords": {"neighbors": 0.5, "seed": 3}}, "method#seed 0, got 3"),
+        ({"batch": {"labeled_batch": 3}}, "loader#labeled_batch 2, got 3"),
+        ({"batch": {"unlabeled_batch": 3}}, "loader#unlabeled_batch 2, got 3"),
+        ({"batch": {"seed": 5}}, "loader#seed 0, got 5"),
+        ({"lr": 0.02}, "optimizer#lr 0.01, got 0.02"),
+        ({"gamma": 0.1}, "lr_scheduler#gamma 0.5, got 0.1"),
+        ({"exchanged": True}, r"loader#images#labeled#0 labeled0\.png '\w+', got '\w+'"),
+    ],
+)
+def test_other_settings_or_images_are_refused(tmp_path, multilabel, make_batches, make_trainer, changes, message):
+    """A resumed run that accepted another k, threshold, batch or image would be neither of the two."""
+
+    def load(resume, keywords=None, batch=None, lr=0.01, gamma=0.5, exchanged=False):
+        method = RPG(multilabel, **(keywords or {"neighbors": 0.5}))
+        batches = make_batches(method, **(batch or {}))
+        if exchanged:
+            batches.stores["labeled"]._entries[0].header["content"] = "exchanged"
+
+        def handlers(network, optimizer, scheduler, loader):
+            optimizer.defaults["lr"], scheduler.gamma = lr, gamma
+            objects = {"network": network, "optimizer": optimizer, "lr_scheduler": scheduler}
+            objects |= {"method": method, "loader": loader}
+            return [Checkpoint(tmp_path / "checkpoint.pt", objects, resume)]
+
+        make_trainer(method, handlers, epochs=1, batches=batches).run()
+
+    load(False)
+    load(True)
+    with pytest.raises(ValueError, match=message):
+        load(True, **changes)
 
 
 def test_another_epoch_length_is_refused(tmp_path):
@@ -216,7 +255,7 @@ def test_another_epoch_length_is_refused(tmp_path):
 def test_weights_alone_are_no_checkpoint(tmp_path):
     checkpoint, engine = saved(tmp_path)
     torch.save(nn.Linear(3, 2).state_dict(), checkpoint.path)
-    with pytest.raises(ValueError, match=r"got none of network, random, trainer"):
+    with pytest.raises(ValueError, match=r"got none of network, random, settings, trainer"):
         checkpoint.load(engine)
 
 
@@ -355,3 +394,49 @@ def test_a_process_killed_while_it_saves_leaves_a_checkpoint_that_loads(tmp_path
     state = load_checkpoint(path)
     assert state["trainer"]["epoch"] >= 3
     nn.Linear(500, 500).load_state_dict(state["network"])
+
+
+# The last model
+
+
+def trained(tmp_path, validate, always=False, epochs=2):
+    """Runs an engine whose network's weight is the number of the epoch; gives what the model's file holds by epoch."""
+    network, held = nn.Linear(1, 1), []
+    best = BestModel(tmp_path / "model.pt", network)
+    engine = Engine(lambda *_: None)
+
+    def epoch_completed(engine):
+        with torch.no_grad():
+            network.weight.fill_(engine.state.epoch)
+        if validate and engine.state.epoch == 1:
+            FixedScore(best, [(1, 0.5)]).run()
+
+    engine.add_event_handler(Events.EPOCH_COMPLETED, epoch_completed)
+    LastModel(tmp_path / "model.pt", network, best, always).attach(engine)
+    path = tmp_path / "model.pt"
+    engine.add_event_handler(
+        Events.EPOCH_COMPLETED, lambda _: held.append(path.exists() and load_checkpoint(path)["weight"].item())
+    )
+    engine.run([0], max_epochs=epochs)
+    return [*held, load_checkpoint(path)["weight"].item()]
+
+
+def test_without_any_validation_the_last_weights_are_the_model_and_it_is_said(tmp_path, caplog):
+    assert trained(tmp_path, validate=False) == [False, False, 2]
+    assert "Nothing was validated in 2 epochs" in caplog.text
+
+
+def test_with_a_validation_the_best_weights_stay(tmp_path, caplog):
+    assert trained(tmp_path, validate=True) == [1, 1, 1]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("always", [True, "true"])
+def test_the_last_weights_are_kept_always_where_asked_for(tmp_path, always):
+    assert trained(tmp_path, validate=False, always=always) == [1, 2, 2]
+
+
+def test_a_best_model_that_keeps_no_file_remembers_its_score(tmp_path):
+    best = BestModel(tmp_path / "model.pt", nn.Linear(1, 1), keep=False)
+    FixedScore(best, [(1, 0.5)]).run()
+    assert best.epoch == 1 and not (tmp_path / "model.pt").exists()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from monai.data import Dataset, MetaTensor
+from monai.data import DataLoader, Dataset, MetaTensor
 from torch import Tensor, nn
 
 from common.handlers import CaseScores, ValidationScores
@@ -69,7 +69,7 @@ def evaluate(make_evaluator, labels):
     def run(handlers, epoch=1, seed=0):
         items, predicted, true = cases(labels, seed)
         evaluator = make_evaluator(Copy(labels), labels, handlers)
-        evaluator.data_loader.dataset.data = Dataset(items).data
+        evaluator.data_loader = DataLoader(Dataset(items), batch_size=2)
         evaluator.run(global_epoch=epoch)
         return counted(predicted, true)
 

@@ -55,8 +55,8 @@ def test_rows_are_means_since_the_row_before(make_run, tmp_path, labels):
 def test_statistics_are_those_of_the_row_s_own_iteration(make_run, tmp_path, labels):
     trainer = make_run(RPG(labels), epochs=1)
     trainer.run()
-    output, truth = trainer.state.output, trainer.state.batch["unlabeled"]["truth"].as_tensor()
-    expected = pseudo_label_statistics(labels, output["pseudo_label"], output["weight"], truth)
+    noted, truth = trainer.state.output["notes"]["unsupervised"], trainer.state.batch["unlabeled"]["truth"]()
+    expected = pseudo_label_statistics(labels, noted.pseudo.label, noted.weight, truth)
     last = pd.read_csv(tmp_path / "train.csv").iloc[-1]
     assert {"pseudo_accuracy", "pseudo_iou_lung", "pixel_share", "weight_mean", "weight_lung"} <= set(last.index)
     for name, value in expected.items():
@@ -67,9 +67,9 @@ def test_statistics_are_those_of_the_row_s_own_iteration(make_run, tmp_path, lab
 def test_truth_is_compared_at_the_queries(make_run, tmp_path, labels):
     trainer = make_run(RPG(labels, query_size=4), epochs=1)
     trainer.run()
-    output, truth = trainer.state.output, trainer.state.batch["unlabeled"]["truth"].as_tensor()
-    assert output["weight"].shape == (2, 1, 4, 4)
-    right = (output["pseudo_label"] == truth[..., 1::2, 1::2]).all(dim=1).float().mean().item()
+    noted, truth = trainer.state.output["notes"]["unsupervised"], trainer.state.batch["unlabeled"]["truth"]()
+    assert noted.weight.shape == (2, 1, 4, 4)
+    right = (noted.pseudo.label == truth[..., 2::4, 2::4]).all(dim=1).float().mean().item()
     assert pd.read_csv(tmp_path / "train.csv").iloc[-1]["pseudo_accuracy"] == pytest.approx(right, rel=1e-4)
 
 

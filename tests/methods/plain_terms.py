@@ -13,10 +13,11 @@ from common.networks import Seen
 class Pixels(nn.Module):
     """A network whose features are the image's own channels, and whose head is a matrix."""
 
-    def __init__(self, channels: int, outputs: int) -> None:
+    def __init__(self, channels: int, outputs: int, scale: float = 1.0) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.final_conv = nn.Conv2d(channels, outputs, 1)
+        self.final_conv.weight.data.mul_(scale)
 
     def forward_features(self, x: Tensor) -> Tensor:
         return x
@@ -46,14 +47,48 @@ def losses(method: Method, network: nn.Module, batch: dict, iteration: int = 1, 
     return method.losses(step), step
 
 
+def plain_probabilities(labels, logits):
+    logits = logits.detach().double().numpy()
+    if labels.multilabel:
+        return 1 / (1 + np.exp(-logits))
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def plain_entropies(labels, logits, label):
+    """Cross-entropy of each pixel, and of each class where classes may overlap, in float64; labels may be soft."""
+    p, label = plain_probabilities(labels, logits), label.double().numpy()
+    if labels.multilabel:
+        return -(label * np.log(p) + (1 - label) * np.log(1 - p))
+    if label.shape[1] == 1:
+        return -np.log(np.take_along_axis(p, label.astype(int), axis=1))
+    return -(label * np.log(p)).sum(axis=1, keepdims=True)
+
+
 def plain_loss(labels, logits, label, weight):
     """Mean over pixels of the weighted cross-entropy, in float64."""
-    logits = logits.detach().double().numpy()
-    label, weight = label.double().numpy(), weight.double().numpy()
+    return (plain_entropies(labels, logits, label) * weight.double().numpy()).mean()
+
+
+def plain_dice(labels, logits, label, weight, per_image=False):
+    """One minus Dice, of all images together or the mean over images, of hard or soft labels, in float64."""
+    p, label, weight = plain_probabilities(labels, logits), label.double().numpy(), weight.double().numpy()
     if labels.multilabel:
-        p = 1 / (1 + np.exp(-logits))
-        loss = -(label * np.log(p) + (1 - label) * np.log(1 - p))
+        masks = label
     else:
-        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        loss = -np.log(np.take_along_axis(p, label.astype(int), axis=1))
-    return (loss * weight).mean()
+        p = p[:, 1:]
+        masks = label[:, 1:] if label.shape[1] > 1 else np.concatenate([label == 1, label == 2], axis=1)
+    found = []
+    for images in [[b] for b in range(len(p))] if per_image else [list(range(len(p)))]:
+        for c in range(p.shape[1]):
+            w = weight[images, min(c, weight.shape[1] - 1)]
+            overlap = (w * p[images, c] * masks[images, c]).sum()
+            found.append(1 - (2 * overlap + 1) / ((w * p[images, c]).sum() + (w * masks[images, c]).sum() + 1))
+    return np.mean(found)
+
+
+def confident(labels, logits, threshold):
+    """Label and weight of eq. 9 or 10 of RPG+, in float64."""
+    p = plain_probabilities(labels, logits)
+    if labels.multilabel:
+        return torch.from_numpy(np.round(p)), torch.from_numpy((np.abs(p - 0.5) > abs(0.5 - threshold)) * 1.0)
+    return torch.from_numpy(p.argmax(1)[:, None] * 1.0), torch.from_numpy((p.max(1)[:, None] > threshold) * 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from plain_terms import Pixels, random_batch
+from plain_terms import Pixels, losses, random_batch
 
 from common.methods import BalancedRPG, RPGPlus
 
@@ -11,20 +11,17 @@ from common.methods import BalancedRPG, RPGPlus
 def test_the_consistency_term_counts_by_the_mean_weight(labels):
     batch = random_batch(labels, size=12)
     batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
-    network = Pixels(3, labels.num_outputs)
-    network.head.weight.data.mul_(6)
-    plain, output = RPGPlus(labels, neighbors=0.5, query_size=None).terms(network, batch, 3)
-    terms, same = BalancedRPG(labels, neighbors=0.5, query_size=None).terms(network, batch, 3)
-    mean = sum(output["weight"].flatten().tolist()) / output["weight"].numel()
+    network = Pixels(3, labels.num_outputs, 6.0)
+    options = {"neighbors": 0.5, "query_size": 5, "unsupervised_weight": 0.5, "consistency_weight": 0.25}
+    plain, expected = losses(RPGPlus(labels, **options), network, batch, 3)
+    terms, step = losses(BalancedRPG(labels, **options), network, batch, 3)
+    weight = step.notes["unsupervised"].weight
+    mean = sum(weight.flatten().tolist()) / weight.numel()
     assert 0 < mean < 1
     torch.testing.assert_close(terms["consistency"], plain["consistency"] * mean)
     for name in ("supervised", "unsupervised"):
         torch.testing.assert_close(terms[name], plain[name])
-    torch.testing.assert_close(same, output)
-
-
-def test_without_unlabelled_images_the_supervised_term_is_left(labels):
-    terms, output = BalancedRPG(labels).terms(
-        Pixels(3, labels.num_outputs), {"labeled": random_batch(labels)["labeled"]}, 1
-    )
-    assert list(terms) == ["supervised"] and output == {}
+        assert name == "supervised" or torch.equal(step.notes[name].weight, expected.notes[name].weight)
+    (gradient,) = torch.autograd.grad(terms["consistency"], network.final_conv.weight, retain_graph=True)
+    (other,) = torch.autograd.grad(plain["consistency"], network.final_conv.weight)
+    torch.testing.assert_close(gradient, other * mean)  # the factor itself is not learnt

@@ -1,17 +1,17 @@
-"""RPG's loss (eq. 8) against NumPy, and the trap of batch norm."""
+"""RPG's loss (eq. 8) against NumPy."""
 
 from __future__ import annotations
 
 import copy
-import math
 
 import numpy as np
 import pytest
 import torch
-from plain_terms import Pixels, plain_loss, random_batch
+from plain_terms import Pixels, losses, plain_loss, random_batch
 
-from common.methods import RPG, NearestNeighbor
-from common.methods.semi_supervised import rise
+from common.methods import RPG, NearestNeighbor, RPGPlus
+from common.views import Strong, Weak
+from common.weights import ClassEntropy, Confidence, Ones, Product
 
 
 def nearest_labels(batch, k, background):
@@ -38,7 +38,7 @@ def nearest_labels(batch, k, background):
 def test_terms_are_equation_8(labels, method):
     batch = random_batch(labels)
     network = Pixels(3, labels.num_outputs)
-    terms, output = method(labels, neighbors=20, query_size=None).terms(network, batch, 1)
+    terms, step = losses(method(labels, neighbors=20, query_size=None), network, batch)
     label, weight = nearest_labels(batch, 20, background=True)
     if method is NearestNeighbor:
         weight = torch.ones_like(weight)
@@ -49,8 +49,9 @@ def test_terms_are_equation_8(labels, method):
     assert terms["unsupervised"].item() == pytest.approx(
         plain_loss(labels, logits["unlabeled"], label, weight), rel=1e-4
     )
-    np.testing.assert_array_equal(output["pseudo_label"].numpy(), label.numpy())
-    np.testing.assert_allclose(output["weight"].numpy(), weight.numpy(), atol=1e-5)
+    noted = step.notes["unsupervised"]
+    np.testing.assert_array_equal(noted.pseudo.label.numpy(), label.numpy())
+    np.testing.assert_allclose(noted.weight.numpy(), weight.numpy(), atol=1e-5)
 
 
 def test_the_loss_is_taken_at_the_queries(labels):
@@ -61,116 +62,95 @@ def test_the_loss_is_taken_at_the_queries(labels):
     few = copy.deepcopy(batch)
     few["unlabeled"]["image"] = batch["unlabeled"]["image"][middle]
     network = Pixels(3, labels.num_outputs)
-    terms, output = method.terms(network, batch, 1)
-    expected, expected_output = method.terms(network, few, 1)
+    terms, step = losses(method, network, batch)
+    expected, plain = losses(method, network, few)
     torch.testing.assert_close(terms, expected)
-    torch.testing.assert_close(output, expected_output)
+    mine, theirs = step.notes["unsupervised"], plain.notes["unsupervised"]
+    torch.testing.assert_close((mine.pseudo.label, mine.weight), (theirs.pseudo.label, theirs.weight))
     image = batch["unlabeled"]["image"].requires_grad_()
-    terms, _ = method.terms(network, batch, 1)
+    terms, _ = losses(method, network, batch)
     (gradient,) = torch.autograd.grad(terms["unsupervised"], image)
     learns = gradient.abs().sum(1) > 0
     assert learns[middle].all()
     assert learns.sum() == 3 * 9
 
 
+def test_a_moving_grid_asks_other_pixels_in_each_iteration(labels):
+    batch, network = random_batch(labels, size=9), Pixels(3, labels.num_outputs)
+    image = batch["unlabeled"]["image"].requires_grad_()
+    method, learnt = NearestNeighbor(labels, 20, query_size=3, moving_grid=True), torch.zeros(9, 9, dtype=torch.bool)
+    for iteration in range(1, 41):
+        terms, _ = losses(method, network, batch, iteration)
+        (gradient,) = torch.autograd.grad(terms["unsupervised"], image)
+        learns = gradient[0].abs().sum(0) > 0
+        assert learns.sum() == 9
+        learnt |= learns
+    assert learnt.all()
+
+
 def test_literal_formula_as_a_keyword(multilabel):
     batch = random_batch(multilabel)
-    method = RPG(multilabel, neighbors=20, query_size=None, background=False)
-    _, output = method.terms(Pixels(3, 2), batch, 1)
+    _, step = losses(RPG(multilabel, neighbors=20, query_size=None, background=False), Pixels(3, 2), batch)
     _, weight = nearest_labels(batch, 20, background=False)
-    np.testing.assert_allclose(output["weight"].numpy(), weight.numpy(), atol=1e-5)
+    np.testing.assert_allclose(step.notes["unsupervised"].weight.numpy(), weight.numpy(), atol=1e-5)
+
+
+def test_weight_and_view_are_keywords(labels):
+    batch = random_batch(labels, 12)
+    network, still = Pixels(3, labels.num_outputs), Strong(names=["identity"], cutout=0)
+    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    options = {"neighbors": 20, "query_size": 5}
+    nearest, _ = losses(NearestNeighbor(labels, **options), network, batch)
+    ones, _ = losses(RPG(labels, weight=Ones(), **options), network, batch)
+    torch.testing.assert_close(ones, nearest)
+    entropy, _ = losses(NearestNeighbor(labels, weight=ClassEntropy(), **options), network, batch)
+    rpg, _ = losses(RPG(labels, **options), network, batch)
+    torch.testing.assert_close(entropy, rpg)
+    assert rpg["unsupervised"] < nearest["unsupervised"]
+    squared, _ = losses(RPG(labels, weight=Product([ClassEntropy(), ClassEntropy()]), **options), network, batch)
+    assert squared["unsupervised"] < rpg["unsupervised"]
+    for method in (NearestNeighbor, RPG, RPGPlus):
+        viewed, _ = losses(method(labels, view=still, **options), network, batch)
+        plain, _ = losses(method(labels, **options), network, batch)
+        torch.testing.assert_close(viewed["unsupervised"], plain["unsupervised"])
+        assert type(method(labels).terms["unsupervised"].view) is Weak
+    assert method(labels, view=still).terms["consistency"].view is not still  # the strong view is another keyword
+
+
+def test_a_weight_that_asks_what_references_do_not_know_is_refused(labels):
+    batch, network = random_batch(labels), Pixels(3, labels.num_outputs)
+    with pytest.raises(ValueError, match=r"Confidence asks for the outputs .* got a source that knows distances"):
+        losses(RPG(labels, neighbors=5, weight=Confidence()), network, batch)
 
 
 def test_both_terms_move_the_network_and_labels_do_not(labels):
     batch = random_batch(labels)
     network = Pixels(3, labels.num_outputs)
-    terms, output = RPG(labels, query_size=None).terms(network, batch, 1)
-    gradients = [torch.autograd.grad(term, network.head.weight, retain_graph=True)[0] for term in terms.values()]
+    terms, step = losses(RPG(labels, query_size=None), network, batch)
+    gradients = [torch.autograd.grad(term, network.final_conv.weight, retain_graph=True)[0] for term in terms.values()]
     assert all(gradient.abs().sum() > 0 for gradient in gradients)
-    assert not output["pseudo_label"].requires_grad and not output["weight"].requires_grad
-
-
-def test_unsupervised_weight_and_ramp_up_scale_the_second_term(labels):
-    batch = random_batch(labels)
-    network = Pixels(3, labels.num_outputs)
-    plain, _ = RPG(labels).terms(network, batch, 1)
-    scaled, _ = RPG(labels, unsupervised_weight=0.3, ramp_up=10).terms(network, batch, 5)
-    torch.testing.assert_close(scaled["supervised"], plain["supervised"])
-    torch.testing.assert_close(scaled["unsupervised"], plain["unsupervised"] * 0.3 * math.exp(-5 * 0.5**2))
-
-
-def test_ramp_up_by_hand():
-    assert rise(0, 10) == pytest.approx(math.exp(-5))
-    assert rise(5, 10) == pytest.approx(math.exp(-1.25))
-    assert rise(10, 10) == rise(11, 10) == rise(1, 0) == 1
-    values = [rise(iteration, 10) for iteration in range(11)]
-    assert values == sorted(values)
-
-
-def changed_company(batch):
-    """The same labelled images beside unlabelled ones of quite another brightness and contrast."""
-    other = copy.deepcopy(batch)
-    other["unlabeled"]["image"] = 20 + 7 * other["unlabeled"]["image"].flip(0)
-    return other
-
-
-@pytest.mark.parametrize("method", [NearestNeighbor, RPG])
-def test_labelled_loss_does_not_depend_on_the_unlabelled_images(labels, method, tiny_network):
-    """Batch norm takes its statistics from what shares a pass: the labelled images must have theirs to themselves."""
-    batch = random_batch(labels, channels=1)
-    network = tiny_network(labels.num_outputs, dropout=0).train()
-    seen = []
-    for each in (batch, changed_company(batch)):
-        terms, _ = method(labels).terms(copy.deepcopy(network), each, 1)
-        seen.append(terms["supervised"])
-    alone = labels.cross_entropy(network(batch["labeled"]["image"]), batch["labeled"]["label"])
-    torch.testing.assert_close(seen[0], alone, rtol=0, atol=0)
-    torch.testing.assert_close(seen[1], alone, rtol=0, atol=0)
-
-
-def test_one_common_pass_would_change_the_labelled_outputs(labels, tiny_network):
-    """What the test above guards against does happen with this network."""
-    batch = random_batch(labels, channels=1)
-    network = tiny_network(labels.num_outputs, dropout=0).train()
-    alone = network(batch["labeled"]["image"])
-    joint = network(torch.cat([batch["labeled"]["image"], changed_company(batch)["unlabeled"]["image"]]))[:2]
-    assert (joint - alone).abs().max() > 0.5
+    noted = step.notes["unsupervised"]
+    assert not noted.pseudo.label.requires_grad and not noted.weight.requires_grad
 
 
 def test_pseudo_label_for_pictures_is_that_of_the_training_step(labels):
     batch = random_batch(labels)
     network = Pixels(3, labels.num_outputs)
-    for method in (NearestNeighbor(labels), RPG(labels)):
-        _, output = method.terms(network, batch, 1)
-        label, weight = method.pseudo_label(network, batch["labeled"], batch["unlabeled"])
-        torch.testing.assert_close(label, output["pseudo_label"])
-        torch.testing.assert_close(weight, output["weight"])
+    for method in (NearestNeighbor(labels), RPG(labels), RPGPlus(labels)):
+        _, step = losses(method, network, batch)
+        noted, expected = method.explain(network, batch), step.notes["unsupervised"]
+        torch.testing.assert_close(noted.pseudo.label, expected.pseudo.label)
+        torch.testing.assert_close(noted.weight, expected.weight)
 
 
-def test_pseudo_label_for_pictures_has_the_image_s_size(labels):
-    batch = random_batch(labels)
-    label, weight = RPG(labels, query_size=2).pseudo_label(Pixels(3, labels.num_outputs), *batch.values())
-    assert label.shape == (3, batch["labeled"]["label"].shape[1], 6, 6)
-    assert weight.shape == (3, 1, 6, 6)
-
-
-def test_without_unlabelled_images_the_supervised_term_is_left(labels):
-    batch = random_batch(labels)
-    network = Pixels(3, labels.num_outputs)
-    expected, _ = RPG(labels).terms(network, batch, 1)
-    terms, output = RPG(labels).terms(network, {"labeled": batch["labeled"]}, 1)
-    assert list(terms) == ["supervised"]
-    assert output == {}
-    torch.testing.assert_close(terms["supervised"], expected["supervised"])
-
-
-@pytest.mark.parametrize("option", [{"unsupervised_weight": -1.0}, {"ramp_up": -1}])
-def test_negative_settings_are_refused(labels, option):
-    with pytest.raises(ValueError, match="must not be negative"):
-        RPG(labels, **option)
-
-
-def test_the_paper_s_settings_are_the_defaults(labels):
-    source = RPG(labels).source
-    assert (source.neighbors, source.reference_size, source.background) == (7000, 64, True)
-    assert RPG(labels).unsupervised_weight == 1
+def test_the_papers_settings_are_the_defaults(labels):
+    term = RPG(labels).terms["unsupervised"]
+    source = term.source
+    assert (source.neighbors, source.reference_size, source.query_size) == (7000, 64, 64)
+    assert source.background and not source.moving_grid and type(term.weight) is ClassEntropy
+    assert type(NearestNeighbor(labels).terms["unsupervised"].weight) is Ones
+    assert RPG(labels).unsupervised_weight == 1 and term.factor == 1
+    options = {"neighbors": 9, "reference_size": 5, "query_size": None, "background": False, "moving_grid": True}
+    for method in (NearestNeighbor, RPG, RPGPlus):
+        source = method(labels, **options).terms["unsupervised"].source
+        assert {name: getattr(source, name) for name in options} == options

@@ -67,3 +67,25 @@ def test_classes_that_do_not_occur_have_no_value():
 def test_truth_as_the_loader_gives_it_and_weights_of_half_precision(multilabel):
     numbers = pseudo_label_statistics(multilabel, PSEUDO, WEIGHT.half(), MetaTensor(TRUTH))
     assert numbers == pytest.approx(MULTILABEL_EXPECTED, abs=1e-3)
+
+
+def test_weights_of_each_class_count_by_their_mean(multilabel):
+    """A pixel's weight is the mean over its classes'."""
+    both = torch.cat([1.5 * WEIGHT, 0.5 * WEIGHT], dim=1)
+    assert pseudo_label_statistics(multilabel, PSEUDO, both, TRUTH) == pytest.approx(MULTILABEL_EXPECTED)
+
+
+def test_soft_labels_are_what_is_more_probable_than_not(multilabel, multiclass):
+    soft = 0.4 + 0.2 * PSEUDO
+    assert pseudo_label_statistics(multilabel, soft, WEIGHT, TRUTH) == pytest.approx(MULTILABEL_EXPECTED)
+    hard = torch.tensor([[0, 1], [2, 2]]).reshape(1, 1, 2, 2)
+    soft = 0.2 + 0.4 * multiclass.one_hot(hard)  # 0.6 of the class, 0.2 of each other one
+    weight, truth = torch.rand(1, 1, 2, 2), torch.tensor([[0, 1], [1, 2]]).reshape(1, 1, 2, 2)
+    expected = pseudo_label_statistics(multiclass, hard, weight, truth)
+    assert pseudo_label_statistics(multiclass, soft, weight, truth) == pytest.approx(expected)
+
+
+def test_volumes_take_the_same_path(labels):
+    label = torch.randint(0, 3 - labels.multilabel, (2, 1 + labels.multilabel, 3, 4, 5))
+    numbers = pseudo_label_statistics(labels, label, torch.ones(2, 1, 3, 4, 5), label)
+    assert numbers == {name: 1 for name in MULTILABEL_EXPECTED}

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import BasicUNet as StockBasicUNet
 from torch import nn
 
-from common.networks import BasicUNet
+from common.networks import BasicUNet, unwrapped
 
 FEATURES = (4, 4, 6, 8, 8, 5)
 
@@ -69,9 +69,56 @@ def test_features_and_head_make_up_the_network(side):
         outputs = network.forward_head(features)
         assert outputs.shape == (2, 3, side, side)
         torch.testing.assert_close(outputs, network(x), rtol=0, atol=0)
-        both = network(x, return_features=True)
-        torch.testing.assert_close(both[0], features, rtol=0, atol=0)
-        torch.testing.assert_close(both[1], outputs, rtol=0, atol=0)
+        seen = network(x, seen=True)
+        torch.testing.assert_close(seen.features, features, rtol=0, atol=0)
+        torch.testing.assert_close(seen.outputs, outputs, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_bottleneck_is_that_of_the_deepest_level(spatial_dims):
+    network, _ = pair(spatial_dims)
+    network.eval()
+    x = image(spatial_dims)
+    with torch.no_grad():
+        levels = network.forward_encoder(x)
+        sides = [level.shape[-1] for level in levels]
+        assert sides == [32, 16, 8, 4, 2] and [level.shape[1] for level in levels] == [4, 4, 6, 8, 8]
+        assert torch.equal(network(x, seen=True).bottleneck, levels[-1])
+        assert torch.equal(network(x, bottleneck_only=True), levels[-1])
+        assert torch.equal(network.forward_decoder(levels), network.forward_features(x))
+
+
+def test_without_the_decoder_nothing_of_it_is_computed():
+    network, _ = pair()
+    network.upcat_4.register_forward_hook(lambda *_: pytest.fail("the decoder was asked"))
+    network(image(), bottleneck_only=True)
+
+
+def test_perturbed_features_are_what_the_decoder_gets():
+    network, _ = pair()
+    network.eval()
+    x, asked = image(), []
+
+    def perturb(levels):
+        asked.append(levels)
+        return tuple(0.5 * level for level in levels)
+
+    with torch.no_grad():
+        seen, plain = network(x, seen=True, perturb=perturb), network(x, seen=True)
+        assert len(asked) == 1 and len(asked[0]) == 5
+        halves = tuple(0.5 * level for level in network.forward_encoder(x))
+        expected = network.forward_decoder(halves)
+        assert torch.equal(seen.features, expected)
+        assert torch.equal(seen.outputs, network.forward_head(expected))
+        assert torch.equal(seen.bottleneck, halves[-1])
+        assert (seen.outputs - plain.outputs).abs().max() > 1e-3
+        assert torch.equal(network(x, perturb=perturb), seen.outputs)
+
+
+def test_the_network_inside_wrappers():
+    network, _ = pair()
+    assert unwrapped(network) is network
+    assert unwrapped(torch.compile(network, backend="eager")) is network
 
 
 def test_the_head_looks_at_each_pixel_alone():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -23,8 +23,21 @@ from common.sources.nearest.plain import plain_reference_labels  # noqa: E402
 if DEVICE == "cpu" and any(isinstance(f, triton.JITFunction) for f in (triton.language.max, kernels.best_kernel)):
     pytest.skip("Triton was imported before its interpreter was chosen. Run this file alone.", allow_module_level=True)
 
-SMALL = kernels.Blocks(queries=16, references=32, programs=8, warps=4)  # several tiles and shares of small numbers
+SMALL = kernels.Blocks(queries=32, references=64, programs=4, warps=4)  # several tiles and shares of small numbers
 EVERY = 10**6
+
+
+@pytest.fixture(autouse=True)
+def products_that_do_not_depend_on_the_place(monkeypatch):
+    """A tensor core adds up all pairs in one order. BLAS does not, so that the interpreter gets float64, rounded."""
+    if DEVICE == "cpu":
+        from triton.runtime import interpreter
+
+        def dot(self, a, b, d, *options):
+            product = d.data + a.data.astype(np.float64) @ b.data.astype(np.float64)
+            return interpreter.TensorHandle(product.astype(np.float32), d.dtype.scalar)
+
+        monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
 
 
 def search(queries: Tensor, references: Tensor, members: Tensor, k: int, blocks: kernels.Blocks = SMALL):
@@ -88,7 +101,7 @@ def test_hand_computed():
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
-@pytest.mark.parametrize("k", [1, 2, 70, 149, 150, EVERY])
+@pytest.mark.parametrize("k", [1, 2, 70, 149, EVERY])
 @pytest.mark.parametrize("make", [signs, normal])
 def test_equals_numpy_form(make, k, kind):
     references = make(150, 0)
@@ -111,12 +124,12 @@ def test_number_of_passes_does_not_matter(monkeypatch, limits, k):
     check(signs(20, 0), signs(100, 1), make_members(100, 9, "multilabel"), k)
 
 
-@pytest.mark.parametrize("features", [1, 3, 16, 40, 64, 65, 256])
+@pytest.mark.parametrize("features", [2, 3, 16, 40, 64, 65, 256])
 def test_number_of_features(features):
     check(normal(17, 0, features), normal(70, 1, features) * 0.9, make_members(70, 3, "multiclass"), 20)
 
 
-@pytest.mark.parametrize(("queries", "references"), [(1, 1), (1, 33), (16, 32), (17, 31), (50, 300)])
+@pytest.mark.parametrize(("queries", "references"), [(1, 1), (1, 65), (32, 64), (33, 63), (50, 300)])
 @pytest.mark.parametrize("k", [1, EVERY])
 def test_sizes_beside_those_of_the_blocks(queries, references, k):
     check(normal(queries, 0), normal(references, 1), make_members(references, 3, "multilabel"), k)
@@ -124,7 +137,7 @@ def test_sizes_beside_those_of_the_blocks(queries, references, k):
 
 @pytest.mark.parametrize("blocks", [(16, 16, 1, 4, 1), (32, 16, 3, 4, 2), (64, 64, 1000, 4, 3), (128, 128, 1024, 8, 2)])
 def test_blocks_do_not_matter(blocks):
-    queries, references, members = normal(70, 0), normal(200, 1), make_members(200, 4, "multilabel")
+    queries, references, members = normal(40, 0), normal(140, 1), make_members(140, 4, "multilabel")
     check(queries, references, members, 50, kernels.Blocks(*blocks))
 
 
@@ -143,6 +156,11 @@ def test_equals_plain_form(kind):
     expected = plain_reference_labels(queries, references, labels, 40, 6)
     assert torch.equal(labels[nearest], expected[0])
     torch.testing.assert_close(1 - similarity.T.clamp(max=1), expected[1], rtol=0, atol=1e-6)
+
+
+def test_arguments_that_are_not_contiguous():
+    queries, references, members = normal(24, 0, 20).T, normal(24, 1, 90).T, make_members(90, 5, "multilabel")
+    check(queries, references, members.T.contiguous().T, 30)
 
 
 @pytest.mark.parametrize("copies", [[40, 3, 120], [5, 4], [31, 32, 33]])
@@ -255,7 +273,7 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("k", [10, EVERY])
 def test_the_host_never_waits(k):
     queries, references = normal(20, 0).to(DEVICE), normal(90, 1).to(DEVICE)
-    members = make_members(90, 20, "multilabel").to(DEVICE)
+    members = make_members(90, 16, "multiclass").to(DEVICE)
     kernels.search_on_device(queries, references, members, k, SMALL)  # compiles
     if DEVICE == "cpu":
         with NoWaiting():
@@ -269,11 +287,11 @@ def test_the_host_never_waits(k):
         torch.cuda.set_sync_debug_mode(mode)
 
 
-def test_available_needs_a_gpu_and_triton():
+def test_available_needs_a_gpu_and_triton(monkeypatch):
     assert not kernels.available("cpu")
-    code = (
-        "import sys; sys.modules['triton'] = None\n"
-        "from common.sources.nearest import kernels\n"
-        "assert not kernels.available('cuda')"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    monkeypatch.setitem(sys.modules, "triton", None)  # the import fails
+    spec = importlib.util.spec_from_file_location("without_triton", kernels.__file__)
+    without = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, without)
+    spec.loader.exec_module(without)
+    assert without.triton is None and not without.available("cuda")

@@ -7,40 +7,35 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch import Tensor
 
-from common.methods import reference_labels as module
-from common.methods import similarity_tiles
-from common.methods.plain_reference_labels import plain_reference_labels
-from common.methods.reference_labels import entropy_weight, reference_labels
+from common.sources.nearest import labels as module
+from common.sources.nearest import reference_labels, tiles
+from common.sources.nearest.plain import plain_reference_labels
 
 
 def numpy_form(queries, references, labels, k, classes, background=True):
-    """Eq. 3-7 in float64, a query and a class at a time; neighbours are all at least as similar as the k-th."""
+    """Eq. 3-5 in float64, a query and a class at a time; neighbours are all at least as similar as the k-th."""
     queries, references, labels = (np.asarray(a, np.float64) for a in (queries, references, labels))
     if labels.ndim == 2:
         members = [labels[:, j] == 1 for j in range(classes)]
         members = [(labels == 0).all(1), *members] if background else members
     else:
         members = [labels == j for j in range(classes)]
-    chosen, weights, distances = [], [], []
+    chosen, distances = [], []
     for u in queries:
         product = np.sqrt((references**2).sum(1)) * np.sqrt((u**2).sum())
         distance = 1 - np.maximum((references * u).sum(1) / (product + 1e-8), 0)
         near = distance <= np.sort(distance)[min(k, len(distance)) - 1]
-        delta = np.array([distance[near & m].min() if (near & m).any() else 1.0 for m in members])
-        p = (1 - delta + 1e-8) / (1 - delta + 1e-8).sum()
-        assert p.sum() == pytest.approx(1)
         chosen.append(labels[distance.argmin()])  # the first of equals
-        weights.append(1 + sum(p * np.log(p)) / math.log(len(members)))
-        distances.append(delta)
-    return np.array(chosen), np.array(weights), np.array(distances)
+        distances.append([distance[near & m].min() if (near & m).any() else 1.0 for m in members])
+    return np.array(chosen), np.array(distances)
 
 
 def same(found, expected):
     np.testing.assert_array_equal(found[0].numpy(), np.asarray(expected[0]))
-    np.testing.assert_allclose(found[1].numpy(), np.asarray(expected[1]), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(found[2].numpy(), np.asarray(expected[2]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[1].numpy(), np.asarray(expected[1]), rtol=0, atol=1e-6)
 
 
 def signs(number: int, seed: int, features: int = 16) -> Tensor:
@@ -66,8 +61,6 @@ def test_hand_computed_multiclass():
     found = reference_labels(torch.tensor([[2.0, 0.0]]), PLANE, torch.tensor([2, 0, 1, 1]), k=None, num_classes=3)
     assert found.labels.tolist() == [2]
     assert found.distances[0].tolist() == pytest.approx([0.4, 1.0, 0.0])
-    p = np.array([0.6, 1e-8, 1.0]) / 1.6
-    assert found.weights.item() == pytest.approx(1 + (p * np.log(p)).sum() / np.log(3), abs=1e-6)
 
 
 def test_hand_computed_multilabel():
@@ -102,12 +95,11 @@ def test_first_of_equally_near_references_gives_the_label(order):
 
 
 @pytest.mark.parametrize("query", [[-1.0, -1.0], [0.0, 0.0]])
-def test_nothing_similar_takes_the_first_label_and_no_weight(query):
+def test_nothing_similar_takes_the_first_label_and_is_far_from_all(query):
     references = torch.tensor([[0.5, 1.0], [1.0, 1.0], [1.0, 0.1]])
     found = reference_labels(torch.tensor([query]), references, torch.tensor([1, 0, 2]), k=2)
     assert found.labels.tolist() == [1]
     assert found.distances.tolist() == [[1.0, 1.0, 1.0]]
-    assert found.weights.item() == pytest.approx(0, abs=1e-7)
 
 
 def test_epsilon_of_tiny_features_is_that_of_the_equation():
@@ -180,7 +172,7 @@ def test_equals_plain_form_at_realistic_size(share, multilabel):
 def test_other_types_are_computed_in_float32(dtype):
     queries, references, labels = normal(50, 0).to(dtype), normal(300, 1).to(dtype), make_labels(300, 4, False, 2)
     found = reference_labels(queries, references, labels, 100)
-    assert found.weights.dtype == found.distances.dtype == torch.float32
+    assert found.distances.dtype == torch.float32
     same(found, numpy_form(queries.double(), references.double(), labels, 100, 4))
 
 
@@ -191,7 +183,7 @@ def test_autocast_and_gradients_stay_outside():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = reference_labels(queries, references, labels, 100)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert not found.weights.requires_grad
+    assert not found.distances.requires_grad
 
 
 def test_lower_matmul_precision_stays_outside():
@@ -210,11 +202,11 @@ def test_lower_matmul_precision_stays_outside():
 def test_float64_products_where_float32_depends_on_the_place(monkeypatch):
     queries, references, labels = normal(50, 0), normal(300, 1), make_labels(300, 4, True, 2)
     expected = reference_labels(queries, references, labels, 100)
-    monkeypatch.setattr(similarity_tiles, "same_everywhere", lambda *shape: False)
+    monkeypatch.setattr(tiles, "same_everywhere", lambda *shape: False)
     same(reference_labels(queries, references, labels, 100), expected)
 
 
-def test_literal_formula_gives_background_no_weight():
+def test_literal_formula_is_far_from_all_classes_in_background():
     """A query deep in background: its neighbours carry the all-zero label, and every class is at distance 1."""
     references = torch.cat([signs(1, 0).expand(40, -1), -signs(1, 0).expand(20, -1)])
     labels = torch.cat([torch.zeros(40, 2), torch.ones(20, 2)])
@@ -222,8 +214,8 @@ def test_literal_formula_gives_background_no_weight():
     literal = reference_labels(query, references, labels, 30, background=False)
     default = reference_labels(query, references, labels, 30)
     assert literal.labels.tolist() == default.labels.tolist() == [[0, 0]]
-    assert literal.weights.item() == pytest.approx(0, abs=1e-6) and literal.distances.tolist() == [[1, 1]]
-    assert default.weights.item() == pytest.approx(1, abs=1e-5) and default.distances.tolist() == [[0, 1, 1]]
+    assert literal.distances.tolist() == [[1, 1]]
+    assert default.distances.tolist() == [[0, 1, 1]]
 
 
 def test_seventy_two_classes():
@@ -232,15 +224,30 @@ def test_seventy_two_classes():
     same(reference_labels(queries, references, labels, 0.5), numpy_form(queries, references, labels, 200, 72))
 
 
-def test_weight_between_certain_and_ambiguous():
-    weights = entropy_weight(torch.tensor([[0.0, 1.0, 1.0], [0.3, 0.3, 0.3], [1.0, 1.0, 1.0], [0.0, 0.5, 1.0]]))
-    p = np.array([2, 1]) / 3
-    assert weights.tolist() == pytest.approx([1, 0, 0, 1 + (p * np.log(p)).sum() / np.log(3)], abs=1e-5)
-
-
 def test_no_queries():
     found = reference_labels(torch.zeros(0, 2), PLANE, torch.tensor([[1, 0]] * 4))
-    assert [tuple(part.shape) for part in found] == [(0, 2), (0,), (0, 3)]
+    assert [tuple(part.shape) for part in found] == [(0, 2), (0, 3)]
+
+
+def test_without_the_check_what_is_not_finite_shows_in_the_distances():
+    queries, references = normal(20, 0), normal(60, 1)
+    queries[3, 2] = math.nan
+    labels = make_labels(60, 3, False, 2)
+    found = reference_labels(queries, references, labels, 10, check=False)
+    assert found.distances[3].isnan().any()
+    rest = torch.arange(20) != 3
+    same(
+        [part[rest] for part in found], [part[rest] for part in reference_labels(normal(20, 0), references, labels, 10)]
+    )
+    references[7, 0] = math.nan
+    assert reference_labels(normal(20, 0), references, labels, 60, check=False).distances.isnan().any(1).all()
+
+
+def test_metadata_of_images_stays_outside():
+    queries, references, labels = normal(9, 0), normal(30, 1), make_labels(30, 3, False, 2)
+    found = reference_labels(MetaTensor(queries), MetaTensor(references), MetaTensor(labels), 10)
+    assert all(type(part) is Tensor for part in found)
+    same(found, reference_labels(queries, references, labels, 10))
 
 
 BAD = {

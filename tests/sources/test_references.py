@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from methods.plain_terms import Pixels
 
 from common.label_space import LabelSpace
-from common.methods.reference_source import ReferenceSource
+from common.methods import Step
+from common.sources import Grid, References
+from common.weights import ClassEntropy
 
 EPSILON = 1e-8
 
@@ -30,10 +33,10 @@ def back_to_size(maps, shape):
 
 
 def plain_source(references, label, queries, labels, k, reference_size, query_size, background=True):
-    """Equations 2 to 7 pixel by pixel in float64, at the queries."""
+    """Equations 2 to 7 pixel by pixel in float64, at the queries: label, class distances and weight."""
     references, label = at_centres(references, reference_size), at_centres(label, reference_size)
     queries = queries if query_size is None else at_centres(queries, query_size)
-    batch, grid = queries.shape[0], queries.shape[2:]
+    shape = (queries.shape[0], *queries.shape[2:], -1)
     pool = np.moveaxis(references, 1, -1).reshape(-1, references.shape[1])
     pool_label = np.moveaxis(label, 1, -1).reshape(-1, label.shape[1])
     if labels.multilabel:
@@ -42,7 +45,7 @@ def plain_source(references, label, queries, labels, k, reference_size, query_si
             members = np.column_stack([~members.any(axis=1), members])
     else:
         members = pool_label == np.arange(labels.num_outputs)
-    found, weights = [], []
+    found, distances, weights = [], [], []
     for query in np.moveaxis(queries, 1, -1).reshape(-1, queries.shape[1]):
         cosine = pool @ query / (np.linalg.norm(pool, axis=1) * np.linalg.norm(query) + EPSILON)
         distance = 1 - np.maximum(cosine, 0)
@@ -50,8 +53,22 @@ def plain_source(references, label, queries, labels, k, reference_size, query_si
         nearest = np.argsort(distance)[:k]
         delta = np.array([min([1.0, *distance[nearest][member[nearest]]]) for member in members.T])
         p = (1 - delta + EPSILON) / (1 - delta + EPSILON).sum()
+        distances.append(delta)
         weights.append(1 + (p * np.log(p)).sum() / math.log(len(p)))
-    return np.moveaxis(np.reshape(found, (batch, *grid, -1)), -1, 1), np.reshape(weights, (batch, 1, *grid))
+    return [np.moveaxis(np.reshape(rows, shape), -1, 1) for rows in (found, distances, weights)]
+
+
+def step_of(labels, references, label, queries, **options):
+    """A step with a network whose features are the images."""
+    batch = {"labeled": {"image": references, "label": label}, "unlabeled": {"image": queries}}
+    return Step(labels, Pixels(references.shape[1], labels.num_outputs), batch, **options)
+
+
+def found_by(source, labels, task, **options):
+    """Pseudo-label, class distances and their weight."""
+    step = step_of(labels, *task, **options)
+    pseudo = source(step)
+    return pseudo, (pseudo.label, pseudo.known["distances"], ClassEntropy()(step, pseudo))
 
 
 def random_task(labels, size=(10, 12), pool=2, batch=2, channels=4, seed=0):
@@ -69,49 +86,57 @@ def tensors(*arrays, dtype=torch.float32):
     return [torch.from_numpy(array).to(dtype) for array in arrays]
 
 
+def same(found, expected):
+    np.testing.assert_array_equal(found[0].numpy(), expected[0])
+    np.testing.assert_allclose(found[1].numpy(), expected[1], atol=1e-6)
+    np.testing.assert_allclose(found[2].numpy(), expected[2], atol=1e-5)
+
+
 @pytest.mark.parametrize("query_size", [5, 7, None])
 @pytest.mark.parametrize("k", [1, 9, 10_000])
-def test_label_and_weight_are_the_plain_formulas(labels, k, query_size):
+def test_label_distances_and_weight_are_the_plain_formulas(labels, k, query_size):
     task = random_task(labels)
-    expected_label, expected_weight = plain_source(*task, labels, k, 5, query_size)
-    label, weight = ReferenceSource(labels, k, 5, query_size)(*tensors(*task))
-    np.testing.assert_array_equal(label.numpy(), expected_label)
-    np.testing.assert_allclose(weight.numpy(), expected_weight, atol=1e-5)
-    label, weight = ReferenceSource(labels, k, 5, query_size)(*tensors(*task), upsample=True)
-    np.testing.assert_array_equal(label.numpy(), back_to_size(expected_label, (10, 12)))
-    np.testing.assert_allclose(weight.numpy(), back_to_size(expected_weight, (10, 12)), atol=1e-5)
+    expected = plain_source(*task, labels, k, 5, query_size)
+    pseudo, found = found_by(References(k, 5, query_size), labels, tensors(*task))
+    same(found, expected)
+    assert list(pseudo.known) == ["distances"] and pseudo.label.dtype == torch.float32
+    if query_size is None:
+        assert pseudo.grid is None
+        return
+    for map_, plain in zip((found[0], found[2]), (expected[0], expected[2]), strict=True):
+        np.testing.assert_allclose(pseudo.grid.filled(map_).numpy(), back_to_size(plain, (10, 12)), atol=1e-5)
 
 
 @pytest.mark.parametrize("background", [True, False])
 def test_background_as_a_class_and_the_literal_formula(multilabel, background):
     task = random_task(multilabel, seed=1)
     expected = plain_source(*task, multilabel, 12, 6, 6, background)
-    found = ReferenceSource(multilabel, 12, 6, 6, background)(*tensors(*task))
-    np.testing.assert_array_equal(found[0].numpy(), expected[0])
-    np.testing.assert_allclose(found[1].numpy(), expected[1], atol=1e-5)
+    same(found_by(References(12, 6, 6, background), multilabel, tensors(*task))[1], expected)
 
 
 def test_a_share_of_the_pool_is_that_many_neighbours(labels):
     task = tensors(*random_task(labels))
-    share = ReferenceSource(labels, 0.5, 4, 4)(*task)  # 2 images of 4 x 4 are 32 references
-    count = ReferenceSource(labels, 16, 4, 4)(*task)
+    share = found_by(References(0.5, 4, 4), labels, task)[1]  # 2 images of 4 x 4 are 32 references
+    count = found_by(References(16, 4, 4), labels, task)[1]
     for first, second in zip(share, count, strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
-def test_weights_by_hand(multiclass):
+def test_by_hand(multiclass):
     """Three references, one of each class, at right angles: a row of 3 pixels with d = 3 features."""
     references = torch.eye(3).reshape(1, 3, 3, 1)
     label = torch.tensor([0.0, 1.0, 2.0]).reshape(1, 1, 3, 1)
     half, third = math.sqrt(1 / 2), math.sqrt(1 / 3)
     queries = torch.tensor([[0.0, 2.0, 0.0], [0.0, half, half], [third] * 3, [-1.0, 0.0, 0.0]]).T.reshape(1, 3, 4, 1)
-    label, weight = ReferenceSource(multiclass, 3, 3, None)(references, label, queries)
+    _, (found, distances, weight) = found_by(References(3, 3, None), multiclass, (references, label, queries))
+    expected = [[1.0, 0.0, 1.0], [1.0, 1 - half, 1 - half], [1 - third] * 3, [1.0, 1.0, 1.0]]
+    torch.testing.assert_close(distances[0, :, :, 0].T, torch.tensor(expected), atol=1e-6, rtol=0)
     # one class alone; two classes at equal distance leave 1 - ln 2 / ln 3; three, and none at all, leave nothing
     expected = torch.tensor([1.0, 1 - math.log(2) / math.log(3), 0.0, 0.0])
     torch.testing.assert_close(weight.flatten(), expected, atol=1e-5, rtol=0)
-    assert label.flatten()[0] == 1
-    # with k = 1 the second query sees one class only
-    _, weight = ReferenceSource(multiclass, 1, 3, None)(references, torch.arange(3.0).reshape(1, 1, 3, 1), queries)
+    assert found.flatten()[0] == 1
+    # with k = 1 the first query sees one class only
+    _, (_, _, weight) = found_by(References(1, 3, None), multiclass, (references, label, queries))
     torch.testing.assert_close(weight.flatten()[0], torch.tensor(1.0), atol=1e-5, rtol=0)
 
 
@@ -121,10 +146,11 @@ def test_multilabel_background_counts_unless_the_formula_is_taken_literally(mult
     references[:, 0, :2], references[:, 1, 2:] = 1, 1  # the upper half looks one way, the lower half another
     label = torch.zeros(1, 2, 4, 4)
     label[:, 0, 2:] = 1  # and only the lower half is lung
-    found, weight = ReferenceSource(multilabel, 8, 4, 4, background=True)(references, label, references)
+    task = references, label, references
+    _, (found, _, weight) = found_by(References(8, 4, 4, background=True), multilabel, task)
     torch.testing.assert_close(found, label)
     torch.testing.assert_close(weight, torch.ones_like(weight), atol=1e-4, rtol=0)
-    found, weight = ReferenceSource(multilabel, 8, 4, 4, background=False)(references, label, references)
+    _, (found, _, weight) = found_by(References(8, 4, 4, background=False), multilabel, task)
     torch.testing.assert_close(found, label)
     assert weight[:, :, :2].max() < 1e-4
     assert weight[:, :, 2:].min() > 0.99
@@ -145,31 +171,36 @@ def distinctive(size, channels=24, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(1, channels, *size)).astype(np.float32))
 
 
+ORGAN = LabelSpace(["organ"], "multilabel")
+
+
 def perfect_match(label, reference_size, query_size):
+    """What a label becomes that goes through the references and back to the image's size."""
     features = distinctive(label.shape[2:])
-    source = ReferenceSource(LabelSpace(["organ"], "multilabel"), 50, reference_size, query_size)
-    return source(features, torch.from_numpy(label), features, upsample=True)[0].numpy()
+    pseudo, _ = found_by(
+        References(50, reference_size, query_size), ORGAN, (features, torch.from_numpy(label), features)
+    )
+    return (pseudo.label if pseudo.grid is None else pseudo.grid.filled(pseudo.label)).numpy()
 
 
 def in_cell_corners(monkeypatch):
     """Puts the resampling of the trap in place of the cell centres."""
-    interpolate = F.interpolate
-    monkeypatch.setattr(F, "interpolate", lambda x, size, mode: interpolate(x, size=size, mode="nearest"))
+    of_cells = Grid.of_cells
+    monkeypatch.setattr(Grid, "of_cells", lambda size, number, phases=None: of_cells(size, number, [0.0] * len(size)))
 
 
 SIZES = [(32, 32), (40, 24), (36, 36), (30, 29), (50, 33)]  # multiples of 8, and not
 
 
-@pytest.mark.parametrize("mode", ["nearest-exact", "nearest"])
+@pytest.mark.parametrize("corners", [False, True])
 @pytest.mark.parametrize("size", [*SIZES, (5, 7)], ids=str)
-def test_the_loss_sees_the_label_of_its_own_pixel(size, mode, monkeypatch):
+def test_the_loss_sees_the_label_of_its_own_pixel(size, corners, monkeypatch):
     """At the queries a perfect match's label is the label itself, whichever pixels they are."""
-    if mode == "nearest":
+    if corners:
         in_cell_corners(monkeypatch)
     label = torch.from_numpy(np.random.default_rng(2).integers(0, 2, (1, 1, *size)).astype(np.float32))
-    source = ReferenceSource(LabelSpace(["organ"], "multilabel"), 50, 8, 8)
-    found, weight = source(distinctive(size), label, distinctive(size))
-    torch.testing.assert_close(found, source.at_queries(label), rtol=0, atol=0)
+    pseudo, (found, _, weight) = found_by(References(50, 8, 8), ORGAN, (distinctive(size), label, distinctive(size)))
+    torch.testing.assert_close(found, label if pseudo.grid is None else pseudo.grid.of(label), rtol=0, atol=0)
     assert found.shape == (1, 1, min(8, size[0]), min(8, size[1])) == weight.shape
 
 
@@ -227,30 +258,116 @@ def test_volumes_take_the_same_path(labels):
         label = torch.from_numpy(rng.integers(0, 2, (2, 2, 6, 4, 5)).astype(np.float32))
     else:
         label = torch.from_numpy(rng.integers(0, 3, (2, 1, 6, 4, 5)).astype(np.float32))
-    found, weight = ReferenceSource(labels, 20, 64, None)(features, label, features)
-    torch.testing.assert_close(found, label)
-    assert weight.shape == (2, 1, 6, 4, 5)
+    step = step_of(labels, features, label, features)
+    step.network.final_conv = torch.nn.Conv3d(5, labels.num_outputs, 1)
+    pseudo = References(20, 64, None)(step)
+    torch.testing.assert_close(pseudo.label, label)
+    assert pseudo.known["distances"].shape == (2, 3, 6, 4, 5)
+    pseudo = References(20, 64, 4)(step)
+    assert pseudo.label.shape == (2, label.shape[1], 4, 4, 4)
+    torch.testing.assert_close(pseudo.label, pseudo.grid.of(label))
+
+
+def test_labelled_and_unlabelled_images_of_different_sizes(labels):
+    references, label, _ = tensors(*random_task(labels))
+    _, _, queries = tensors(*random_task(labels, (7, 9), batch=1))
+    task = references, label, queries
+    expected = plain_source(*(values.double().numpy() for values in task), labels, 9, 5, 6)
+    same(found_by(References(9, 5, 6), labels, task)[1], expected)
+
+
+def test_moving_grid_hits_all_pixels_over_time(multilabel):
+    """Each axis has its own phase: with one for both, only the diagonals of the cells were ever asked."""
+    task = tensors(*random_task(multilabel, (12, 15), 1, 1))
+    source = References(5, 4, 4, moving_grid=True)
+    asked, phases = torch.zeros(12, 15), set()
+    for iteration in range(100):
+        pseudo = source(step_of(multilabel, *task, iteration=iteration))
+        assert pseudo.grid.shape == (4, 4) and pseudo.label.shape == (1, 2, 4, 4)
+        asked += pseudo.grid.spread(torch.ones(1, 1, 4, 4))[0, 0]
+        phases.add(pseudo.grid.places)
+    assert asked.min() > 0 and asked.max() < 25
+    assert len(phases) > 9  # of some dozen
+    again = source(step_of(multilabel, *task, iteration=99))
+    assert again.grid == pseudo.grid and torch.equal(again.label, pseudo.label)
+    assert source(step_of(multilabel, *task, iteration=99, seed=1)).grid != pseudo.grid
+
+
+def test_moving_grid_gives_the_label_of_its_own_pixels():
+    label = torch.from_numpy(np.random.default_rng(2).integers(0, 2, (1, 1, 20, 30)).astype(np.float32))
+    task = distinctive((20, 30)), label, distinctive((20, 30))
+    for iteration in range(5):
+        pseudo, _ = found_by(References(50, 32, 8, moving_grid=True), ORGAN, task, iteration=iteration)
+        assert torch.equal(pseudo.label, pseudo.grid.of(label))
+
+
+def test_without_a_moving_grid_every_iteration_asks_the_middle(labels):
+    task = tensors(*random_task(labels))
+    for iteration in (1, 2):
+        pseudo = References(5, 5, 5)(step_of(labels, *task, iteration=iteration))
+        assert pseudo.grid == Grid.of_cells((10, 12), 5)
 
 
 def test_no_gradient_reaches_the_features(labels):
     references, label, queries = tensors(*random_task(labels))
-    found = ReferenceSource(labels, 5, 4, 4)(references.requires_grad_(), label, queries.requires_grad_())
-    assert not any(tensor.requires_grad for tensor in found)
+    task = references.requires_grad_(), label, queries.requires_grad_()
+    assert not any(tensor.requires_grad for tensor in found_by(References(5, 4, 4), labels, task)[1])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_features_of_mixed_precision_give_a_label_and_full_precision_weights(labels, dtype):
     references, label, queries = random_task(labels)
     features = tensors(references, queries, dtype=dtype)
-    found, weight = ReferenceSource(labels, 9, 5, 5)(features[0], *tensors(label), features[1])
+    step = step_of(labels, features[0], *tensors(label), features[1])
+    step.network.final_conv.to(dtype)
+    pseudo = References(9, 5, 5)(step)
+    weight = ClassEntropy()(step, pseudo)
     rounded = [tensor.double().numpy() for tensor in features]
     expected = plain_source(rounded[0], label, rounded[1], labels, 9, 5, 5)
     assert weight.dtype == torch.float32
-    np.testing.assert_array_equal(found.numpy(), expected[0])
-    np.testing.assert_allclose(weight.numpy(), expected[1], atol=1e-4)
+    np.testing.assert_array_equal(pseudo.label.numpy(), expected[0])
+    np.testing.assert_allclose(weight.numpy(), expected[2], atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [32, 7000])
+def test_a_count_of_all_references_is_warned_about_once(multilabel, caplog, k):
+    task = tensors(*random_task(multilabel))
+    source = References(k, 4, 4)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found_by(source, multilabel, task)
+    (record,) = caplog.records
+    assert f"neighbors = {k} are all 32 references" in record.message
+
+
+@pytest.mark.parametrize("k", [31, 0.57, 1.0])
+def test_a_share_or_fewer_references_are_not_warned_about(multilabel, caplog, k):
+    with caplog.at_level(logging.WARNING):
+        found_by(References(k, 4, 4), multilabel, tensors(*random_task(multilabel)))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("sizes", [{"reference_size": 0}, {"query_size": 0}])
-def test_sizes_below_one_are_refused(labels, sizes):
+def test_sizes_below_one_are_refused(sizes):
     with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1, got 0"):
-        ReferenceSource(labels, **sizes)
+        References(**sizes)
+
+
+@pytest.mark.parametrize("neighbors", [0, -3, 1.5, 0.0, -0.2])
+def test_neighbours_out_of_range_are_refused(neighbors):
+    with pytest.raises(ValueError, match=f"neighbors must be a positive number or a share.*got {neighbors}"):
+        References(neighbors)
+
+
+def test_a_single_class_needs_background_as_a_class():
+    with pytest.raises(ValueError, match="of two or more classes, got one"):
+        References(background=False).check(ORGAN)
+    References().check(ORGAN)
+    References(background=False).check(LabelSpace(["organ"], "multiclass"))
+    References(background=False).check(LabelSpace(["organ", "other"]))
+
+
+def test_what_it_needs():
+    needs = References().needs
+    assert (needs.unlabeled, needs.class_cover, needs.features) == (1, True, True)
+    assert not needs.pairs and not needs.weak_gradients

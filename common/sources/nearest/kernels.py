@@ -22,9 +22,9 @@ try:
 except ImportError:  # torch for CPUs alone comes without
     triton = None
 
-# A product of two float16 has 22 bits, and so has the sum of two float16, which keeps all of a float32 but the last
-# one or two bits: three products of halves are a float32 product on the fastest tensor cores. Unit vectors times this
-# fill float16's range, so that the low half keeps its bits too; as a power of two it changes no digit.
+# The sum of two float16 keeps a float32 but for its last bit or two, and a product of two float16 is exact in float32:
+# three such products make a float32 product, on the fastest tensor cores. Unit vectors times this fill float16's range,
+# so that the low half keeps its bits too; a power of two changes no digit.
 SCALE = 2.0**14
 
 FEATURES = 64  # of a query held on chip; more are read in pieces of this many, again for each tile
@@ -33,13 +33,18 @@ NORMS_AT_ONCE = 2**23  # features held in float64
 
 
 class Blocks(NamedTuple):
-    """Sizes of the kernels' tiles and how they run, for an H100."""
+    """Sizes of the kernels' tiles and how they run, for an H100: two programs on each of its 132 processors.
 
-    queries: int = 128  # more queries in a tile read the references less often
+    While one of the two reduces a tile, the other one's products run. So each may have half of the shared memory (a
+    third stage would need more) and of the registers.
+    """
+
+    queries: int = 128  # the more queries in a tile, the less often references are read
     references: int = 128
-    programs: int = 1024  # about four rounds of the two programs on each of an H100's 132 processors
+    programs: int = 1024  # about four rounds of them
     warps: int = 8
-    stages: int = 2  # tiles on chip at a time, the next one on its way: a third would leave room for one program only
+    stages: int = 2  # tiles on chip at a time, the next one on its way
+    registers: int = 128  # of a thread
 
 
 def jit(function):
@@ -123,16 +128,15 @@ class Tiles:
 
     def __init__(self, queries: Tensor, references: Tensor, members: Tensor, blocks: Blocks) -> None:
         self.blocks = blocks
-        self.members = members != 0
         lengths = [norms(vectors, max(1, NORMS_AT_ONCE // vectors.shape[1])) for vectors in (queries, references)]
         every = torch.arange(queries.shape[0], device=queries.device)
         self.queries = halves(queries, lengths[0], fill(every, blocks.queries))
         # Classes beyond the bits of a key share one: this costs time alone.
         bits = (torch.arange(len(members), device=members.device) % 62).unsqueeze(1)
-        order = (self.members.long() << bits).sum(0).argsort(stable=True)
+        order = ((members != 0).long() << bits).sum(0).argsort(stable=True)
         self.order = fill(order, blocks.references)
-        self.references = halves(references, lengths[1], self.order, order.numel())
-        self.members = self.members[:, self.order]
+        self.references = halves(references, lengths[1], self.order)
+        self.members = (members != 0).index_select(1, self.order).contiguous()
         self.tiles = self.order.numel() // blocks.references
         smallest = [torch.where(length > 0, length, math.inf).amin() for length in lengths]
         self.epsilon_counts = (~(smallest[0] * smallest[1] > EPSILON * 2**25)).int()  # see tiles.epsilon_counts
@@ -144,7 +148,7 @@ class Tiles:
         sizes = self.members.view(classes, self.tiles, -1).sum(2).T
         kinds = (sizes > 0).int() + (sizes == self.blocks.references)
         kinds, listed = kinds.sort(dim=1, descending=True)
-        listed = (2 * listed + (kinds == 2)).int()
+        listed = (2 * listed + (kinds == 2)).int().contiguous()
         rows = self.queries.high.shape[0]
         best = torch.zeros(classes, rows, dtype=torch.int32, device=listed.device)
         top = torch.zeros(rows, dtype=torch.int64, device=listed.device)
@@ -191,6 +195,8 @@ class Tiles:
             BLOCK_R=blocks.references,
             num_warps=blocks.warps,
             num_stages=blocks.stages,
+            maxnreg=blocks.registers,
+            enable_fp_fusion=False,  # both kernels must round alike
         )
 
 
@@ -200,16 +206,16 @@ def fill(places: Tensor, size: int) -> Tensor:
     return torch.cat([places, places[-1:].expand(missing)]) if missing else places
 
 
-def halves(vectors: Tensor, lengths: Tensor, places: Tensor, number: int | None = None) -> Halves:
-    """Unit vectors at the places, zero behind the first ``number`` of them and in added features.
+def halves(vectors: Tensor, lengths: Tensor, places: Tensor) -> Halves:
+    """Unit vectors at the places; zero in added features, and from the place on where all vectors have been named.
 
-    What is not finite becomes 0, so that the kernels need not care.
+    A vector that is not finite becomes zero, so that the kernels need not care.
     """
     depth = vectors.shape[1]
     depth = 2 ** max(4, (depth - 1).bit_length()) if depth <= FEATURES else padded(depth, FEATURES)
-    units = unit(vectors, lengths).mul_(SCALE).nan_to_num_(0, 0, 0).index_select(0, places)
+    units = torch.where(lengths.isfinite().unsqueeze(1), unit(vectors, lengths) * SCALE, 0).index_select(0, places)
     units = F.pad(units, (0, depth - vectors.shape[1]))
-    units[len(vectors) if number is None else number :] = 0
+    units[len(vectors) :] = 0
     high = units.half()
     reciprocals = lengths.clamp(min=torch.finfo(torch.float32).tiny).reciprocal().nan_to_num_(0)
     return Halves(high, (units - high).half(), reciprocals.index_select(0, places))
@@ -393,6 +399,6 @@ def count_kernel(
         )
         for i in tl.static_range(LIMITS):
             limit = tl.sum(tl.where(slots == i, table, 0.0), 1)
-            number = tl.sum((found > limit[:, None]).to(tl.int32), 1)
-            above += tl.where(slots == i, number[:, None], 0)
+            number = tl.sum(tl.where(found > limit[:, None], 1.0, 0.0), 1)  # floats are quicker to add up
+            above += tl.where(slots == i, number[:, None], 0.0).to(tl.int32)
     tl.atomic_add(counts + places, above, sem="relaxed")
