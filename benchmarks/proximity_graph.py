@@ -28,7 +28,7 @@ import torch
 from reference_labels import available_memory, peak_memory, reset_peak_memory
 from torch import Tensor
 
-from common.methods.proximity_graph import ProximityGraph
+from common.curriculum import ProximityGraph
 
 LABELED, NEIGHBORS, SELECTED, FEATURES, SITES = 21, 5, 200, 2048, 50
 

@@ -5,7 +5,7 @@
 The setting is the paper's: p labelled images of 64 x 64 pixels as references, features of length 64, five
 overlapping classes as on chest radiographs, 8192 queries (two images). ``--json`` prints one object per case with p,
 k (percent of the references), plain_s, ours_s (best of the repeats), plain_mb, ours_mb (peak above the level before
-the call) and equal (all labels the same, all weights within 1e-5).
+the call) and equal (all labels the same, all class distances within 1e-5).
 On a CPU the peak is that of the resident set, as Linux counts it.
 """
 
@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.methods.plain_reference_labels import plain_reference_labels
-from common.methods.reference_labels import reference_labels
+from common.sources.nearest import reference_labels
+from common.sources.nearest.plain import plain_reference_labels
 
 SIZE, FEATURES, CLASSES, QUERIES = 64, 64, 5, 8192
 PLAIN_BYTES = 4, 17  # per query and reference (similarity), and per listed neighbour (value, place, label, maximum)
@@ -72,7 +72,7 @@ def measure(form: str, folder: Path, share: int, device: str, repeats: int) -> N
     function = plain_reference_labels if form == "plain" else reference_labels
     on_cpu = device == "cpu"
 
-    def call() -> tuple[Tensor, Tensor, Tensor]:
+    def call() -> tuple[Tensor, Tensor]:
         found = function(queries, references, labels, k, num_classes=CLASSES)
         if not on_cpu:
             torch.cuda.synchronize()
@@ -88,7 +88,7 @@ def measure(form: str, folder: Path, share: int, device: str, repeats: int) -> N
         seconds.append(time.perf_counter() - start)
     megabytes = (peak_memory(on_cpu) - before) / 2**20
     result = {"seconds": min(seconds), "megabytes": megabytes}
-    np.savez(folder / f"{form}.npz", labels=found[0].cpu(), weights=found[1].cpu(), **result)
+    np.savez(folder / f"{form}.npz", labels=found[0].cpu(), distances=found[1].cpu(), **result)
 
 
 def reset_peak_memory(on_cpu: bool) -> None:
@@ -139,7 +139,7 @@ def run_case(images: int, share: int, device: str, repeats: int, folder: Path) -
 
 def equal(results: dict[str, dict[str, np.ndarray]]) -> bool:
     plain, ours = results["plain"], results["ours"]
-    close = np.allclose(plain["weights"], ours["weights"], rtol=0, atol=1e-5)
+    close = np.allclose(plain["distances"], ours["distances"], rtol=0, atol=1e-5)
     return bool(close and np.array_equal(plain["labels"], ours["labels"]))
 
 

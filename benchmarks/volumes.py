@@ -2,7 +2,7 @@
 
     python benchmarks/volumes.py [--volumes 4] [--small]
 
-The loader's patches come from CachedVolumes (memory-mapped arrays), and beside it from MONAI's PersistentDataset, which
+The batches' patches come from DecodedImages (memory-mapped arrays), and beside it from MONAI's PersistentDataset, which
 reads a whole volume for each patch, and from the NIfTI files. `--small` takes the demonstration's network and patches.
 """
 
@@ -21,11 +21,13 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import Compose, NormalizeIntensityd, Orientationd, RandSpatialCropd
 from scipy import ndimage
 
-from common.data import CachedVolumes, PairedPatches
+from common.batches import Batches
+from common.data import DecodedImages
 from common.label_space import LabelSpace
-from common.methods import Popcorn
+from common.methods import Popcorn, Step
 from common.networks import BasicUNet
-from common.transforms import ImageQualityd, LoadVolumed
+from common.transforms import LoadVolumed
+from common.views import Chain, Flip, ImageQuality
 
 SHAPE = (182, 218, 182)
 
@@ -72,16 +74,20 @@ def main() -> None:
         folder = Path(name)
         items = make_volumes(folder, arguments.volumes)
         start = time.perf_counter()
-        volumes = CachedVolumes(items, transform, folder / "cache")
+        volumes = DecodedImages(items, transform, folder / "cache")
         print(f"decoded and cached: {(time.perf_counter() - start) / len(items):.2f} s a volume")
-        again = CachedVolumes(items, transform, folder / "cache")
+        again = DecodedImages(items, transform, folder / "cache")
         print(f"found in the cache: {again.hits} of {len(items)}")
 
-        plain = PairedPatches(volumes, patch_size=size, pairs=pairs)
-        augmented = PairedPatches(volumes, patch_size=size, pairs=pairs, augment=ImageQualityd())
-        print("\nloader, one process          patches/s")
-        print(f"CachedVolumes                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
-        print(f"CachedVolumes, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
+        labels = LabelSpace(["lesion"])
+        method = Popcorn(labels, selection="none")
+        settings = {"labeled_batch": 2 * pairs, "patch_size": size, "value_range": None, "device": device}
+        plain = Batches(volumes, None, labels, method, foreground=0.3, **settings)
+        weak = Chain([Flip([0]), ImageQuality()])
+        augmented = Batches(volumes, None, labels, method, foreground=0.3, weak=weak, **settings)
+        print("\nbatches, one thread          patches/s")
+        print(f"DecodedImages                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
+        print(f"DecodedImages, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
         # its defaults drop the metadata or decode again each time
         persistent = PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False)
         for index in range(len(items)):
@@ -91,16 +97,14 @@ def main() -> None:
             f"NIfTI files                  {per_second(lambda i: crop(transform(dict(items[i % len(items)]))), 2):9.1f}"
         )
 
-        labels = LabelSpace(["lesion"])
-        method = Popcorn(labels)
         network = BasicUNet(3, 1, 1, features, norm="instance").to(device, memory_format=torch.channels_last_3d)
         optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-        batch = {key: value.as_tensor().to(device) for key, value in plain[0]["labeled"].items()}
+        batch = plain[0]
 
         def step(_: int) -> None:
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.type, enabled=device.type == "cuda"):
-                loss = sum(method.terms(network, {"labeled": batch}, 1)[0].values())
+                loss = sum(method.losses(Step(labels, network, batch, 1)).values())
             loss.backward()
             optimizer.step()
             loss.item()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import itk
 import nibabel
 import numpy as np
 
@@ -127,6 +126,8 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_with_itk(path: Path, source: str | list[str]) -> tuple[np.ndarray, np.ndarray]:
+    import itk  # imported here: it takes seconds, and most data sets do without
+
     try:
         image = itk.imread(source, itk.F)
     except Exception as error:  # SWIG wraps all of ITK's exceptions
@@ -146,6 +147,8 @@ def _read_with_itk(path: Path, source: str | list[str]) -> tuple[np.ndarray, np.
 
 def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """The one DICOM series of a folder."""
+    import itk
+
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.SetDirectory(str(folder))

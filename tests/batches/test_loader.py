@@ -184,3 +184,4 @@ def test_numbers_out_of_range(make_batches, labels, iterations, num_workers):
     with pytest.raises(ValueError, match=f"got {iterations} and {num_workers}"):
         Loader(make_batches(RPG(labels)), iterations, num_workers)
     assert list(Loader(Numbers(), 1, 0)) == [0]
+    assert (len(Loader(Numbers())), Loader(Numbers()).num_workers) == (50, 2)  # an epoch of the paper; two threads

@@ -268,6 +268,7 @@ BAD = {
     "labels must be 0 or 1.* got 2": {"labels": torch.tensor([[0, 1, 2]] * 4)},
     "num_classes must be 2": {"labels": torch.tensor([[0, 1]] * 4)},
     "two or more classes": {"labels": torch.tensor([[1]] * 4), "num_classes": 1, "background": False},
+    "two or more classes to compare, got 1": {"labels": torch.tensor([0, 0, 0, 0]), "num_classes": 1},
     "chunk_size must be": {"chunk_size": (0, 5)},
 }
 

@@ -13,6 +13,7 @@ from methods.plain_terms import Pixels
 from common.label_space import LabelSpace
 from common.methods import Step
 from common.sources import Grid, References
+from common.terms import Match
 from common.weights import ClassEntropy
 
 EPSILON = 1e-8
@@ -327,6 +328,18 @@ def test_features_of_mixed_precision_give_a_label_and_full_precision_weights(lab
     assert weight.dtype == torch.float32
     np.testing.assert_array_equal(pseudo.label.numpy(), expected[0])
     np.testing.assert_allclose(weight.numpy(), expected[2], atol=1e-4)
+
+
+def test_what_is_not_finite_is_left_to_the_loss(labels):
+    """It ends the training there, with the images' names; nobody looks for it here, which would wait for a GPU."""
+    references, label, queries = tensors(*random_task(labels))
+    queries[1, 2, 5, 6] = math.nan
+    _, (_, _, weight) = found_by(References(9, 5, None), labels, (references, label, queries))
+    assert weight[1, 0, 5, 6].isnan() and weight.isnan().sum() == 1
+    step = step_of(labels, references, label, queries)
+    assert Match(References(9, 5, None), ClassEntropy())(step).isnan()
+    references[0, 0, 1, 1] = math.inf  # the middle of a cell
+    assert found_by(References(9, 5, 5), labels, (references, label, queries))[1][2].isnan().all()
 
 
 @pytest.mark.parametrize("k", [32, 7000])

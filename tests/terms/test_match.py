@@ -9,6 +9,7 @@ from methods.plain_terms import Pixels, plain_dice, plain_entropies, plain_loss,
 from monai.transforms.utils import create_translate
 
 from common.draws import generator
+from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Dice
 from common.methods import RPG, Step
 from common.parts import Part
@@ -165,6 +166,15 @@ def test_moved_labels_lie_where_the_moved_image_says_so(labels):
         assert right.item() < 1e-8
         wrong, _ = term_of(labels, batch, network, Match(Given(grid.of(truth.roll(1, 2)), grid), view=Shift(shift)))
         assert wrong.item() > 1
+
+
+def test_one_image_of_one_class():
+    labels, grid = LabelSpace(["lung"]), Grid.of_cells((SIZE, SIZE), 4)
+    batch = {"unlabeled": {"image": torch.rand(1, 3, SIZE, SIZE)}}
+    label, network = torch.ones(1, 1, 4, 4), Pixels(3, 1)
+    weak, _ = term_of(labels, batch, network, Match(Given(label, grid)))
+    found, _ = term_of(labels, batch, network, Match(Given(label, grid), view=Copy()))
+    torch.testing.assert_close(found, weak)
 
 
 @pytest.mark.parametrize("view", [Copy(), Shift((0, 0))])

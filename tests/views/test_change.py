@@ -13,6 +13,7 @@ from plain_views import places, random_matrix, taken
 
 from common.label_space import LabelSpace
 from common.views import Change, Changes, Cut, Mixed, Moved
+from common.views.change import affine_grid
 
 SIZES = [(9, 10), (8, 9, 11)]
 BOXES = [[[2, 4], [1, 6], [3, 5]], [[0, 8], [3, 4], [0, 11]], [[5, 5], [2, 7], [1, 2]]]  # the last one is empty
@@ -103,10 +104,11 @@ def test_whole_pixels_are_exact_and_undone_exactly(size):
     torch.testing.assert_close(change.undo(change.of_image(image))[inner], image[inner])
 
 
-def test_a_quarter_turn_is_exact():
+@pytest.mark.parametrize("turns", [-3, -2, -1, 0, 1, 2, 3, 4])
+def test_a_quarter_turn_is_exact(turns):
     label = torch.arange(16.0).view(1, 1, 4, 4)
-    moved, weight = moved_by([create_rotate(2, np.pi / 2)], (4, 4)).of_label(label, torch.ones_like(label))
-    torch.testing.assert_close(moved[0, 0], torch.rot90(label[0, 0], -1), rtol=0, atol=0)
+    moved, weight = moved_by([create_rotate(2, turns * np.pi / 2)], (4, 4)).of_label(label, torch.ones_like(label))
+    assert torch.equal(moved[0, 0], torch.rot90(label[0, 0], -turns))
     assert weight.min() == 1
 
 
@@ -146,6 +148,7 @@ def test_flips_and_quarter_turns_take_each_pixel_as_it_is(size):
         ([[0, 1], [0, 1]], [0, 0]),
         ([[2, 0], [0, 1]], [0, 0]),
         ([[1, 0], [0, -1]], [1, 0]),
+        ([[1, 0], [0, -1]], [0, -2]),
         ([[1, 0], [0, -1]], [0, 0.3]),
         ([[1, 0.01], [0, -1]], [0, 0]),
     ],
@@ -212,6 +215,7 @@ def test_the_box_is_background_or_ignored(size, label, weight):
 def test_a_box_without_weights():
     size, cut = SIZES[0], masks(SIZES[0])
     label = torch.full((3, 2, *size), 3)
+    assert set(Cut(boxes_of(size)).of_image(label.float()).unique().tolist()) == {0.5, 3.0}
     changed, weight = Cut(boxes_of(size)).of_label(label, None)
     np.testing.assert_array_equal(changed.numpy(), np.broadcast_to(np.where(cut, 0, 3), changed.shape))
     assert weight is None
@@ -280,6 +284,13 @@ def test_places_are_exact_in_mixed_precision(size, bend):
         assert torch.equal(ours, theirs)
     half = change.of_image(maps.bfloat16())
     assert half.dtype == torch.float32 and torch.equal(half, change.of_image(maps.bfloat16().float()))
+
+
+@pytest.mark.parametrize("size", [(5, 8), (4, 7, 6)])
+def test_grids_are_those_of_torch(size):
+    theta = torch.rand(3, len(size), len(size) + 1, generator=torch.Generator().manual_seed(0)).double()
+    expected = F.affine_grid(theta, [3, 1, *size], align_corners=False)
+    torch.testing.assert_close(affine_grid(theta, size), expected)
 
 
 def test_gradients_go_through_a_movement():

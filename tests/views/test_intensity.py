@@ -120,6 +120,18 @@ def test_gamma_without_a_range_keeps_mean_and_standard_deviation(shape):
     torch.testing.assert_close(found[2] * (image[2] != 0), image[2], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("shift", [4.0, -4.0])
+def test_gamma_is_that_of_the_range_inside(shift):
+    """The background is below or above everything there is, and has no part in it."""
+    image = brains((1, 1, 15, 18))
+    image[image != 0] += shift
+    inside = image != 0
+    assert image[inside].amin() > 0 or image[inside].amax() < 0
+    found = intensity.gamma_corrected(image, numbers(2.0), BRAIN)[inside]
+    close([found], [monai(AdjustContrast(2.0, retain_stats=True), image[inside])], 2e-4)
+    assert found.isfinite().all()
+
+
 def test_gamma_of_empty_and_constant_images_is_finite():
     image = torch.zeros(3, 1, 4, 4)
     image[1] = 2
