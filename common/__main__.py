@@ -20,7 +20,7 @@ class Phantom:
             fine: also write masks of lobes, heart chambers, vessels, single ribs and vertebrae (71 classes) to
                 fine/<class>; the images are the same.
         """
-        from common.data.phantom import make_jsrt_phantom
+        from common.phantoms.jsrt import make_jsrt_phantom
 
         folder = make_jsrt_phantom(directory, patients=patients, size=size, seed=seed, fine=fine)
         print(f"Wrote {patients} patients to {folder}")
@@ -46,7 +46,7 @@ class Phantom:
             seed: the same seed gives the same patients.
             scanners: number of scanners, 1 to 4.
         """
-        from common.data.phantom_ms import make_ms_phantom
+        from common.phantoms.isbi import make_ms_phantom
 
         folder = make_ms_phantom(directory, labeled, unlabeled, test, size, seed, scanners)
         print(f"Wrote {labeled + unlabeled + test} patients to {folder}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from common.bundle_run import BUNDLE
 from common.compare import compare
 from common.data import jsrt_datalist, save_datalist
-from common.data.phantom import make_jsrt_phantom
+from common.phantoms.jsrt import make_jsrt_phantom
 
 # At 96 pixels, half of them along each axis; k is as large a share of the references as 7000 of 3 x 64 x 64.
 SETTINGS = {"method#reference_size": 48, "method#query_size": 48, "method#neighbors": 0.57}

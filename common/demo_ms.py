@@ -9,7 +9,7 @@ from typing import Any
 
 from common.compare_lesions import compare_lesions, row_names
 from common.data import save_datalist
-from common.data.phantom_ms import make_ms_phantom, phantom_datalist
+from common.phantoms.isbi import make_ms_phantom, phantom_datalist
 
 # few images join at a time, and near means near: there are 3 labelled images, not 21
 SETTINGS = {"method#step_size": 4, "method#step_epochs": 2, "method#neighbors": 2}

@@ -9,7 +9,7 @@ from common.flags import flag
 
 
 def set_up(seed: int, deterministic: bool | str = True) -> None:
-    """Seeds all random number generators. Unless ``deterministic``, a GPU may take faster ways that differ in last digits.
+    """Seeds all generators. Unless ``deterministic``, a GPU may take faster ways that differ in the last digits.
 
     These are cuDNN's choice of the fastest algorithm, and TF32 in matrix products and convolutions.
 

@@ -9,8 +9,8 @@ from torch.optim.lr_scheduler import LRScheduler
 class Polynomial(LRScheduler):
     """A constant learning rate up to an epoch, and from there on a polynomial that ends in 0.
 
-    After t epochs the rate is lr (1 - (t - start) / (epochs - start))^power where t is above ``start``, else lr. Torch's
-    ``PolynomialLR`` falls from the first epoch on, and leaves little to images that join the training late.
+    After t epochs the rate is lr (1 - (t - start) / (epochs - start))^power where t is above ``start``, else lr.
+    Torch's ``PolynomialLR`` falls from the first epoch on, and leaves little to images that join the training late.
 
     Args:
         optimizer: the optimizer.

@@ -13,8 +13,8 @@ from common.data import jsrt_datalist, load_datalist, save_datalist
 from common.data.datalist import item_files
 from common.data.datalist_rules import PARTS
 from common.data.jsrt import CLASSES
-from common.data.phantom import LARGEST, SMALLEST, make_jsrt_phantom
 from common.grid.settings import GridError, suggestion
+from common.phantoms.jsrt import LARGEST, SMALLEST, make_jsrt_phantom
 
 VALIDATION = 5  # images, as in the paper
 

@@ -190,7 +190,7 @@ def turned(maps: Tensor, matrix: np.ndarray) -> Tensor:
 
 
 def affine_grid(theta: Tensor, size: Sequence[int]) -> Tensor:
-    """What ``F.affine_grid`` gives with ``align_corners=False``, ``B H W [D] n``, in a fifth of its time on a processor.
+    """What ``F.affine_grid`` gives with ``align_corners=False``, ``B H W [D] n``, in a fifth of its time on a CPU.
 
     Args:
         theta: ``B n n+1``, the last axis first.

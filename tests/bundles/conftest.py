@@ -8,7 +8,7 @@ import pytest
 from bundle_runs import configs, options, run_here
 from volume_phantom import make_ms_data
 
-from common.data.phantom import make_jsrt_phantom
+from common.phantoms.jsrt import make_jsrt_phantom
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_own_images_with_a_label_map(tmp_path):
     from PIL import Image
 
     from common.data import folder_datalist
-    from common.data.phantom import render_patient
+    from common.phantoms.jsrt import render_patient
 
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()

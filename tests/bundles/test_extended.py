@@ -10,10 +10,10 @@ import pytest
 from bundle_runs import ROOT, configs, options, run_here, run_in_fork, weights
 
 from common.data import jsrt_datalist, save_datalist
-from common.data.phantom import make_jsrt_phantom
-from common.data.phantom_fine import FINE_CLASSES, FINE_OF_ORGAN
 from common.fused_label_space import load_fusion
 from common.label_space import LabelSpace
+from common.phantoms.fine import FINE_CLASSES, FINE_OF_ORGAN
+from common.phantoms.jsrt import make_jsrt_phantom
 from common.report.runs import load_run
 
 CLASSES = ["right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle"]

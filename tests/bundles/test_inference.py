@@ -17,8 +17,8 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from common.data.phantom import render_patient
 from common.networks import BasicUNet
+from common.phantoms.jsrt import render_patient
 
 CLASSES = ["right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle"]
 SIZE = [64, 48]

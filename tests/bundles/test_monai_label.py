@@ -10,7 +10,7 @@ import pytest
 from bundle_runs import configs, options, run_here, weights
 from PIL import Image
 
-from common.data.phantom import render_patient
+from common.phantoms.jsrt import render_patient
 
 # what an annotator draws is one label map: a pixel has one class
 VALUES = {"right_lung": 1, "left_lung": 2, "heart": 3, "right_clavicle": 4, "left_clavicle": 5}

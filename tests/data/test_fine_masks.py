@@ -11,8 +11,8 @@ from common.data import folder_datalist, jsrt_datalist, load_datalist, save_data
 from common.data.check import check
 from common.data.datalist_rules import label_classes
 from common.data.jsrt import CLASSES
-from common.data.phantom import make_jsrt_phantom
-from common.data.phantom_fine import FINE_CLASSES
+from common.phantoms.fine import FINE_CLASSES
+from common.phantoms.jsrt import make_jsrt_phantom
 
 
 @pytest.fixture(scope="module")

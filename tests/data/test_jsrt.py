@@ -118,7 +118,7 @@ def test_an_image_in_two_formats_is_refused(tmp_path):
 
 
 def test_the_phantom_is_read_like_the_real_thing(tmp_path):
-    phantom = pytest.importorskip("common.data.phantom")
+    phantom = pytest.importorskip("common.phantoms.jsrt")
     root = phantom.make_jsrt_phantom(tmp_path / "phantom", patients=4, size=64, seed=3)
     items = {item["patient"]: item for item in find_jsrt(root)}
     for index in range(4):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from common.data import jsrt_datalist, save_datalist
-from common.data.phantom import make_jsrt_phantom
 from common.grid.check import check_pools
 from common.grid.make import checked, make_tables
+from common.phantoms.jsrt import make_jsrt_phantom
 
 
 def test_values_that_a_method_refuses(write, tiny):

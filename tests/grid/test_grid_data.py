@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.data import jsrt_datalist, load_datalist, save_datalist
-from common.data.phantom import make_jsrt_phantom
 from common.grid.data import Given, Jsrt, Phantom, data_source, fingerprint
+from common.phantoms.jsrt import make_jsrt_phantom
 
 FILE = Path("grid.yaml")
 

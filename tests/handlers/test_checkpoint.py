@@ -37,9 +37,9 @@ def kill_at(iteration):
 def make_run(make_trainer, make_evaluator, labels, tmp_path):
     """``make_run(folder, resume, kill)``: a trainer with all that a run keeps, in a folder of its own."""
 
-    def make(folder="run", resume=False, kill=None, method=RPG, epochs=3, interval=1, iterations=3, keywords=None, **options):
+    def make(folder="run", resume=False, kill=None, method=RPG, epochs=3, interval=1, iterations=3, **options):
         folder = tmp_path / folder
-        method = method(labels, **(keywords or {}))
+        method = method(labels)
 
         def handlers(network, optimizer, scheduler, loader):
             best = BestModel(folder / "model.pt", network)

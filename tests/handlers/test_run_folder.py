@@ -7,8 +7,8 @@ import json
 import pytest
 from ignite.engine import Engine
 
-from common.handlers import RunFolder
 from common.flags import flag
+from common.handlers import RunFolder
 from common.methods import RPG, Supervised
 
 SETTINGS = {"learning rate": 0.01, "image size": "8 x 8"}

@@ -13,8 +13,8 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist import save_datalist
-from common.data.phantom_brain import Brain, make_brain
-from common.data.phantom_scanner import SCANNERS, scan
+from common.phantoms.brain import Brain, make_brain
+from common.phantoms.scanner import SCANNERS, scan
 
 SMALLEST = 48
 

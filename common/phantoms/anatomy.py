@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.phantom_canvas import Pose, smooth_curve
+from common.phantoms.canvas import Pose, smooth_curve
 
 SIDES = {"right": -1.0, "left": 1.0}  # the patient's right lies on the image's left
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from common.data import load_datalist
-from common.data.phantom_brain import make_brain
-from common.data.phantom_ms import make_ms_phantom, phantom_datalist
-from common.data.phantom_scanner import SCANNERS, scan, settings_at
+from common.phantoms.brain import make_brain
+from common.phantoms.isbi import make_ms_phantom, phantom_datalist
+from common.phantoms.scanner import SCANNERS, scan, settings_at
 
 SIZE = 56
 

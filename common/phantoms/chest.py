@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import gaussian_filter, label
 
-from common.data.phantom_anatomy import SIDES, Anatomy
-from common.data.phantom_bones import add_bones, clavicle
-from common.data.phantom_canvas import Canvas, bends, cloud, depth, ellipse, resized, smooth_curve, tube
-from common.data.phantom_findings import Findings
+from common.phantoms.anatomy import SIDES, Anatomy
+from common.phantoms.bones import add_bones, clavicle
+from common.phantoms.canvas import Canvas, bends, cloud, depth, ellipse, resized, smooth_curve, tube
+from common.phantoms.findings import Findings
 
 _COARSE = 160  # pixels of the grid for smooth thicknesses, the same at every image size ...
 _REACH = 1.25  # ... and what it covers, so that no body part ends at the frame

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.phantom_anatomy import Anatomy, draw_pose
-from common.data.phantom_canvas import Canvas
-from common.data.phantom_chest import Chest
-from common.data.phantom_exposure import Exposure
-from common.data.phantom_findings import Findings
-from common.data.phantom_fine import FINE_CLASSES, fine_masks
+from common.phantoms.anatomy import Anatomy, draw_pose
+from common.phantoms.canvas import Canvas
+from common.phantoms.chest import Chest
+from common.phantoms.exposure import Exposure
+from common.phantoms.findings import Findings
+from common.phantoms.fine import FINE_CLASSES, fine_masks
 
 ORGANS = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
 SMALLEST, LARGEST = 64, 4096
@@ -77,7 +77,7 @@ def render_patient(
         size: pixels per side, 64 to 4096.
         site_shift: how far the two sites differ; 0 = alike, 1 = as they are meant to.
         anatomy_variation: spread of sizes, pose and disease between patients; 0 = one body for all.
-        fine: give the masks of the fine classes too (see `common.data.phantom_fine`); the image is the same.
+        fine: give the masks of the fine classes too (see `common.phantoms.fine`); the image is the same.
 
     Returns:
         image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in `ORGANS` order, the fine

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.data.phantom_anatomy import SIDES, Anatomy, mirrored
-from common.data.phantom_canvas import Canvas, ellipse, smooth_curve, tube
+from common.phantoms.anatomy import SIDES, Anatomy, mirrored
+from common.phantoms.canvas import Canvas, ellipse, smooth_curve, tube
 
 
 def clavicle(anatomy: Anatomy, side: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from common.data.phantom_canvas import cloud, resized
+from common.phantoms.canvas import cloud, resized
 
 # (digital site, film site, standard deviation between patients of one site)
 _SETTINGS = {

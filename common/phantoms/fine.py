@@ -17,10 +17,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from common.data.phantom_anatomy import SIDES, Anatomy, mirrored
-from common.data.phantom_bones import rib_half_width, ribs, scapula, vertebra
-from common.data.phantom_canvas import Canvas, ellipse, smooth_curve, tube
-from common.data.phantom_chest import AIRWAYS, Chest
+from common.phantoms.anatomy import SIDES, Anatomy, mirrored
+from common.phantoms.bones import rib_half_width, ribs, scapula, vertebra
+from common.phantoms.canvas import Canvas, ellipse, smooth_curve, tube
+from common.phantoms.chest import AIRWAYS, Chest
 
 RIBS, FRONT_RIBS = 10, 8  # posterior and anterior arcs; below them ribs are stubs, or below many a frame
 VERTEBRAE, FIRST_VERTEBRA = 12, 3

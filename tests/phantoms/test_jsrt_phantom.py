@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import label
 
-from common.data.phantom import ORGANS, describe_patient, make_jsrt_phantom, render_patient
+from common.phantoms.jsrt import ORGANS, describe_patient, make_jsrt_phantom, render_patient
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_size_changes_pixels_alone():
 
 def test_a_nodule_is_seen_in_its_kind_alone():
     """JPCLN differs from the same patient without the nodule, in one small bright spot inside the lungs."""
-    from common.data import phantom_findings
+    from common.phantoms import findings as phantom_findings
 
     anatomy = phantom_findings.Anatomy.draw(np.random.default_rng(0))
     drawn = [
@@ -219,7 +219,7 @@ def test_an_empty_folder_is_filled(tmp_path):
 
 
 def test_nothing_is_left_where_it_fails(tmp_path, monkeypatch):
-    from common.data import phantom
+    from common.phantoms import jsrt as phantom
 
     def full_disk(*_):
         raise OSError("No space left on device")

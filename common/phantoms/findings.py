@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.data.phantom_anatomy import SIDES, Anatomy
-from common.data.phantom_canvas import ellipse, smooth_curve
+from common.phantoms.anatomy import SIDES, Anatomy
+from common.phantoms.canvas import ellipse, smooth_curve
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from common.data.phantom_brain import Brain, smooth_noise
+from common.phantoms.brain import Brain, smooth_noise
 
 # Signal of cerebrospinal fluid and white matter; everything else is measured from white matter.
 CSF, WHITE = 0.12, 0.5

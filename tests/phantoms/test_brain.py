@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common.data.phantom_brain import LOAD, Brain, make_brain, smooth_noise, step
+from common.phantoms.brain import LOAD, Brain, make_brain, smooth_noise, step
 
 SIZE = 56
 

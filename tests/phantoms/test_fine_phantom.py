@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from common.data.files import list_images
-from common.data.phantom import ORGANS, describe_patient, make_jsrt_phantom, render_patient
-from common.data.phantom_fine import FINE_CLASSES, FINE_OF_ORGAN
+from common.phantoms.fine import FINE_CLASSES, FINE_OF_ORGAN
+from common.phantoms.jsrt import ORGANS, describe_patient, make_jsrt_phantom, render_patient
 
 CASES = [(seed, patient, size) for seed in (0, 1, 7) for patient in range(4) for size in (96, 128)]
 
