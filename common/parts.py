@@ -10,7 +10,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from common.label_space import LabelSpace
-    from common.methods.step import Step
+    from common.step import Step
 
 
 @dataclass(frozen=True)

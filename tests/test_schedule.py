@@ -55,6 +55,10 @@ def test_the_optimizer_has_the_rate():
     assert seen == [pytest.approx([0.3 * left, 0.6 * left]) for left in (1, 1, 1, 0.5, 0)]
 
 
+def test_a_fall_of_one_epoch():
+    assert rates(Polynomial(optimizer(0.5), 3, 1.0, 2), 4) == [[0.5], [0.5], [0.5], [0.0]]
+
+
 def test_after_the_end_nothing_is_learnt():
     assert rates(Polynomial(optimizer(), 3, 0.9), 7)[3:] == [[0.0]] * 4
     assert rates(Polynomial(optimizer(), 3, 0.5, 1), 7)[3:] == [[0.0]] * 4

@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches.checks import check_images, check_settings, checked_patch, whole_size
+from common.batches.checks import check_images, check_probabilities, check_settings, checked_patch, whole_size
 from common.batches.class_cover import ClassCover, class_presence
 from common.batches.training_image import TrainingImage, stacked
 from common.data.decoded import DecodedImages
 from common.draws import generator
 from common.label_space import LabelSpace
 from common.ranks import rank, world_size
-from common.views import Changes, Values, View, Weak
+from common.values import Values
+from common.views import Changes, View, Weak
 
 if TYPE_CHECKING:
     from common.methods import Method
@@ -96,10 +97,12 @@ class Batches:
         self.labeled_batch, self.unlabeled_batch = labeled_batch, unlabeled_batch
         self.foreground, self.same_patch, self.labeled_share = foreground, same_patch, labeled_share
         self.stores = {"labeled": labeled, "unlabeled": unlabeled}
-        check_settings(self)
-        check_images(self, method)
+        check_settings(self.needs, labeled_batch, unlabeled_batch, self.values)
+        check_probabilities(foreground=foreground, same_patch=same_patch, labeled_share=labeled_share)
+        check_images(method, labeled, unlabeled, self.values)
+        stores = [store for store in (labeled, unlabeled) if store is not None]
         self.whole = patch_size is None
-        self.patch_size = whole_size(self) if self.whole else checked_patch(patch_size, self)
+        self.patch_size = whole_size(stores) if self.whole else checked_patch(patch_size, stores, self.values)
         self.labeled = [TrainingImage(labeled, index) for index in range(len(labeled))]
         self.joined: list[TrainingImage] = []
         self.unlabeled = [TrainingImage(unlabeled, index) for index in range(len(unlabeled or ()))]
@@ -128,7 +131,8 @@ class Batches:
         """What a resumed run must have in common with the one before."""
         names = ("labeled_batch", "unlabeled_batch", "patch_size", "weak", "values", "foreground", "same_patch")
         images = {part: store.fingerprints() for part, store in self.stores.items() if store}
-        return {**{n: getattr(self, n) for n in (*names, "labeled_share", "seed")}, "images": images}
+        kept = {name: getattr(self, name) for name in (*names, "labeled_share", "seed")}
+        return {**kept, "processes": self.world_size, "images": images}
 
     # ---- what is drawn
 
@@ -202,20 +206,22 @@ class Batches:
         for place in range(first, first + self.unlabeled_batch):
             turn, offset = divmod(place, len(self.unlabeled))
             order = np.random.default_rng([self.seed, turn]).permutation(len(self.unlabeled))
-            draws.append(self._window(self.unlabeled[order[offset]], draw))
+            draws.append(self._window(self.unlabeled[order[offset]], draw, labeled=False))
         return draws
 
-    def _window(self, image: TrainingImage, draw: np.random.Generator, centre: np.ndarray | None = None) -> Draw:
+    def _window(
+        self, image: TrainingImage, draw: np.random.Generator, centre: np.ndarray | None = None, labeled: bool = True
+    ) -> Draw:
         """A window around a centre, any one where none is given; moved inwards at the borders."""
         room = np.maximum(np.array(image.shape) - self.patch_size, 0)
         if not room.any():
             return Draw(image, room)
-        centre = self._centre(image, draw) if centre is None else centre
+        centre = self._centre(image, draw, labeled) if centre is None else centre
         return Draw(image, np.clip(centre - np.array(self.patch_size) // 2, 0, room))
 
-    def _centre(self, image: TrainingImage, draw: np.random.Generator) -> np.ndarray:
-        """A pixel of a class or any pixel that is not 0."""
-        if self.foreground and draw.random() < self.foreground:
+    def _centre(self, image: TrainingImage, draw: np.random.Generator, labeled: bool = True) -> np.ndarray:
+        """A pixel of a class or, in an unlabelled image always, any pixel that is not 0."""
+        if labeled and self.foreground and draw.random() < self.foreground:
             places = image.foreground(self.labels)
             if len(places):
                 return np.array(np.unravel_index(places[draw.integers(len(places))], image.shape))

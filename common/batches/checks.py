@@ -6,36 +6,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.data.decoded import DecodedImages
+from common.parts import Needs
+from common.values import Values
 
 if TYPE_CHECKING:
-    from common.batches.batches import Batches
     from common.methods import Method
 
 GRANULE = 16  # the down-scaling of a U-Net of five levels
 
 
-def check_settings(batches: Batches) -> None:
+def check_settings(needs: Needs, labeled_batch: int, unlabeled_batch: int, values: Values) -> None:
     """Refuses settings that are out of their range or not what the method needs."""
-    needs = batches.needs
-    for name, value, least in (
-        ("labeled_batch", batches.labeled_batch, 1),
-        ("unlabeled_batch", batches.unlabeled_batch, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
-    for name in ("foreground", "same_patch", "labeled_share"):
-        value = getattr(batches, name)
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a probability, got {value}.")
-    if needs.pairs and batches.labeled_batch % 2:
-        raise ValueError(
-            f"labeled_batch must be even for a method that learns from pairs, got {batches.labeled_batch}."
-        )
-    if needs.unlabeled > batches.unlabeled_batch:
-        raise ValueError(
-            f"unlabeled_batch must be at least {needs.unlabeled} for this method, got {batches.unlabeled_batch}."
-        )
-    values = batches.values
+    for name, value in (("labeled_batch", labeled_batch), ("unlabeled_batch", unlabeled_batch)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
+    if needs.pairs and labeled_batch % 2:
+        raise ValueError(f"labeled_batch must be even for a method that learns from pairs, got {labeled_batch}.")
+    if needs.unlabeled > unlabeled_batch:
+        raise ValueError(f"unlabeled_batch must be at least {needs.unlabeled} for this method, got {unlabeled_batch}.")
     if needs.value_range is not None and (not values.clamp or tuple(needs.value_range) != (values.low, values.high)):
         found = [values.low, values.high] if values.clamp else "no range"
         raise ValueError(
@@ -44,9 +32,15 @@ def check_settings(batches: Batches) -> None:
         )
 
 
-def check_images(batches: Batches, method: Method) -> None:
+def check_probabilities(**values: float | None) -> None:
+    """Refuses what is no probability."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a probability, got {value}.")
+
+
+def check_images(method: Method, labeled: DecodedImages, unlabeled: DecodedImages | None, values: Values) -> None:
     """Refuses images that are missing, or whose values are not what is said of them."""
-    labeled, unlabeled = batches.stores["labeled"], batches.stores["unlabeled"]
     name = type(method).__name__
     if not len(labeled):
         raise ValueError("there must be at least one labelled image, got none: name it in the datalist's 'labeled'.")
@@ -59,9 +53,9 @@ def check_images(batches: Batches, method: Method) -> None:
             f"{name} learns from unlabelled images, got none{aside}: name some in the datalist's 'unlabeled', or train "
             f"on the labelled ones alone with --method::_target_ common.methods.Supervised."
         )
-    if not batches.values.clamp:
+    if not values.clamp:
         return
-    low, high = batches.values.low, batches.values.high
+    low, high = values.low, values.high
     slack = 1e-3 * (high - low)
     for store in (labeled, unlabeled):
         for index in range(len(store or ())):
@@ -74,14 +68,10 @@ def check_images(batches: Batches, method: Method) -> None:
                 )
 
 
-def stores(batches: Batches) -> list[DecodedImages]:
-    return [store for store in batches.stores.values() if store is not None]
-
-
-def whole_size(batches: Batches) -> tuple[int, ...]:
+def whole_size(stores: Sequence[DecodedImages]) -> tuple[int, ...]:
     """The size of all images, where it is one."""
-    size, name = batches.stores["labeled"].shape(0), batches.stores["labeled"].name(0)
-    for store in stores(batches):
+    size, name = stores[0].shape(0), stores[0].name(0)
+    for store in stores:
         for index in range(len(store)):
             if store.shape(index) != size:
                 raise ValueError(
@@ -92,16 +82,16 @@ def whole_size(batches: Batches) -> tuple[int, ...]:
     return size
 
 
-def checked_patch(patch_size: Sequence[int], batches: Batches) -> tuple[int, ...]:
+def checked_patch(patch_size: Sequence[int], stores: Sequence[DecodedImages], values: Values) -> tuple[int, ...]:
     """The sides of a patch, where they fit the network and the images."""
-    size, dimensions = tuple(int(side) for side in patch_size), len(batches.stores["labeled"].shape(0))
+    size, dimensions = tuple(int(side) for side in patch_size), len(stores[0].shape(0))
     if len(size) != dimensions or any(side < GRANULE or side % GRANULE for side in size):
         raise ValueError(
             f"patch_size must be {dimensions} multiples of {GRANULE}, the network's down-scaling, got {list(size)}."
         )
-    if batches.values.background is not None:
+    if values.background is not None:
         return size  # there are zeros around anyway
-    for store in stores(batches):
+    for store in stores:
         for index in range(len(store)):
             if any(side > n for side, n in zip(size, store.shape(index), strict=True)):
                 raise ValueError(

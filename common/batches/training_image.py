@@ -61,7 +61,7 @@ class TrainingImage:
         padding = [
             side for n in np.maximum(np.array(size) - shape, 0)[::-1] for side in (int(n) // 2, int(n) - int(n) // 2)
         ]
-        found: dict[str, Tensor] = {}
+        whole, found = tuple(size) == self.shape, {}
         held = None if self.store.tensors is None else self.store.tensors[self.index]
         own = {} if self.label is None else self.label()
         for key in keys:
@@ -73,7 +73,7 @@ class TrainingImage:
                 held = self.store.arrays(self.index) if held is None else held
                 if key not in held:
                     continue
-                part = held[key][window]
+                part = held[key] if whole else held[key][window]
                 part = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
             found[key] = torch.nn.functional.pad(part, padding) if any(padding) else part
         return found

@@ -13,7 +13,7 @@ from common.sources import Prediction
 from common.weights import Weight
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 SELECTIONS = ("proximity", "random")
 

@@ -13,7 +13,7 @@ from common.ranks import is_first_rank
 
 
 class LossProgressBar(ProgressBar):
-    """ignite's progress bar over an epoch's iterations with the newest row of the log beside it, in the first rank only.
+    """ignite's progress bar over an epoch's iterations, with the newest row of the log; in the first rank only.
 
     Attach it after :class:`~common.handlers.training_log.TrainingLog`: a loss of each iteration would keep the device
     waiting.

@@ -5,11 +5,11 @@ from common.methods.fixmatch import FixMatch, PseudoLabel
 from common.methods.multi_task_attention import MultiTaskAttention
 from common.methods.popcorn import Popcorn
 from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, RPGPlus
-from common.methods.step import Step
 from common.methods.supervised import Supervised
 from common.methods.transformation_consistency import TransformationConsistency
 from common.methods.uncertainty_guided import UncertaintyGuided
 from common.methods.unimatch import UniMatch
+from common.step import Step
 
 __all__ = [
     "RPG",

@@ -18,10 +18,10 @@ from common.curriculum.joining import Joining
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Loss
 from common.methods.finite import FiniteTerms
-from common.methods.step import Noted, Step, gives_features
 from common.parts import Needs, OwnOptimizer, Part
 from common.ranks import is_distributed, world_size
 from common.settings import keywords
+from common.step import Noted, Step, gives_features
 from common.terms import Match, Term
 
 

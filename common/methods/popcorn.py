@@ -10,8 +10,8 @@ from common.curriculum import Joining
 from common.label_space import LabelSpace
 from common.losses import Dice, Loss
 from common.methods.base import Method
-from common.methods.step import Step
 from common.parts import Needs
+from common.step import Step
 from common.terms import BottleneckConsistency
 
 

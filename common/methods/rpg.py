@@ -8,8 +8,8 @@ from torch import Tensor
 
 from common.label_space import LabelSpace
 from common.methods.base import Method
-from common.methods.step import Step
 from common.sources import Prediction, References
+from common.step import Step
 from common.terms import Match
 from common.views import Strong, View, Weak
 from common.weights import ClassEntropy, Confidence, Ones, Weight

@@ -14,10 +14,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from common.label_space import LabelSpace
 from common.parts import Needs, Part
-from common.sources.pseudo_label import PseudoLabel
+from common.pseudo_label import PseudoLabel
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class MonteCarloDropout(Part):

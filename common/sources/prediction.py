@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from common.parts import Needs, Part
-from common.sources.pseudo_label import PseudoLabel
+from common.pseudo_label import PseudoLabel
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class Prediction(Part):

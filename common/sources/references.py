@@ -10,11 +10,11 @@ from torch import Tensor
 
 from common.label_space import LabelSpace
 from common.parts import Needs, Part
+from common.pseudo_label import Grid, PseudoLabel
 from common.sources.nearest import reference_labels
-from common.sources.pseudo_label import Grid, PseudoLabel
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 logger = logging.getLogger(__name__)
 

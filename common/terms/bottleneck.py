@@ -11,7 +11,7 @@ from common.parts import Needs
 from common.terms.term import Term
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class BottleneckConsistency(Term):

@@ -12,7 +12,7 @@ from common.terms.term import Term
 from common.views import Elastic, View
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class Equivariance(Term):

@@ -13,8 +13,8 @@ from common.views import View, Weak
 from common.weights import Ones, Weight
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
     from common.sources import PseudoLabel
+    from common.step import Step
 
 
 class Match(Term):

@@ -9,7 +9,7 @@ from torch import Tensor
 from common.parts import Part
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class Term(Part):

@@ -1,5 +1,6 @@
 """Views: other looks at a batch of images, and what becomes of its labels."""
 
+from common.values import Values
 from common.views.boxes import CutMix, CutOut
 from common.views.change import Change, Changes, Cut, Mixed, Moved
 from common.views.dropout import FeatureDropout
@@ -7,7 +8,7 @@ from common.views.geometry import Affine, Elastic, Flip, QuarterTurn
 from common.views.intensity import IntensityJitter
 from common.views.quality import ImageQuality
 from common.views.strong import Strong
-from common.views.view import Chain, Geometry, Intensity, Values, View, Viewed, Weak
+from common.views.view import Chain, Geometry, Intensity, View, Viewed, Weak
 
 __all__ = [
     "Affine",

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from common.values import Values
 from common.views.change import BACKGROUND, IGNORE, Cut, Mixed
 from common.views.geometry import probability
-from common.views.view import Values, View, Viewed
+from common.views.view import View, Viewed
 
 TRIES = 10  # for boxes that fit into an image
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from common.draws import normal, on_device
-from common.views.view import Intensity, Values, kept
+from common.values import Values
+from common.views.view import Intensity, kept
 
 TRUNCATED = 4.0  # standard deviations at which a Gaussian is cut off
 

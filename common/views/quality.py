@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from common.values import Values
 from common.views import intensity
 from common.views.geometry import probability
 from common.views.intensity import on_rows
-from common.views.view import Intensity, Values
+from common.views.view import Intensity
 
 DEGREE = 3  # of the bias field's polynomials
 

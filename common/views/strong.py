@@ -9,10 +9,11 @@ import torch
 from monai.transforms.utils import create_rotate, create_shear, create_translate
 from torch import Tensor
 
+from common.values import Values
 from common.views import intensity
 from common.views.boxes import CutOut
 from common.views.change import BACKGROUND
-from common.views.view import Chain, Geometry, Intensity, Motion, Values, View, Viewed, group_numbers
+from common.views.view import Chain, Geometry, Intensity, Motion, View, Viewed, group_numbers
 
 GEOMETRY = ("rotate", "shear", "translate")
 
@@ -36,7 +37,7 @@ class Strong(View):
     RandAugment (Cubuk et al. 2020) in the form of FixMatch (Sohn et al. 2020): each image gets ``operations`` of the
     operations below, drawn at random, each with a strength drawn anew up to ``magnitude``; then CutOut (DeVries and
     Taylor 2017) sets one box to grey. Images of one group get the same operations. Amounts of intensity are shares of
-    the values' range (see :class:`~common.views.view.Values`).
+    the values' range (see :class:`~common.values.Values`).
 
     ==============  ============================================================================================
     operation       at magnitude 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -12,65 +11,9 @@ from torch import Tensor, nn
 
 from common.draws import on_device
 from common.parts import Needs, Part
+from common.step import Perturb, Step, Viewed
+from common.values import Values
 from common.views.change import Change, Changes, Moved
-
-if TYPE_CHECKING:
-    from common.methods.step import Step
-
-
-class Values(NamedTuple):
-    """What an image's values mean: strengths of intensity operations are shares of ``high - low``.
-
-    Attributes:
-        low, high: the range that images lie in and are clamped to, [0, 1] for radiographs. Of images with mean 0 and
-            standard deviation 1 (MR), roughly where their values lie, and nothing is clamped.
-        clamp: cut off what an operation makes lie outside.
-        background: a value that stays as it is (0 outside of an extracted brain), or None.
-    """
-
-    low: float = 0.0
-    high: float = 1.0
-    clamp: bool = True
-    background: float | None = None
-
-    @property
-    def unit(self) -> float:
-        return self.high - self.low
-
-    @classmethod
-    def of(cls, value_range: Sequence[float] | None) -> Values:
-        """Those of a data set: its range, or None for images with mean 0 and standard deviation 1 around zeros.
-
-        Raises:
-            ValueError: when the range is none.
-        """
-        if value_range is None:
-            return cls(-2.5, 2.5, clamp=False, background=0.0)
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise ValueError(
-                f"value_range must be the lowest and the highest value of the images, or null for images with mean 0 "
-                f"and standard deviation 1, got {value_range!r}."
-            )
-        return cls(float(value_range[0]), float(value_range[1]))
-
-
-# What becomes of the features of all of an encoder's levels.
-Perturb = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
-
-
-class Viewed(NamedTuple):
-    """A batch of images as a view shows them.
-
-    Attributes:
-        image: ``B C H W [D]``.
-        change: how it came about, for the labels.
-        perturb: what becomes of the features of the network's encoder while it looks at them, or None.
-    """
-
-    image: Tensor
-    change: Change
-    perturb: Perturb | None = None
-
 
 # Matrices ``B n+1 n+1`` on the host, and displacements ``B n H W [D]`` on the device or None.
 Motion = tuple[np.ndarray, "Tensor | None"]

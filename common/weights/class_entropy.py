@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from common.sources.pseudo_label import PseudoLabel
+from common.pseudo_label import PseudoLabel
 from common.weights.weight import Weight
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 EPSILON = 1e-8  # of the paper's eq. 6
 

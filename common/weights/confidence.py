@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from common.label_space import LabelSpace
-from common.sources.pseudo_label import PseudoLabel
+from common.pseudo_label import PseudoLabel
 from common.weights.weight import Weight
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class Confidence(Weight):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from common.sources.pseudo_label import PseudoLabel
+from common.pseudo_label import PseudoLabel
 from common.weights.weight import Weight
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class Uncertainty(Weight):

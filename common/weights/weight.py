@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from common.parts import Part
-from common.sources.pseudo_label import PseudoLabel
+from common.pseudo_label import PseudoLabel
 
 if TYPE_CHECKING:
-    from common.methods.step import Step
+    from common.step import Step
 
 
 class Weight(Part):

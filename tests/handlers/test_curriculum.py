@@ -357,6 +357,8 @@ def test_whole_2d_images_of_several_classes(make_2d, labels, tmp_path, selection
         found = image.crop(np.zeros(2, int), (32, 16), ("label",))["label"]
         np.testing.assert_array_equal(found, expected)
         masks, truth = (labels.masks(torch.as_tensor(a).float()[None])[0] for a in (found, arrays["truth"]))
+        pixels = sum(bool(pixel.any()) for pixel in masks.flatten(1).T)  # of any class; a pixel is 1 mm³ here
+        assert entry["lesion_ml"] == pytest.approx(pixels / 1000, abs=1e-4)
         overlaps = [2 * (a * b).sum() / (a.sum() + b.sum()) for a, b in zip(masks, truth, strict=True)]
         assert entry["dice"] == pytest.approx(float(np.mean(overlaps)), abs=1e-4)
     resumed = make_2d(labels, Joining(selection, step_size=3, step_epochs=1, neighbors=2))

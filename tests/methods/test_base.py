@@ -609,6 +609,18 @@ def test_networks_without_features_are_refused_by_those_who_learn_from_them(labe
     assert FixMatch(labels).prepare(network) == list(network.parameters())
 
 
+def test_gradients_are_shared_before_each_step_of_the_optimizer(labels):
+    method, network, seen = Supervised(labels), Pixels(3, labels.num_outputs), []
+    before = network.final_conv.weight.detach().clone()
+
+    def share():
+        seen.append((network.final_conv.weight.grad.abs().sum() > 0, torch.equal(network.final_conv.weight, before)))
+
+    method.share_gradients = share
+    trainer_of(method, network, pixel_batches(labels, 3), accumulation_steps=2).run()
+    assert seen == [(True, True), (True, False)]
+
+
 def of_rank(rank, address, network):
     dist.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=2)
     method = MultiTaskAttention(LabelSpace(["lesion"]))

@@ -360,6 +360,13 @@ def test_a_share_or_fewer_references_are_not_warned_about(multilabel, caplog, k)
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("references", "warned"), [(1, False), (2, True)])
+def test_a_single_reference_is_not_warned_about(caplog, references, warned):
+    with caplog.at_level(logging.WARNING):
+        References(2).warn(references)
+    assert bool(caplog.records) == warned
+
+
 @pytest.mark.parametrize("sizes", [{"reference_size": 0}, {"query_size": 0}])
 def test_sizes_below_one_are_refused(sizes):
     with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1, got 0"):

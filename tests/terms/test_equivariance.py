@@ -13,7 +13,7 @@ from common.draws import generator
 from common.label_space import LabelSpace
 from common.methods import Step
 from common.terms import Equivariance
-from common.views import Affine, Elastic, Flip, Geometry
+from common.views import Affine, Elastic, Flip, Geometry, Intensity
 
 LABELS = LabelSpace(["lesion"])
 
@@ -143,6 +143,24 @@ def test_mixed_precision():
         found = term_of(LABELS, Sharpness(), batch)
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected.item(), rel=0.05)
+
+
+def test_probabilities_are_compared_in_full_precision():
+    """Also where outputs are in half precision."""
+
+    class Darker(Intensity):
+        def changed(self, image, draw, values):
+            return image - 0.25
+
+    class Half(nn.Module):
+        def forward(self, image):
+            return image.bfloat16()
+
+    image = torch.linspace(0.25, 0.75, 64).view(1, 1, 8, 8)
+    batch = {part: {"image": image} for part in ("labeled", "unlabeled")}
+    here, there = (torch.sigmoid(each.bfloat16().double()) for each in (image, image - 0.25))
+    found = term_of(LABELS, Half(), batch, Darker())
+    assert found.item() == pytest.approx((here - there).square().mean().item(), rel=1e-5)
 
 
 def test_images_that_leave_altogether_have_no_loss():

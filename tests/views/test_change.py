@@ -151,10 +151,13 @@ def test_flips_and_quarter_turns_take_each_pixel_as_it_is(size):
         ([[1, 0], [0, -1]], [0, -2]),
         ([[1, 0], [0, -1]], [0, 0.3]),
         ([[1, 0.01], [0, -1]], [0, 0]),
+        ([[1, 0], [1, 0]], [0, 0]),
+        ([[1, 0], [2, 0]], [0, 0]),
     ],
 )
-def test_other_movements_are_not_taken_for_flips(linear, shift):
-    size, matrix = (6, 9), np.eye(3)
+@pytest.mark.parametrize("size", [(6, 9), (7, 7), (4, 8)])
+def test_other_movements_are_not_taken_for_flips(linear, shift, size):
+    matrix = np.eye(3)
     matrix[:2, :2], matrix[:2, 2] = linear, shift
     image = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(0))
     found = moved_by([np.eye(3), matrix], size).of_image(image)  # one of a batch is enough

@@ -395,6 +395,15 @@ def test_what_comes_between_is_done_between(monkeypatch):
     assert Chain(Doubled())(image, draws()).change.changes == ()
 
 
+def test_what_was_bent_before_is_not_bent_again():
+    size = SIZES[0]
+    image, field = smooth((2, 1, *size)), Elastic(2.0, 5.0).motion(2, size, draws(1), CPU)[1]
+    first, second = Bent(random_matrices(size, 2, 1), field), Kept(random_matrices(size, 2, 2))
+    viewed = Chain([first, Weak(), second])(image, draws())
+    torch.testing.assert_close(viewed.image, second(first(image, draws()).image, draws()).image)
+    assert viewed.change.changes[-1].displacement is None
+
+
 def test_a_box_lies_where_the_chain_puts_it():
     """Cut before a flip it is flipped with the image, and so is its label."""
     image = torch.ones(1, 1, 9, 9)

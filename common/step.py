@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from common.draws import generator
 from common.label_space import LabelSpace
 from common.networks import Seen, unwrapped
-from common.sources.pseudo_label import PseudoLabel
-from common.views import Values, View, Viewed
+from common.pseudo_label import PseudoLabel
+from common.values import Values
+
+# What becomes of the features of the encoder's levels before the decoder gets them.
+Perturb = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class Noted(NamedTuple):
@@ -22,6 +25,20 @@ class Noted(NamedTuple):
 
     pseudo: PseudoLabel
     weight: Tensor
+
+
+class Viewed(NamedTuple):
+    """A batch of images as a view shows them.
+
+    Attributes:
+        image: ``B C H W [D]``.
+        change: how it came about, for the labels; a :class:`~common.views.Change`.
+        perturb: what becomes of the features of the network's encoder while it looks at them, or None.
+    """
+
+    image: Tensor
+    change: Any
+    perturb: Perturb | None = None
 
 
 class Step:
@@ -61,12 +78,12 @@ class Step:
         self._drawn: Counter[str] = Counter()
         self._gradients = torch.is_grad_enabled()
 
-    def see(self, image: Tensor, perturb: Callable | None = None) -> Seen:
+    def see(self, image: Tensor, perturb: Perturb | None = None) -> Seen:
         """What the network makes of a batch of images; of the same images it is not asked twice.
 
         Args:
             image: ``B C H W [D]``.
-            perturb: see :class:`~common.views.Viewed`; such a pass is made each time.
+            perturb: see :class:`Viewed`; such a pass is made each time.
         """
         if perturb is not None:
             return self._pass(image, self._gradients, perturb)
@@ -86,7 +103,7 @@ class Step:
         weak = self.unlabeled is not None and image is self.unlabeled["image"]
         self._seen[id(image)] = image, self._pass(image, self._gradients and (self.weak_gradients or not weak))
 
-    def _pass(self, image: Tensor, gradients: bool, perturb: Callable | None = None) -> Seen:
+    def _pass(self, image: Tensor, gradients: bool, perturb: Perturb | None = None) -> Seen:
         with torch.set_grad_enabled(gradients):
             if self.inferer is not None or not gives_features(self.network):
                 return Seen(self.outputs_of(image))
@@ -101,7 +118,7 @@ class Step:
         self._drawn[part] += 1
         return generator(self.seed, self.iteration, f"{part} {self._drawn[part]}")
 
-    def view(self, view: View, image: Tensor) -> Viewed:
+    def view(self, view: nn.Module, image: Tensor) -> Viewed:
         """Images as a view shows them."""
         return view(image, self.draw(type(view).__name__), self.values, step=self)
 
