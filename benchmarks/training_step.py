@@ -7,8 +7,8 @@
 Each case is trained by MONAI's trainer with the package's batches, on images that have been decoded, for some
 iterations after some to warm up. Printed are milliseconds a step; ``waiting``, how much of it is gone when the same
 batch is handed over again and again; ``limit``, a bare loop over as many passes of the network with tensors that lie on
-the device, without views, pseudo-labels and engine; images per second and peak memory (on a GPU what is allocated there,
-else above the process's start). ``--json`` prints one object per line.
+the device, without views, pseudo-labels and engine; images per second and peak memory (on a GPU what is allocated
+there, else above the process's start). ``--json`` prints one object per line.
 """
 
 from __future__ import annotations
@@ -197,7 +197,8 @@ def main() -> None:
     options = parser.parse_args()
     cases = options.cases or list(SMALL if options.small else CASES)
     if not options.json:
-        print("| case | method | step ms | waiting ms | limit ms | images/s | peak MB |\n|---|---|---:|---:|---:|---:|---:|")
+        print("| case | method | step ms | waiting ms | limit ms | images/s | peak MB |")
+        print("|---|---|---:|---:|---:|---:|---:|")
     for case in cases:
         for name in options.methods:
             row = measure(case, name, options) if len(cases) * len(options.methods) == 1 else apart(case, name)

@@ -30,6 +30,7 @@ from common.transforms import LoadVolumed
 from common.views import Chain, Flip, ImageQuality
 
 SHAPE = (182, 218, 182)
+LABELS = LabelSpace(["lesion"])
 
 
 def make_volumes(folder: Path, number: int) -> list[dict]:
@@ -57,6 +58,52 @@ def per_second(function, number: int, patches: int = 1) -> float:
     return number * patches / (time.perf_counter() - start)
 
 
+def time_batches(volumes: DecodedImages, items: list[dict], transform: Compose, size: tuple, pairs: int, folder: Path):
+    """Patches per second of our batches and of what MONAI has; gives a batch."""
+    settings = {"labeled_batch": 2 * pairs, "patch_size": size, "value_range": None, "foreground": 0.3}
+    method = Popcorn(LABELS, selection="none")
+    plain = Batches(volumes, None, LABELS, method, **settings)
+    augmented = Batches(volumes, None, LABELS, method, weak=Chain([Flip([0]), ImageQuality()]), **settings)
+    print("\nbatches, one thread          patches/s")
+    print(f"DecodedImages                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
+    print(f"DecodedImages, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
+    # its defaults drop the metadata or decode again each time
+    persistent = PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False)
+    for index in range(len(items)):
+        persistent[index]
+    crop, number = RandSpatialCropd(["image", "label"], size, random_size=False), len(items)
+    print(f"PersistentDataset            {per_second(lambda i: crop(dict(persistent[i % number])), 8):9.1f}")
+    print(f"NIfTI files                  {per_second(lambda i: crop(transform(dict(items[i % number]))), 2):9.1f}")
+    return plain[0]
+
+
+def time_network(network: BasicUNet, batch: dict, image: torch.Tensor, size: tuple, device: torch.device) -> None:
+    """Patches per second of training, and seconds of sliding windows over a whole volume."""
+    method = Popcorn(LABELS, selection="none")
+    optimizer = torch.optim.Adam(method.prepare(network), 1e-4)
+    for part in batch["labeled"], *([batch["unlabeled"]] if "unlabeled" in batch else []):
+        part |= {key: value.to(device) for key, value in part.items() if isinstance(value, torch.Tensor)}
+
+    def step(_: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            loss = sum(method.losses(Step(LABELS, network, batch, 1)).values())
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    patches = len(batch["labeled"]["image"])
+    print(f"\ntraining step                {per_second(step, 20 if device.type == 'cuda' else 3, patches):9.1f}")
+    network.eval()
+    for overlap in (0.25, 0.5):
+        inferer = SlidingWindowInferer(size, sw_batch_size=4, overlap=overlap, mode="gaussian")
+        start = time.perf_counter()
+        with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
+            inferer(image, network).sum().item()
+        seconds = time.perf_counter() - start
+        print(f"sliding window {' x '.join(map(str, SHAPE))}, overlap {overlap}: {seconds:.1f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--volumes", type=int, default=4)
@@ -69,7 +116,6 @@ def main() -> None:
     print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}; patches of {side}^3, {features}")
     load = [LoadVolumed(["image", "label"]), Orientationd(["image", "label"], axcodes="RAS", labels=None)]
     transform = Compose([*load, NormalizeIntensityd("image", nonzero=True)])
-    crop = RandSpatialCropd(["image", "label"], size, random_size=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         items = make_volumes(folder, arguments.volumes)
@@ -78,47 +124,9 @@ def main() -> None:
         print(f"decoded and cached: {(time.perf_counter() - start) / len(items):.2f} s a volume")
         again = DecodedImages(items, transform, folder / "cache")
         print(f"found in the cache: {again.hits} of {len(items)}")
-
-        labels = LabelSpace(["lesion"])
-        method = Popcorn(labels, selection="none")
-        settings = {"labeled_batch": 2 * pairs, "patch_size": size, "value_range": None, "device": device}
-        plain = Batches(volumes, None, labels, method, foreground=0.3, **settings)
-        weak = Chain([Flip([0]), ImageQuality()])
-        augmented = Batches(volumes, None, labels, method, foreground=0.3, weak=weak, **settings)
-        print("\nbatches, one thread          patches/s")
-        print(f"DecodedImages                {per_second(lambda i: plain[i], 30, 2 * pairs):9.0f}")
-        print(f"DecodedImages, augmented     {per_second(lambda i: augmented[i], 15, 2 * pairs):9.0f}")
-        # its defaults drop the metadata or decode again each time
-        persistent = PersistentDataset(items, transform, folder / "persistent", track_meta=True, weights_only=False)
-        for index in range(len(items)):
-            persistent[index]
-        print(f"PersistentDataset            {per_second(lambda i: crop(dict(persistent[i % len(items)])), 8):9.1f}")
-        print(
-            f"NIfTI files                  {per_second(lambda i: crop(transform(dict(items[i % len(items)]))), 2):9.1f}"
-        )
-
+        batch = time_batches(volumes, items, transform, size, pairs, folder)
         network = BasicUNet(3, 1, 1, features, norm="instance").to(device, memory_format=torch.channels_last_3d)
-        optimizer = torch.optim.Adam(network.parameters(), 1e-4)
-        batch = plain[0]
-
-        def step(_: int) -> None:
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(device.type, enabled=device.type == "cuda"):
-                loss = sum(method.losses(Step(labels, network, batch, 1)).values())
-            loss.backward()
-            optimizer.step()
-            loss.item()
-
-        print(f"\ntraining step                {per_second(step, 20 if device.type == 'cuda' else 3, 2 * pairs):9.1f}")
-        network.eval()
-        image = volumes[0]["image"].as_tensor()[None].to(device)
-        for overlap in (0.25, 0.5):
-            inferer = SlidingWindowInferer(size, sw_batch_size=4, overlap=overlap, mode="gaussian")
-            start = time.perf_counter()
-            with torch.no_grad(), torch.autocast(device.type, enabled=device.type == "cuda"):
-                inferer(image, network).sum().item()
-            seconds = time.perf_counter() - start
-            print(f"sliding window {' x '.join(map(str, SHAPE))}, overlap {overlap}: {seconds:.1f} s")
+        time_network(network, batch, volumes[0]["image"].as_tensor()[None].to(device), size, device)
 
 
 if __name__ == "__main__":

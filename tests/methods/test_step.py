@@ -10,9 +10,9 @@ from plain_terms import Pixels, losses, random_batch
 from torch import nn
 
 from common.methods import FixMatch, Method, PseudoLabel, RPGPlus, Step, UniMatch
-from common.step import gives_features
 from common.parts import Part
 from common.sources import Prediction
+from common.step import gives_features
 from common.terms import Match, Term
 from common.views import Chain, Flip, IntensityJitter, Values, View, Viewed, Weak
 

@@ -138,6 +138,7 @@ def test_gamma_of_empty_and_constant_images_is_finite():
     image[2, :, :2] = 0.5
     found = Chain(IntensityJitter((2, 2), 0, 0, 0, prob=1))(image, draws(), BRAIN).image
     torch.testing.assert_close(found, image)
+    assert torch.equal(intensity.contrasted(image[:1], numbers(2), BRAIN), image[:1])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
