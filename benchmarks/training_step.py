@@ -51,8 +51,13 @@ SMALL: dict[str, tuple[tuple[int, ...], int, int, tuple[int, ...]]] = {
     "3d-32": ((32, 32, 32), 4, 2, (8, 8, 16, 32, 64, 8)),
 }
 METHODS = ("Supervised", "RPG", "FixMatch", "UniMatch")
-# passes of a step: labelled, then unlabelled ones, with gradients or without
-PASSES = {"Supervised": (), "RPG": (True,), "FixMatch": (False, True), "UniMatch": (False, True, True, True)}
+# passes of a step beside that over labelled images: batches of unlabelled ones in it, with gradients or without
+PASSES = {
+    "Supervised": (),
+    "RPG": ((1, True),),
+    "FixMatch": ((1, False), (1, True)),
+    "UniMatch": ((1, False), (2, True), (1, True)),
+}
 LABELS = LabelSpace(["right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle"])
 
 
@@ -129,7 +134,7 @@ def measure(case: str, name: str, options: argparse.Namespace) -> dict[str, Any]
     method = getattr(methods, name)(LABELS, **keywords)
     layout = torch.channels_last if len(size) == 2 else torch.channels_last_3d
     network = BasicUNet(len(size), 1, LABELS.num_outputs, features).to(device, memory_format=layout)
-    optimizer = torch.optim.Adam(method.prepare(network), lr=1e-4)
+    optimizer = torch.optim.Adam(method.prepare(network), lr=1e-4, fused=device.type == "cuda")
     batches = make_batches(size, method, (labeled, unlabeled), options.device)
     number = options.warm + options.iterations
     start = memory(device)
@@ -157,9 +162,10 @@ def measure(case: str, name: str, options: argparse.Namespace) -> dict[str, Any]
 def limit(network: torch.nn.Module, batches: Batches, name: str, options: argparse.Namespace) -> float:
     """Milliseconds of a bare loop over the passes that a step of the method makes."""
     device = torch.device(options.device)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=device.type == "cuda")
     labeled = batches[1]["labeled"]["image"]
     unlabeled = labeled[:1].expand(batches.unlabeled_batch, *labeled.shape[1:]).contiguous()
+    passes = {copies: torch.cat([unlabeled] * copies) for copies in (1, 2)}
     network.train()
     for iteration in range(options.warm + options.iterations):
         if iteration == options.warm:
@@ -167,9 +173,9 @@ def limit(network: torch.nn.Module, batches: Batches, name: str, options: argpar
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = network(labeled).float().square().mean()
-            for gradients in PASSES[name]:
+            for copies, gradients in PASSES[name]:
                 with torch.set_grad_enabled(gradients):
-                    outputs = network(unlabeled)
+                    outputs = network(passes[copies])
                 loss = loss + outputs.float().square().mean() if gradients else loss
         loss.backward()
         optimizer.step()

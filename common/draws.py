@@ -23,6 +23,7 @@ def normal(shape: tuple[int, ...], draw: np.random.Generator, device: torch.devi
 
 
 def on_device(values: np.ndarray, like: Tensor) -> Tensor:
-    """A few drawn numbers as a tensor beside ``like``, in float32 or as whole numbers, without waiting for it."""
-    kind = torch.float32 if np.issubdtype(np.asarray(values).dtype, np.floating) else torch.long
+    """A few drawn numbers as a tensor beside ``like``: float32, whole or true and false, without waiting for it."""
+    values = np.ascontiguousarray(values)
+    kind = {"f": torch.float32, "b": torch.bool}.get(values.dtype.kind, torch.long)
     return torch.as_tensor(values, dtype=kind).to(like.device, non_blocking=True)

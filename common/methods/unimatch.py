@@ -10,24 +10,24 @@ from common.losses import Loss
 from common.methods.base import Method
 from common.sources import Prediction
 from common.terms import Match
-from common.views import Chain, CutMix, FeatureDropout, Strong, View
+from common.views import Chain, CutMix, FeatureDropout, Several, Strong, View
 from common.weights import Confidence
 
 
 class UniMatch(Method):
     """The confident prediction on a weak view is learnt on three others (Yang et al. 2023).
 
-    L = Ls + 1/4 L_strong1 + 1/4 L_strong2 + 1/2 L_features, with two strong views of the image, parts of which are
-    replaced by parts of other images (CutMix), and the weak view with half of the encoder's features dropped. The paper
-    has half of it, which is a matter of the learning rate.
+    L = Ls + 1/2 L_strong + 1/2 L_features, with two strong views of the image in one pass, parts of which are replaced
+    by parts of other images (CutMix), and the weak view with half of the encoder's features dropped. The paper has half
+    of it, which is a matter of the learning rate.
 
     Args:
         labels: the label space.
         threshold: tau; 0.95 in the paper.
         view: the strong view; intensity operations and CutMix where not given.
         features: the view with dropped features; a rate of 0.5 where not given.
-        factors: factors of the three terms, relative to the supervised one.
-        unsupervised_loss: loss of the three terms; cross-entropy where not given. The paper's branch for medical images
+        factors: factors of the two terms, ``strong`` and ``features``, relative to the supervised one.
+        unsupervised_loss: loss of the two terms; cross-entropy where not given. The paper's branch for medical images
             has Dice.
         options: see :class:`~common.methods.Method`.
 
@@ -45,9 +45,9 @@ class UniMatch(Method):
         unsupervised_loss: Loss | None = None,
         **options: Any,
     ) -> None:
-        factors = {"strong1": 0.25, "strong2": 0.25, "features": 0.5} if factors is None else dict(factors)
+        factors = {"strong": 0.5, "features": 0.5} if factors is None else dict(factors)
         strong = view or Chain([Strong(geometry=False, cutout=0), CutMix()])
-        views = {"strong1": strong, "strong2": strong, "features": features or FeatureDropout()}
+        views = {"strong": Several([strong, strong]), "features": features or FeatureDropout()}
         unknown = factors.keys() - views.keys()
         if unknown:
             raise ValueError(f"factors must be of {', '.join(views)}, got {', '.join(sorted(unknown))}.")

@@ -35,7 +35,8 @@ class References(Part):
     Args:
         neighbors: number k of nearest references that the class distances are taken from; a float in (0, 1] is a share
             of the pool. The paper's 7000 of 3 x 64 x 64 is a share of 0.57.
-        reference_size: size s of the pool's feature maps along each spatial axis, 64 in the paper.
+        reference_size: size s of the pool's feature maps along each axis, 64 in the paper. A volume has as many pixels
+            as an image: s^(2/3) along each axis, 16 for 64.
         query_size: the same for the unlabelled images; ``None`` for their full resolution.
         background: make background (no class at all) a class of its own in multi-label tasks. With the literal formula
             (``False``) a background pixel has the distance 1 to all classes, hence the weight 0, and is never learnt.
@@ -76,10 +77,10 @@ class References(Part):
         labeled, unlabeled = step.labeled, step.unlabeled
         size = tuple(unlabeled["image"].shape[2:])
         phases = step.draw("query grid").random(len(size)).tolist() if self.moving_grid else None
-        grid = Grid.of_cells(size, self.query_size, phases)
+        grid = Grid.of_cells(size, cells(self.query_size, len(size)), phases)
         queries = step.see(unlabeled["image"]).features
         queries = queries if grid is None else grid.of(queries)
-        pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), self.reference_size)
+        pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), cells(self.reference_size, len(size)))
         references, label = step.see(labeled["image"]).features, labeled["label"]
         if pool is not None:
             references, label = pool.of(references), pool.of(label)
@@ -106,6 +107,11 @@ class References(Part):
                 f"among the nearest and weights say little: give a share, such as 0.57 for the paper's."
             )
             self.warned = True
+
+
+def cells(size: int | None, dimensions: int) -> int | None:
+    """Cells along an axis, such that there are size x size of them, roughly, in any number of dimensions."""
+    return None if size is None else max(1, round(size ** (2 / dimensions)))
 
 
 def pixels(maps: Tensor) -> Tensor:

@@ -2,19 +2,20 @@
 
 from common.values import Values
 from common.views.boxes import CutMix, CutOut
-from common.views.change import Change, Changes, Cut, Mixed, Moved
+from common.views.change import Change, Changes, Copies, Cut, Mixed, Moved
 from common.views.dropout import FeatureDropout
 from common.views.geometry import Affine, Elastic, Flip, QuarterTurn
 from common.views.intensity import IntensityJitter
 from common.views.quality import ImageQuality
 from common.views.strong import Strong
-from common.views.view import Chain, Geometry, Intensity, View, Viewed, Weak
+from common.views.view import Chain, Geometry, Intensity, Several, View, Viewed, Weak
 
 __all__ = [
     "Affine",
     "Chain",
     "Change",
     "Changes",
+    "Copies",
     "Cut",
     "CutMix",
     "CutOut",
@@ -28,6 +29,7 @@ __all__ = [
     "Mixed",
     "Moved",
     "QuarterTurn",
+    "Several",
     "Strong",
     "Values",
     "View",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache, reduce
+from operator import and_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +58,23 @@ class Changes(Change):
         return maps
 
 
+class Copies(Change):
+    """Changes side by side: of each one all images, one batch after the other."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self.changes = tuple(changes)
+
+    def of_image(self, image: Tensor) -> Tensor:
+        return torch.cat([change.of_image(image) for change in self.changes])
+
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        labels, weights = zip(*(change.of_label(label, weight) for change in self.changes), strict=True)
+        if all(each is None for each in weights):
+            return torch.cat(labels), None
+        ones = torch.ones_like(label[:, :1], dtype=torch.float32)
+        return torch.cat(labels), torch.cat([ones if each is None else each for each in weights])
+
+
 class Moved(Change):
     """A movement of each image: affine, or affine and elastic.
 
@@ -68,10 +87,11 @@ class Moved(Change):
 
     def __init__(self, matrix: np.ndarray, displacement: Tensor | None = None) -> None:
         self.matrix, self.displacement = np.asarray(matrix, dtype=np.float64), displacement
+        self.grid: Tensor | None = None  # for the label, once the image has asked for it
 
     def of_image(self, image: Tensor) -> Tensor:
         """The moved images; beyond the border they go on with the value at the border."""
-        return sampled(image, self.matrix, self.displacement, "bilinear", "border")
+        return self.sampled(image, "bilinear", "border")
 
     def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Each pixel gets the values of the one nearest to where it came from; from outside it has the weight 0.
@@ -79,16 +99,33 @@ class Moved(Change):
         Without weights the label goes on beyond the border, as the image does.
         """
         if weight is None:
-            return sampled(label.float(), self.matrix, self.displacement, "nearest", "border"), None
-        both = torch.cat([label.float(), weight.float()], dim=1)
-        moved = sampled(both, self.matrix, self.displacement, "nearest", "zeros")
+            return self.sampled(label.float(), "nearest", "border"), None
+        moved = self.sampled(torch.cat([label.float(), weight.float()], dim=1), "nearest", "zeros")
         return moved[:, : label.shape[1]], moved[:, label.shape[1] :]
 
     def undo(self, maps: Tensor) -> Tensor:
         """Interpolated; 0 from outside."""
         if self.displacement is not None:
             raise ValueError("an elastic deformation cannot be undone: take a view that turns, scales or shifts.")
-        return sampled(maps, np.linalg.inv(self.matrix), None, "bilinear", "zeros")
+        return Moved(np.linalg.inv(self.matrix)).sampled(maps, "bilinear", "zeros")
+
+    def sampled(self, maps: Tensor, mode: str, padding: str) -> Tensor:
+        """Maps ``B C H W [D]`` at the places they come from; in float32, or float64 where the maps are."""
+        maps = maps if maps.dtype == torch.float64 else maps.float()
+        if self.displacement is None and keeps_pixels(self.matrix, maps.shape[2:]):
+            # grid_sample would round, and a 0 be none
+            if (self.matrix == np.eye(maps.ndim - 1)).all():
+                return maps
+            return torch.stack([turned(*one) for one in zip(maps, self.matrix, strict=True)])
+        with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
+            grid = self.grid
+            if (
+                grid is None
+                or grid.shape[1:-1] != maps.shape[2:]
+                or (grid.dtype, grid.device) != (maps.dtype, maps.device)
+            ):
+                self.grid = grid = places(self.matrix, self.displacement, maps)
+            return F.grid_sample(maps, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
 class Cut(Change):
@@ -105,12 +142,13 @@ class Cut(Change):
         self, box: np.ndarray, fill: float = 0.5, label: str = BACKGROUND, labels: LabelSpace | None = None
     ) -> None:
         self.box, self.fill, self.label, self.labels = box, fill, label, labels
+        self.inside = Inside(box)
 
     def of_image(self, image: Tensor) -> Tensor:
-        return image.masked_fill(inside(self.box, image), self.fill)
+        return image.masked_fill(self.inside(image), self.fill)
 
     def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        cut, background = inside(self.box, label), self.label == BACKGROUND
+        cut, background = self.inside(label), self.label == BACKGROUND
         if weight is None and not background:
             weight = torch.ones_like(label[:, :1], dtype=torch.float32)
         cut_out = label.masked_fill(cut, 0)
@@ -128,46 +166,48 @@ class Mixed(Change):
     """
 
     def __init__(self, box: np.ndarray, partner: np.ndarray) -> None:
-        self.box, self.partner = box, partner
+        self.box, self.partner, self.inside = box, partner, Inside(box)
 
     def of_image(self, image: Tensor) -> Tensor:
-        return torch.where(inside(self.box, image), image[on_device(self.partner, image)], image)
+        return torch.where(self.inside(image), image[on_device(self.partner, image)], image)
 
     def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.of_image(label), None if weight is None else self.of_image(weight)
 
 
-def inside(box: np.ndarray, maps: Tensor) -> Tensor:
-    """Boxes ``B n 2`` as masks ``B 1 H W [D]`` beside the maps."""
-    size, edges = maps.shape[2:], on_device(box, maps)
-    mask = None
-    for axis, number in enumerate(size):
-        first, last = (edges[:, axis, end].view(-1, 1, *[1] * len(size)) for end in (0, 1))
-        place = torch.arange(number, device=maps.device).view(-1, *[1] * (len(size) - axis - 1))
-        within = (place >= first) & (place < last)
-        mask = within if mask is None else mask & within
-    return mask
+class Inside:
+    """Boxes ``B n 2`` as a mask ``B 1 H W [D]``, made once for images and labels of one size."""
+
+    def __init__(self, box: np.ndarray) -> None:
+        self.box, self.mask = box, None
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        size = maps.shape[2:]
+        if self.mask is None or self.mask.shape[2:] != size or self.mask.device != maps.device:
+            lines = [
+                (np.arange(number) >= self.box[:, axis, :1]) & (np.arange(number) < self.box[:, axis, 1:])
+                for axis, number in enumerate(size)
+            ]
+            along = on_device(np.concatenate(lines, axis=1), maps).split(size, dim=1)
+            shapes = [(-1, 1, *[1] * axis, number, *[1] * (len(size) - axis - 1)) for axis, number in enumerate(size)]
+            self.mask = reduce(and_, (line.reshape(shape) for line, shape in zip(along, shapes, strict=True)))
+        return self.mask
 
 
-def sampled(maps: Tensor, matrix: np.ndarray, displacement: Tensor | None, mode: str, padding: str) -> Tensor:
-    """Maps ``B C H W [D]`` at the places M y + u(y), see :class:`Moved`; in float32, or float64 where the maps are."""
-    maps = maps if maps.dtype == torch.float64 else maps.float()
-    if displacement is None and keeps_pixels(matrix, maps.shape[2:]):  # grid_sample would round, and a 0 be none
-        return torch.stack([turned(*one) for one in zip(maps, matrix, strict=True)])
+def places(matrix: np.ndarray, displacement: Tensor | None, maps: Tensor) -> Tensor:
+    """The places M y + u(y) of :class:`Moved` for ``F.grid_sample`` of the maps: ``B H W [D] n``, last axis first."""
     size = np.array(maps.shape[2:], dtype=np.float64)
     n = len(size)
-    # torch counts from -1 to 1 between the outer faces of the outer pixels, and the last axis first
+    # torch counts from -1 to 1 between the outer faces of the outer pixels
     theta = np.concatenate(
         [matrix[:, :n, :n] * (size / size[:, None]), (matrix[:, :n, n] * 2 / size)[..., None]], axis=2
     )
     theta = np.concatenate([theta[:, ::-1, n - 1 :: -1], theta[:, ::-1, n:]], axis=2)
-    with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
-        theta = torch.from_numpy(theta.copy()).to(maps.dtype).to(maps.device, non_blocking=True)
-        grid = affine_grid(theta, maps.shape[2:])
-        if displacement is not None:
-            scale = on_device(2 / size, displacement).view(-1, *[1] * n)
-            grid = grid + (displacement * scale).flip(1).movedim(1, -1).to(grid.dtype)
-        return F.grid_sample(maps, grid, mode=mode, padding_mode=padding, align_corners=False)
+    grid = affine_grid(torch.from_numpy(theta).to(maps.dtype).to(maps.device, non_blocking=True), maps.shape[2:])
+    if displacement is None:
+        return grid
+    scale = on_device(2 / size[::-1], displacement)
+    return torch.addcmul(grid, displacement.flip(1).movedim(1, -1).to(grid.dtype), scale.to(grid.dtype))
 
 
 def keeps_pixels(matrix: np.ndarray, size: Sequence[int]) -> bool:
@@ -196,12 +236,15 @@ def affine_grid(theta: Tensor, size: Sequence[int]) -> Tensor:
         theta: ``B n n+1``, the last axis first.
         size: H, W, [D].
     """
-    rows = []
-    for row in theta.flip(1).unbind(1):  # in torch's order, the place along the last axis comes first
-        place = row[:, -1].view(-1, *[1] * len(size))
-        for axis, number in enumerate(size):
-            centres = (2 * torch.arange(number, device=theta.device, dtype=theta.dtype) + 1) / number - 1
-            factor = row[:, len(size) - 1 - axis].view(-1, *[1] * len(size))
-            place = place + factor * centres.view(-1, *[1] * (len(size) - axis - 1))
-        rows.append(place)
-    return torch.stack(rows[::-1], dim=-1)
+    ones = [1] * len(size)
+    grid = theta[:, :, -1].reshape(*theta.shape[:2], *ones)
+    for axis, number in enumerate(size):
+        factor = theta[:, :, len(size) - 1 - axis].reshape(*theta.shape[:2], *ones)
+        grid = torch.addcmul(grid, factor, centres(number, theta.dtype, theta.device).view(-1, *ones[axis + 1 :]))
+    return grid.movedim(1, -1)
+
+
+@lru_cache(maxsize=64)
+def centres(number: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Centres of so many pixels, where -1 and 1 are the outer faces of the outer ones."""
+    return torch.from_numpy((2 * np.arange(number) + 1) / number - 1).to(dtype).to(device)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.transforms.utils import create_rotate, create_scale, create_shear, create_translate
 
+from common.views.matrices import identity, rotation, scaling, shear, translation
 from common.views.view import Geometry, Motion
 
 INTERPOLATION = {2: "bilinear", 3: "trilinear"}
@@ -48,12 +48,8 @@ class Affine(Geometry):
         shears = draw.uniform(-self.shear, self.shear, (number, n * (n - 1)))
         shifts = draw.uniform(-self.translate, self.translate, (number, n)) * np.array(size)
         moves = draw.random(number) < self.prob
-        matrices = np.stack([np.eye(n + 1)] * number)
-        for i in np.flatnonzero(moves):
-            turn = create_rotate(n, angles[i, 0] if n == 2 else angles[i])
-            matrices[i] = (
-                turn @ create_shear(n, shears[i]) @ create_translate(n, shifts[i]) @ create_scale(n, factors[i])
-            )
+        moved = rotation(angles) @ shear(shears) @ translation(shifts) @ scaling(factors)
+        matrices = np.where(moves[:, None, None], moved, np.eye(n + 1))
         return matrices, None
 
 
@@ -77,7 +73,7 @@ class Flip(Geometry):
     def motion(self, number: int, size: Sequence[int], draw: np.random.Generator, device: torch.device) -> Motion:
         if max(self.axes, default=0) >= len(size):
             raise ValueError(f"axes must be below {len(size)}, the number of an image's axes, got {list(self.axes)}.")
-        matrices = np.stack([np.eye(len(size) + 1)] * number)
+        matrices = identity(number, len(size))
         for axis in self.axes:
             matrices[draw.random(number) < self.prob, axis, axis] = -1
         return matrices, None
@@ -98,7 +94,7 @@ class QuarterTurn(Geometry):
         if size[0] != size[1]:
             raise ValueError(f"images to be turned by 90 degrees must be square, got {' x '.join(map(str, size))}.")
         turns = draw.integers(4, size=number) * (draw.random(number) < self.prob)
-        matrices = np.stack([np.eye(len(size) + 1)] * number)
+        matrices = identity(number, len(size))
         cosines, sines = np.array([1, 0, -1, 0])[turns], np.array([0, 1, 0, -1])[turns]
         matrices[:, 0, 0] = matrices[:, 1, 1] = cosines
         matrices[:, 0, 1], matrices[:, 1, 0] = -sines, sines
@@ -138,7 +134,7 @@ class Elastic(Geometry):
         coarse = draw.uniform(-self.displacement, self.displacement, (number, len(size), *points)).astype(np.float32)
         coarse = torch.from_numpy(coarse).to(device, non_blocking=True)
         field = F.interpolate(coarse, tuple(size), mode=INTERPOLATION[len(size)], align_corners=True)
-        return np.stack([np.eye(len(size) + 1)] * number), field
+        return identity(number, len(size)), field
 
 
 def probability(value: float, name: str = "prob") -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -46,8 +47,11 @@ def brightened(image: Tensor, shift: Tensor) -> Tensor:
 
 def contrasted(image: Tensor, factor: Tensor, values: Values) -> Tensor:
     """m + factor (x - m), with m the image's mean."""
-    mean, _ = mean_and_spread(image, inside_of(image, values))
-    return mean + each(factor, image) * (image - mean)
+    if values.background is None:
+        mean = image.mean(pixels_of(image), keepdim=True)
+    else:
+        mean, _ = mean_and_spread(image, inside_of(image, values))
+    return torch.lerp(mean, image, each(factor, image))
 
 
 def gamma_corrected(image: Tensor, exponent: Tensor, values: Values) -> Tensor:
@@ -77,7 +81,7 @@ def stretched(image: Tensor, values: Values) -> Tensor:
     if not values.clamp:
         mean, spread = mean_and_spread(image, inside_of(image, values))
         return (image - mean) / spread
-    low, high = (extreme(image, pixels_of(image), keepdim=True) for extreme in (torch.amin, torch.amax))
+    low, high = (each(extreme, image) for extreme in image.flatten(1).aminmax(dim=1))
     return values.low + values.unit * (image - low) / (high - low).clamp(min=1e-6)
 
 
@@ -93,19 +97,34 @@ def blurred(image: Tensor, sigma: Tensor) -> Tensor:
 
     At the border the kernel's part within the image counts, so that a constant image stays constant.
     """
-    sigma = sigma.clamp(min=1e-3).view(-1, 1, 1)
+    sigma = sigma.clamp(min=1e-3).view(-1, 1, 1, 1)
+    reach = torch.ceil(TRUNCATED * sigma) + 0.5
+    weights: dict[int, Tensor] = {}
     for axis, size in enumerate(image.shape[2:]):
-        place = torch.arange(size, device=image.device, dtype=image.dtype)
-        distance = (place[:, None] - place).unsqueeze(0)
-        faces = [torch.erf((distance + half) / (sigma * math.sqrt(2))) for half in (0.5, -0.5)]
-        weights = (faces[0] - faces[1]) * (distance.abs() <= torch.ceil(TRUNCATED * sigma))
-        image = along(image, axis, weights / weights.sum(2, keepdim=True))
+        if size not in weights:
+            faces = torch.clamp(faces_of_pixels(size, image.dtype, image.device), -reach, reach)
+            near, far = torch.erf(faces / (sigma * math.sqrt(2))).unbind(1)
+            weights[size] = (far - near) / (far - near).sum(2, keepdim=True)
+        image = along(image, axis, weights[size])
     return image
 
 
-def sharpened(image: Tensor, amount: Tensor, sigma: float = 1.0) -> Tensor:
-    """x + amount (x - blurred(x)), as scanners' filters do. (MONAI's GaussianSharpen blurs first.)"""
-    return image + each(amount, image) * (image - blurred(image, torch.full_like(amount, sigma)))
+@lru_cache(maxsize=32)
+def faces_of_pixels(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Where pixels along a line begin and end as seen from each pixel's centre, ``2 N N``."""
+    distance = np.arange(size) - np.arange(size)[:, None]
+    return torch.from_numpy(np.stack([distance - 0.5, distance + 0.5])).to(dtype).to(device)
+
+
+def sharpened(image: Tensor, amount: Tensor, sigma: Tensor | None = None) -> Tensor:
+    """x + amount (x - blurred(x)), as scanners' filters do. (MONAI's GaussianSharpen blurs first.)
+
+    Args:
+        image: ``B C H W [D]``.
+        amount: ``B``; at -1 images are blurred.
+        sigma: of the Gaussian, ``B``, in pixels; 1 where not given.
+    """
+    return image + each(amount, image) * (image - blurred(image, torch.ones_like(amount) if sigma is None else sigma))
 
 
 def noisy(image: Tensor, spread: Tensor, draw: np.random.Generator) -> Tensor:
@@ -146,17 +165,20 @@ def biased(image: Tensor, coefficients: Tensor, degree: int = 3) -> Tensor:
         degree: highest degree of a polynomial.
     """
     size = image.shape[2:]
-    bases = [
-        np.polynomial.legendre.legvander(np.linspace(-1, 1, number), degree).T.astype(np.float32) for number in size
-    ]
-    field = 0.0
-    for term, powers in enumerate(field_terms(len(size), degree)):
-        shape = 1.0
-        for axis, power in enumerate(powers):
-            line = on_device(bases[axis][power], image)
-            shape = shape * line.view(-1, *[1] * (len(size) - axis - 1))
-        field = field + each(coefficients[:, term], image) * shape
-    return image * torch.exp(field)
+    shape = (degree + 1,) * len(size)
+    places = np.ravel_multi_index(np.array(field_terms(len(size), degree)).T, shape)
+    field = coefficients.new_zeros(len(image), int(np.prod(shape)))
+    field = field.index_copy(1, on_device(places, image), coefficients).view(-1, *shape)
+    for number in size:  # each axis of degrees becomes the image's, in turn
+        field = torch.tensordot(field, legendre(number, degree, image.dtype, image.device), dims=([1], [0]))
+    return image * torch.exp(field).unsqueeze(1)
+
+
+@lru_cache(maxsize=32)
+def legendre(number: int, degree: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Legendre polynomials up to a degree at so many pixels, ``degree+1 N``, from -1 to 1."""
+    values = np.polynomial.legendre.legvander(np.linspace(-1, 1, number), degree).T
+    return torch.from_numpy(np.ascontiguousarray(values)).to(dtype).to(device)
 
 
 def on_rows(
@@ -164,24 +186,27 @@ def on_rows(
     rows: np.ndarray,
     operation: Callable[[Tensor, Tensor], Tensor],
     strength: np.ndarray,
-    values: Values,
+    values: Values | None = None,
 ) -> Tensor:
-    """The batch with ``operation(images, strengths)`` done to some of its images, and their background left alone.
+    """The batch with ``operation(images, strengths)`` done to some of its images.
 
     Args:
         image: ``B C H W [D]``.
         rows: which images, as booleans ``B``.
-        operation: what is done.
-        strength: a number for each image of the batch ``B``.
-        values: what the images' values mean.
+        operation: what is done. A GPU, which starts an operation more slowly than it does it, does it to all images.
+        strength: a number for each image of the batch ``B``, or several ``B T``.
+        values: what the images' values mean: the range is kept, and their background left alone.
     """
     if not rows.any():
         return image
-    if rows.all():
-        return kept(image, operation(image, on_device(strength, image)), values)
+    if rows.all() or image.is_cuda:
+        after = operation(image, on_device(strength, image))
+        after = after if values is None else kept(image, after, values)
+        return after if rows.all() else torch.where(each(on_device(rows, image), image), after, image)
     index = on_device(np.flatnonzero(rows), image)
     some = image[index]
-    return image.index_copy(0, index, kept(some, operation(some, on_device(strength[rows], image)), values))
+    after = operation(some, on_device(strength[rows], image))
+    return image.index_copy(0, index, after if values is None else kept(some, after, values))
 
 
 class IntensityJitter(Intensity):

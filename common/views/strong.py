@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from monai.transforms.utils import create_rotate, create_shear, create_translate
 from torch import Tensor
 
 from common.values import Values
 from common.views import intensity
 from common.views.boxes import CutOut
 from common.views.change import BACKGROUND
-from common.views.view import Chain, Geometry, Intensity, Motion, View, Viewed, group_numbers
+from common.views.matrices import identity, rotation, shear, translation
+from common.views.view import Chain, Geometry, Intensity, Motion, View, Viewed, group_numbers, kept
 
 GEOMETRY = ("rotate", "shear", "translate")
 
-# What an operation does to images at strengths in [-1, 1], B.
-Operation = Callable[[Tensor, Tensor, Values, np.random.Generator], Tensor]
-INTENSITY: dict[str, Operation] = {
-    "identity": lambda x, s, v, draw: x,
-    "autocontrast": lambda x, s, v, draw: intensity.stretched(x, v),
-    "brightness": lambda x, s, v, draw: intensity.brightened(x, 0.4 * v.unit * s),
-    "contrast": lambda x, s, v, draw: intensity.contrasted(x, 1 + 0.9 * s, v),
-    "gamma": lambda x, s, v, draw: intensity.gamma_corrected(x, 3.0**s, v),
-    "sharpness": lambda x, s, v, draw: intensity.sharpened(x, 4.0 * s.abs()),
-    "blur": lambda x, s, v, draw: intensity.blurred(x, s.abs() * max(x.shape[2:]) / 48),
-    "noise": lambda x, s, v, draw: intensity.noisy(x, 0.15 * v.unit * s.abs(), draw),
+
+class Operation(NamedTuple):
+    """An operation on intensities.
+
+    Attributes:
+        amounts: from strengths in [-1, 1], ``B``, what it works with, ``B`` or ``B T``; on the host.
+        change: what it does to images with these amounts.
+    """
+
+    amounts: Callable[[np.ndarray, Values, Sequence[int]], np.ndarray]
+    change: Callable[[Tensor, Tensor, Values, np.random.Generator], Tensor]
+
+
+def filtered(image: Tensor, amounts: Tensor, values: Values, draw: np.random.Generator) -> Tensor:
+    """Blurred or sharpened, which one pass over the images does."""
+    return intensity.sharpened(image, amounts[:, 0], amounts[:, 1])
+
+
+INTENSITY = {
+    "autocontrast": Operation(lambda s, v, size: s, lambda x, a, v, draw: intensity.stretched(x, v)),
+    "brightness": Operation(lambda s, v, size: 0.4 * v.unit * s, lambda x, a, v, draw: intensity.brightened(x, a)),
+    "contrast": Operation(lambda s, v, size: 1 + 0.9 * s, lambda x, a, v, draw: intensity.contrasted(x, a, v)),
+    "gamma": Operation(lambda s, v, size: 3.0**s, lambda x, a, v, draw: intensity.gamma_corrected(x, a, v)),
+    "sharpness": Operation(lambda s, v, size: np.stack([4 * np.abs(s), np.ones_like(s)], 1), filtered),
+    "blur": Operation(lambda s, v, size: np.stack([-np.ones_like(s), np.abs(s) * max(size) / 48], 1), filtered),
+    "noise": Operation(lambda s, v, size: 0.15 * v.unit * np.abs(s), lambda x, a, v, draw: intensity.noisy(x, a, draw)),
 }
+NAMES = ("identity", *INTENSITY, *GEOMETRY)
 
 
 class Strong(View):
@@ -85,20 +102,21 @@ class Strong(View):
             raise ValueError(f"operations must not be negative, got {operations}.")
         if not 0 <= magnitude <= 1:
             raise ValueError(f"magnitude must be in [0, 1], got {magnitude}.")
-        known = [*INTENSITY, *(GEOMETRY if geometry else ())]
+        known = [name for name in NAMES if geometry or name not in GEOMETRY]
         unknown = [name for name in names or () if name not in known]
         if unknown:
             raise ValueError(f"names must be of {', '.join(known)}, got {', '.join(unknown)}.")
         self.operations, self.magnitude, self.geometry = operations, magnitude, geometry
         self.cutout, self.cutout_label, self.names = cutout, cutout_label, names
         self.drawn_from = list(names or known)
-        self.box = CutOut(cutout, cutout_label)
+        self.box = [CutOut(cutout, cutout_label)] if cutout else []
 
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         groups = group_numbers(groups, len(image))
         chosen = draw.choice(self.drawn_from, (self.operations, groups.max() + 1))
         strengths = draw.choice((-1, 1), chosen.shape) * self.magnitude * draw.random(chosen.shape)
-        chain = Chain([Chosen(chosen[:, groups], strengths[:, groups]), Moves(chosen, strengths), self.box])
+        moves = [Moves(chosen, strengths)] if np.isin(chosen, GEOMETRY).any() else []
+        chain = Chain([Chosen(chosen[:, groups], strengths[:, groups]), *moves, *self.box])
         return chain(image, draw, values, groups, step)
 
 
@@ -111,13 +129,19 @@ class Chosen(Intensity):
 
     def changed(self, image: Tensor, draw: np.random.Generator, values: Values) -> Tensor:
         for names, strengths in zip(self.names, self.strengths, strict=True):
-            for name, operation in INTENSITY.items():
+            before = image
+            for change in dict.fromkeys(operation.change for operation in INTENSITY.values()):
+                found = [(names == name, op) for name, op in INTENSITY.items() if op.change is change]
+                rows = np.logical_or.reduce([chosen for chosen, _ in found])
+                amounts = found[0][1].amounts(strengths, values, image.shape[2:])
+                for chosen, operation in found[1:]:
+                    amounts[chosen] = operation.amounts(strengths, values, image.shape[2:])[chosen]
 
-                def done(x: Tensor, s: Tensor, operation: Operation = operation) -> Tensor:
-                    return operation(x, s, values, draw)
+                def done(x: Tensor, a: Tensor, change: Callable = change) -> Tensor:
+                    return change(x, a, values, draw)
 
-                if name != "identity":
-                    image = intensity.on_rows(image, names == name, done, strengths, values)
+                image = intensity.on_rows(image, rows, done, amounts)
+            image = kept(before, image, values)
         return image
 
 
@@ -129,7 +153,7 @@ class Moves(Geometry):
         self.names, self.strengths = names, strengths
 
     def motion(self, number: int, size: Sequence[int], draw: np.random.Generator, device: torch.device) -> Motion:
-        matrices = np.stack([np.eye(len(size) + 1)] * number)
+        matrices = identity(number, len(size))
         for index in range(number):
             for name, strength in zip(self.names[:, index], self.strengths[:, index], strict=True):
                 if name in GEOMETRY:
@@ -141,12 +165,11 @@ def movement(name: str, strength: float, size: Sequence[int], draw: np.random.Ge
     """The matrix of one operation on geometry, along or about a random axis."""
     n = len(size)
     if name == "rotate":
-        axis = draw.integers(3)
-        angle = strength * np.pi / 6
-        return create_rotate(n, angle if n == 2 else np.eye(3)[axis] * angle)
+        axis, angle = draw.integers(3), strength * np.pi / 6
+        return rotation(np.array([[angle]]) if n == 2 else np.eye(3)[[axis]] * angle)[0]
     if name == "shear":
-        coefficients = np.zeros(n * (n - 1))
-        coefficients[draw.integers(len(coefficients))] = 0.3 * strength
-        return create_shear(n, coefficients)
+        coefficients = np.zeros((1, n * (n - 1)))
+        coefficients[0, draw.integers(n * (n - 1))] = 0.3 * strength
+        return shear(coefficients)[0]
     axis = draw.integers(n)
-    return create_translate(n, np.eye(n)[axis] * 0.3 * strength * size[axis])
+    return translation(np.eye(n)[[axis]] * 0.3 * strength * size[axis])[0]

@@ -13,7 +13,7 @@ from common.draws import on_device
 from common.parts import Needs, Part
 from common.step import Perturb, Step, Viewed
 from common.values import Values
-from common.views.change import Change, Changes, Moved
+from common.views.change import Change, Changes, Copies, Moved
 
 # Matrices ``B n+1 n+1`` on the host, and displacements ``B n H W [D]`` on the device or None.
 Motion = tuple[np.ndarray, "Tensor | None"]
@@ -121,6 +121,30 @@ class Chain(View):
         return Viewed(seen.to(image.dtype), Changes(changes), in_turn(perturbs))
 
 
+class Several(View):
+    """Several views of each image in one batch, ``V*B C H W [D]``: one pass of the network sees them all.
+
+    Args:
+        views: the views; those that change features are not among them.
+
+    Raises:
+        ValueError: when there is none, or one changes features.
+    """
+
+    def __init__(self, views: Sequence[View]) -> None:
+        super().__init__()
+        self.views = nn.ModuleList(views)
+        if not len(self.views):
+            raise ValueError("there must be a view or more, got none.")
+
+    def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
+        seen = [view(image, draw, values, groups, step) for view in self.views]
+        if any(viewed.perturb for viewed in seen):
+            names = ", ".join(type(view).__name__ for view in self.views)
+            raise ValueError(f"views in one batch must not change features, got {names}: give each a term of its own.")
+        return Viewed(torch.cat([viewed.image for viewed in seen]), Copies([viewed.change for viewed in seen]))
+
+
 def in_turn(perturbs: Sequence[Perturb]) -> Perturb | None:
     """What happens to features one after the other, None for nothing."""
     return (lambda levels: reduce(lambda seen, perturb: perturb(seen), perturbs, levels)) if perturbs else None
@@ -144,18 +168,18 @@ class Movement:
         """Puts a movement behind those that there are: what it moves is what they gave."""
         matrix, displacement = view.motion(int(self.groups.max()) + 1, self.size, draw, self.device)
         self.matrix = matrix if self.matrix is None else self.matrix @ matrix
-        if displacement is None:
-            return
-        # M (y + u(y)) = M y + (linear part of M) u(y)
-        linear = on_device(self.matrix[:, :-1, :-1], displacement)
-        self.displacement = torch.einsum("bij,bj...->bi...", linear, displacement)
+        linear = self.matrix[:, :-1, :-1]
+        if displacement is not None and (linear != np.eye(len(self.size))).any():
+            # M (y + u(y)) = M y + (linear part of M) u(y)
+            displacement = torch.einsum("bij,bj...->bi...", on_device(linear, displacement), displacement)
+        self.displacement = displacement
 
     def made(self, image: Tensor, changes: list[Change]) -> Tensor:
         """The moved images; the movement joins the changes."""
         if self.matrix is None:
             return image
         displacement = self.displacement
-        if displacement is not None:
+        if displacement is not None and not np.array_equal(self.groups, np.arange(len(displacement))):
             displacement = displacement[on_device(self.groups, displacement)]
         changes.append(Moved(self.matrix[self.groups], displacement))
         self.matrix = self.displacement = None

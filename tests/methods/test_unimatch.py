@@ -1,4 +1,4 @@
-"""UniMatch's three terms against NumPy, with each pixel's partner found by its values."""
+"""UniMatch's terms against NumPy, with each pixel's partner found by its values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.methods import UniMatch
 from common.views import Chain, CutMix, FeatureDropout, Strong
 from common.weights import Confidence
 
-FACTORS = {"strong1": 0.25, "strong2": 0.25, "features": 0.5}
+FACTORS = {"strong": 0.5, "features": 0.5}
 
 
 class Watched(Pixels):
@@ -59,29 +59,30 @@ def taken(maps, source):
 
 
 @pytest.mark.parametrize("loss", [None, Dice(), Dice(per_image=True)])
-def test_the_three_terms(labels, batch, network, loss):
+def test_the_terms(labels, batch, network, loss):
     image, cutmix = batch["unlabeled"]["image"], Chain([CutMix(prob=1.0)])
     method = UniMatch(labels, threshold=0.8, view=cutmix, unsupervised_loss=loss)
     terms, step = losses(method, network, batch, 3)
     assert list(terms) == ["supervised", *FACTORS]
-    _, weak, *strong = network.images
-    assert weak is image and len(strong) == 2
+    _, weak, both = network.images
+    assert weak is image and len(both) == 2 * len(image)
+    strong = both.split(len(image))
     label, weight = confident(labels, network(image), 0.8)
     assert 0.1 < weight.mean() < 0.9
     plain = plain_loss if loss is None else lambda *a: plain_dice(*a, per_image=loss.per_image)
     mixed = [sources(view, image) for view in strong]
-    for number, (view, source) in enumerate(zip(strong, mixed, strict=True), start=1):
+    for source in mixed:
         for b in range(3):
             partners = set(source[b].ravel().tolist())
             assert b in partners and len(partners) == 2  # part of it is of one other image
-        expected = plain(labels, network(view), taken(label, source), taken(weight, source))
-        assert terms[f"strong{number}"].item() == pytest.approx(0.25 * expected, rel=1e-5)
+    mixes = (torch.cat([taken(maps, source) for source in mixed]) for maps in (label, weight))
+    assert terms["strong"].item() == pytest.approx(0.5 * plain(labels, network(both), *mixes), rel=1e-5)
     assert (mixed[0] != mixed[1]).any()  # the two strong views differ
     keep = torch.from_numpy(generator(0, 3, "FeatureDropout 1").random((3, 3)) >= 0.5)
     assert keep.any() and not keep.all()
     dropped = network(image * keep[..., None, None] * 2)
     assert terms["features"].item() == pytest.approx(0.5 * plain(labels, dropped, label, weight), rel=1e-5)
-    for noted in step.notes.values():  # all three teach the one prediction on the weak view
+    for noted in step.notes.values():  # both teach the one prediction on the weak view
         torch.testing.assert_close(noted.pseudo.label.double(), label)
         torch.testing.assert_close(noted.weight.double(), weight)
     supervised = labels.cross_entropy(network(batch["labeled"]["image"]), batch["labeled"]["label"])
@@ -98,14 +99,15 @@ def test_the_mean_runs_over_all_pixels_not_over_the_confident_ones(labels, batch
 
 def test_strong_views_by_default_change_intensities_and_mix(labels, batch, network):
     method = UniMatch(labels)
-    views = [method.terms[name].view for name in FACTORS]
-    strong, cutmix = views[0].views
-    assert views[0] is views[1] and type(strong) is Strong and type(cutmix) is CutMix
+    both, features = (method.terms[name].view for name in FACTORS)
+    assert both.views[0] is both.views[1]
+    strong, cutmix = both.views[0].views
+    assert type(strong) is Strong and type(cutmix) is CutMix
     assert not strong.geometry and strong.cutout == 0
-    assert type(views[2]) is FeatureDropout and views[2].rate == 0.5
+    assert type(features) is FeatureDropout and features.rate == 0.5
     terms, _ = losses(UniMatch(labels, 0.6), network, batch)
-    assert len(network.images) == 4 and len(network.perturbed) == 1
-    assert not torch.equal(*network.images[2:])
+    assert len(network.images) == 3 and len(network.perturbed) == 1
+    assert not torch.equal(*network.images[2].chunk(2))
     assert all(term > 0 for term in terms.values())
 
 
@@ -131,20 +133,20 @@ def test_the_papers_settings_are_the_defaults(labels):
 
 def test_factors_and_views_are_keywords(labels, batch, network):
     rare, still = FeatureDropout(0.0), Strong(names=["identity"], cutout=0)
-    method = UniMatch(labels, 0.8, view=still, features=rare, factors={"strong2": 2.0, "features": 0.5})
+    method = UniMatch(labels, 0.8, view=still, features=rare, factors={"strong": 2.0, "features": 0.5})
     terms, _ = losses(method, network, batch)
-    assert list(terms) == ["supervised", "strong2", "features"]
+    assert list(terms) == ["supervised", "strong", "features"]
     label, weight = confident(labels, network(batch["unlabeled"]["image"]), 0.8)
     expected = plain_loss(labels, network(batch["unlabeled"]["image"]), label, weight)
-    assert terms["strong2"].item() == pytest.approx(2 * expected, rel=1e-5)
+    assert terms["strong"].item() == pytest.approx(2 * expected, rel=1e-5)
     assert terms["features"].item() == pytest.approx(0.5 * expected, rel=1e-5)
 
 
 def test_factors_of_other_terms_are_refused(labels):
-    with pytest.raises(ValueError, match="factors must be of strong1, strong2, features, got strong, weak"):
+    with pytest.raises(ValueError, match="factors must be of strong, features, got strong1, weak"):
         UniMatch(labels, factors={"weak": 1, "strong1": 1, "strong": 1})
     with pytest.raises(ValueError, match="must not be negative"):
-        UniMatch(labels, factors={"strong1": -1})
+        UniMatch(labels, factors={"strong": -1})
 
 
 def test_an_image_alone_has_no_partner(labels, batch, network):

@@ -264,7 +264,7 @@ def test_volumes_take_the_same_path(labels):
     pseudo = References(20, 64, None)(step)
     torch.testing.assert_close(pseudo.label, label)
     assert pseudo.known["distances"].shape == (2, 3, 6, 4, 5)
-    pseudo = References(20, 64, 4)(step)
+    pseudo = References(20, 64, 8)(step)
     assert pseudo.label.shape == (2, label.shape[1], 4, 4, 4)
     torch.testing.assert_close(pseudo.label, pseudo.grid.of(label))
 

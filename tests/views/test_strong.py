@@ -63,7 +63,7 @@ def one_of_each(amounts, limit):
 
 def test_the_table_has_all_operations():
     names = ["identity", "autocontrast", "brightness", "contrast", "gamma", "sharpness", "blur", "noise"]
-    assert list(strong.INTENSITY) == names and strong.GEOMETRY == ("rotate", "shear", "translate")
+    assert strong.NAMES == (*names, "rotate", "shear", "translate")
     assert Strong().drawn_from == [*names, "rotate", "shear", "translate"]
     assert Strong(geometry=False).drawn_from == names
     table = Strong.__doc__.split("====\n")
@@ -375,7 +375,7 @@ def test_images_of_a_group_get_the_same_operations():
     assert not torch.equal(noise[0], noise[3])  # but not the same noise
 
 
-@pytest.mark.parametrize("name", [*strong.INTENSITY, *strong.GEOMETRY])
+@pytest.mark.parametrize("name", strong.NAMES)
 def test_views_are_the_same_in_mixed_precision(name):
     image = smooth((2, 1, 24, 24))
     view = Strong(names=[name])
