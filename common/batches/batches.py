@@ -109,6 +109,7 @@ class Batches:
         presence = class_presence([image.arrays()["label"] for image in self.labeled], labels)
         self.cover = ClassCover(presence, labeled_batch, labels.classes, needed=self.needs.class_cover)
         self._places: dict[tuple[int, int], np.ndarray] = {}
+        self._last_order: tuple[int, np.ndarray] = -1, np.arange(0)
         self.rank, self.world_size = rank(), world_size()
         # both, also where the second one has no room any more
         self.resident = all([store.move_to(self.device) for store in self.stores.values() if store])
@@ -205,15 +206,23 @@ class Batches:
         draws = []
         for place in range(first, first + self.unlabeled_batch):
             turn, offset = divmod(place, len(self.unlabeled))
-            order = np.random.default_rng([self.seed, turn]).permutation(len(self.unlabeled))
+            order = self._order(turn)
             draws.append(self._window(self.unlabeled[order[offset]], draw, labeled=False))
         return draws
+
+    def _order(self, turn: int) -> np.ndarray:
+        """The order of unlabelled images in a pass; that of the last one asked for is kept."""
+        kept, order = self._last_order
+        if kept != turn:
+            order = np.random.default_rng([self.seed, turn]).permutation(len(self.unlabeled))
+            self._last_order = turn, order
+        return order
 
     def _window(
         self, image: TrainingImage, draw: np.random.Generator, centre: np.ndarray | None = None, labeled: bool = True
     ) -> Draw:
         """A window around a centre, any one where none is given; moved inwards at the borders."""
-        room = np.maximum(np.array(image.shape) - self.patch_size, 0)
+        room = np.maximum(np.subtract(image.shape, self.patch_size), 0)
         if not room.any():
             return Draw(image, room)
         centre = self._centre(image, draw, labeled) if centre is None else centre

@@ -215,7 +215,7 @@ def keeps_pixels(matrix: np.ndarray, size: Sequence[int]) -> bool:
     whole = np.rint(matrix)
     steps = np.abs(whole[:, :-1, :-1])
     return (
-        np.allclose(matrix, whole, rtol=0, atol=1e-9)
+        bool((np.abs(matrix - whole) < 1e-9).all())
         and not whole[:, :-1, -1].any()
         and bool((steps.sum(1) == 1).all() and (steps @ size == size).all())
     )

@@ -63,7 +63,7 @@ def one_of_each(amounts, limit):
 
 def test_the_table_has_all_operations():
     names = ["identity", "autocontrast", "brightness", "contrast", "gamma", "sharpness", "blur", "noise"]
-    assert strong.NAMES == (*names, "rotate", "shear", "translate")
+    assert (*names, "rotate", "shear", "translate") == strong.NAMES
     assert Strong().drawn_from == [*names, "rotate", "shear", "translate"]
     assert Strong(geometry=False).drawn_from == names
     table = Strong.__doc__.split("====\n")
