@@ -41,10 +41,8 @@ def products_that_do_not_depend_on_the_place(monkeypatch):
 
 
 def search(queries: Tensor, references: Tensor, members: Tensor, k: int, blocks: kernels.Blocks = SMALL):
-    """The nearest, and 1 - distance ``(c, Q)``; members ``(c, R)`` are labels without a class for those with none."""
-    parts = (part.to(DEVICE) for part in (queries, references, members.T))
-    nearest, distances = kernels.search_on_device(*parts, len(members), k, blocks)
-    return nearest.cpu(), (1 - distances).T.cpu()
+    found = kernels.search_on_device(queries.to(DEVICE), references.to(DEVICE), members.to(DEVICE), k, blocks)
+    return tuple(part.cpu() for part in found)
 
 
 def numpy_form(queries, references, members, k):
@@ -275,16 +273,16 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("k", [10, EVERY])
 def test_the_host_never_waits(k):
     queries, references = normal(20, 0).to(DEVICE), normal(90, 1).to(DEVICE)
-    labels = make_members(90, 16, "multiclass").T.to(DEVICE)
-    kernels.search_on_device(queries, references, labels, 16, k, SMALL)  # compiles
+    members = make_members(90, 16, "multiclass").to(DEVICE)
+    kernels.search_on_device(queries, references, members, k, SMALL)  # compiles
     if DEVICE == "cpu":
         with NoWaiting():
-            kernels.search_on_device(queries, references, labels, 16, k, SMALL)
+            kernels.search_on_device(queries, references, members, k, SMALL)
         return
     mode = torch.cuda.get_sync_debug_mode()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        kernels.search_on_device(queries, references, labels, 16, k, SMALL)
+        kernels.search_on_device(queries, references, members, k, SMALL)
     finally:
         torch.cuda.set_sync_debug_mode(mode)
 

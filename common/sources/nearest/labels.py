@@ -74,9 +74,10 @@ def reference_labels(
         check_finite(norms(references), "references")
     with full_precision(queries.device):
         if kernels.available(queries.device):
-            kinds = classes + int(multilabel and background)
-            nearest, distances = kernels.search_on_device(queries, references, labels, kinds, k)
-            return ReferenceLabels(labels[nearest], distances)
+            nearest, similarity = kernels.search_on_device(
+                queries, references, class_members(labels, classes, multilabel, background), k
+            )
+            return ReferenceLabels(labels[nearest], (1 - similarity.clamp(0, 1)).T)
         reference_norms = norms(references)
         pool = LabelSets(labels, classes, multilabel, background)
         found = ReferenceLabels(

@@ -116,7 +116,7 @@ class SimilarityTiles:
 def norms(vectors: Tensor, rows: int = 4096) -> Tensor:
     """Euclidean norms ``(n,)`` in float32; summed in float64, so that tiny and huge features keep theirs."""
     parts = [torch.linalg.vector_norm(part.double(), dim=1).float() for part in vectors.split(rows)]
-    return torch.cat(parts) if parts else vectors.new_empty(0, dtype=torch.float32)
+    return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 
 def unit(vectors: Tensor, vector_norms: Tensor) -> Tensor:
