@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from monai.networks.nets import BasicUNet as MonaiBasicUNet
 from torch import Tensor, nn
 
@@ -58,11 +59,12 @@ class BasicUNet(MonaiBasicUNet):
 
     def forward_decoder(self, levels: tuple[Tensor, ...]) -> Tensor:
         """Features of the penultimate layer, ``B d H W [D]`` with d the last of ``features``."""
-        x0, x1, x2, x3, x4 = levels
-        u4 = self.upcat_4(x4, x3)
-        u3 = self.upcat_3(u4, x2)
-        u2 = self.upcat_2(u3, x1)
-        return self.upcat_1(u2, x0)
+        *skipped, x = levels
+        for level, upcat in zip(
+            reversed(skipped), (self.upcat_4, self.upcat_3, self.upcat_2, self.upcat_1), strict=True
+        ):
+            x = joined(upcat, x, level)
+        return x
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Features of the penultimate layer from the image, ``B d H W [D]``."""
@@ -95,3 +97,10 @@ class BasicUNet(MonaiBasicUNet):
         features = self.forward_decoder(levels)
         outputs = self.forward_head(features)
         return Seen(outputs, features, levels[-1]) if seen else outputs
+
+
+def joined(upcat: nn.Module, x: Tensor, level: Tensor) -> Tensor:
+    """MONAI's ``UpCat``, which pads images of odd sides, and copies all others for nothing."""
+    if tuple(2 * side for side in x.shape[2:]) != tuple(level.shape[2:]):
+        return upcat(x, level)
+    return upcat.convs(torch.cat([level, upcat.upsample(x)], dim=1))
