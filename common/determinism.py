@@ -6,12 +6,14 @@ import torch
 from monai.utils import set_determinism
 
 from common.flags import flag
+from common.precision import allow_tf32
 
 
 def set_up(seed: int, deterministic: bool | str = True) -> None:
     """Seeds all generators. Unless ``deterministic``, a GPU may take faster ways that differ in the last digits.
 
-    These are cuDNN's choice of the fastest algorithm, and TF32 in matrix products and convolutions.
+    These are cuDNN's choice of the fastest algorithm, and TF32 in matrix products; of convolutions, TF32 is torch's
+    default.
 
     Args:
         seed: the seed.
@@ -20,5 +22,4 @@ def set_up(seed: int, deterministic: bool | str = True) -> None:
     set_determinism(seed)
     if not flag(deterministic, "deterministic"):
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
+        allow_tf32()

@@ -55,6 +55,7 @@ class Part(nn.Module):
     """
 
     needs = Needs()
+    knows: tuple[str, ...] | None = None  # of a source: what weights may ask about its labels; None for not said
 
     def check(self, labels: LabelSpace) -> None:
         """Refuses a label space that the part cannot work with, when a method is put together.

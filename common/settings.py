@@ -41,6 +41,8 @@ def described(thing: Any) -> Any:
         return str(thing)
     if callable(getattr(thing, "settings", None)):
         return _of_class(thing, thing.settings())
+    if hasattr(thing, "_asdict"):
+        return described(thing._asdict())
     if callable(getattr(thing, "items", None)):  # dictionaries, torch's among them
         return {str(key): described(value) for key, value in thing.items()}
     if isinstance(thing, (set, frozenset)):
@@ -73,4 +75,6 @@ def differences(mine: Any, theirs: Any, name: str = "") -> list[str]:
         return [
             line for i, pair in enumerate(zip(mine, theirs, strict=True)) for line in differences(*pair, f"{name}#{i}")
         ]
-    return [] if mine == theirs else [f"{name} {theirs!r}, got {mine!r}"]
+    if mine == theirs and type(mine) is type(theirs):  # 1 neighbour is not a share of 1.0
+        return []
+    return [f"{name} {theirs!r}, got {mine!r}"]

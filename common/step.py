@@ -106,6 +106,11 @@ class Step:
     def _pass(self, image: Tensor, gradients: bool, perturb: Perturb | None = None) -> Seen:
         with torch.set_grad_enabled(gradients):
             if self.inferer is not None or not gives_features(self.network):
+                if perturb is not None:
+                    raise ValueError(
+                        f"a view that changes features needs a network that gives them, over whole images, got a "
+                        f"{type(unwrapped(self.network)).__name__}: use common.networks.BasicUNet."
+                    )
                 return Seen(self.outputs_of(image))
             return self.network(image, seen=True, perturb=perturb)
 

@@ -14,6 +14,7 @@ from torch import nn
 from common.label_space import LabelSpace
 from common.methods import RPG, FixMatch, Popcorn, RPGPlus, Supervised
 from common.settings import described, differences, keywords
+from common.values import Values
 from common.views import Chain, Flip, IntensityJitter, Strong
 
 
@@ -182,3 +183,13 @@ def test_exchanged_images_are_told(make_store, make_batches, part):
     assert differences(mine, described(other.settings())) == [
         f"images#{part}#{name} '0badcafe', got {before[name]!r}",
     ]
+
+
+def test_a_whole_number_is_no_share():
+    """One neighbour is not all of them."""
+    assert differences({"neighbors": 1}, {"neighbors": 1.0}) == ["neighbors 1.0, got 1"]
+    assert differences({"neighbors": 1}, {"neighbors": 1}) == []
+
+
+def test_named_tuples_are_described_by_their_names():
+    assert described(Values(0.0, 2.0)) == {"low": 0.0, "high": 2.0, "clamp": True, "background": None}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from common.parts import Part
+from common.parts import Needs, Part
 from common.sources import Prediction
 from common.weights import Weight
 
@@ -55,6 +55,14 @@ class Joining(Part):
         self.selection, self.step_size, self.step_epochs = selection, step_size, step_epochs
         self.neighbors, self.share = neighbors, share
         self.source, self.weight = source or Prediction(), weight
+        self.needs = Needs(features=selection == "proximity")
+        if self.source.needs.class_cover:
+            raise ValueError(
+                f"source must label an image on its own, got {type(self.source).__name__}, which looks at the labelled "
+                f"images of a batch."
+            )
+        if weight is not None:
+            weight.check_source(self.source)
 
     def plan(self, images: int) -> list[int]:
         """How many of so many unlabelled images join in each step."""

@@ -12,6 +12,7 @@ from common.data.datalist import save_datalist, summarize_datalist
 from common.data.datalist_rules import validate_datalist
 from common.data.files import first_few
 from common.data.ms_layouts import isbi_items, patient_folder_items
+from common.data.splits import check_numbers
 from common.data.volume_files import unlabeled_items
 
 CLASSES = ("lesion",)
@@ -120,8 +121,8 @@ def draw_patients(
     Raises:
         ValueError: when a number is none, or there are too few patients.
     """
-    _check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
-    _check_numbers(test=(0 if test is None else test, 0))
+    check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
+    check_numbers(test=(0 if test is None else test, 0))
     kept = validation + (1 if test is None else test)
     if labeled + kept > len(patients):
         purpose = f"{validation} for validation and {'at least 1' if test is None else test} for test"
@@ -174,12 +175,6 @@ def _make(
     datalist.update(parts)
     validate_datalist(datalist)
     return datalist
-
-
-def _check_numbers(**numbers: tuple[int, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def _check_annotated(annotated: list[dict], elsewhere: list[dict], folder: str | Path, test: str | Path) -> None:

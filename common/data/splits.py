@@ -56,7 +56,7 @@ def make_datalist(
     Raises:
         ValueError: when there are too few patients, or a class does not occur among the labelled images.
     """
-    _check_numbers(labeled=(labeled, 1), validation=(validation, 1), split=(split, 0), seed=(seed, 0))
+    check_numbers(labeled=(labeled, 1), validation=(validation, 1), split=(split, 0), seed=(seed, 0))
     items = [dict(item) for item in items]
     rng = np.random.default_rng([seed, split])
     patients = _by_patient(items, rng)
@@ -167,7 +167,8 @@ def _cover_classes(patients: list[list[dict]], classes: Sequence[str]) -> list[l
     return ordered + waiting
 
 
-def _check_numbers(**numbers: tuple[int, int]) -> None:
+def check_numbers(**numbers: tuple[int, int]) -> None:
+    """Refuses numbers that are not whole or below the least that each may be."""
     for name, (value, least) in numbers.items():
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from torch import nn
+from torch import Tensor, nn
 
 from common.files import replacing
 from common.flags import flag
-from common.methods import Method
 from common.networks import unwrapped
 from common.ranks import is_first_rank
 from common.settings import described, differences, keywords
 
 logger = logging.getLogger(__name__)
+# how an optimizer computes a step, which may differ from device to device
+HOW = ("foreach", "fused", "capturable", "differentiable")
 
 
 class Checkpoint:
@@ -66,15 +67,10 @@ class Checkpoint:
         state = {name: unwrapped(item).state_dict() for name, item in self.objects.items()}
         state["trainer"] = {"epoch": engine.state.epoch, "epoch_length": engine.state.epoch_length}
         state["random"] = random_state()
-        state["settings"] = self.settings()
+        state["settings"] = described(self.settings(engine))
         if getattr(engine, "scaler", None) is not None:
             state["scaler"] = engine.scaler.state_dict()
-        broken = [name for name, value in state.get("network", {}).items() if not torch.isfinite(value).all()]
-        if broken:
-            raise FloatingPointError(
-                f"the network's weights must be finite, got others in {broken[:3]} after epoch {engine.state.epoch}: "
-                f"{self.path} is kept as it was; lower the learning rate."
-            )
+        require_finite(state.get("network", {}), self.path, engine.state.epoch)
         with replacing(self.path) as temporary:
             torch.save(state, temporary)
 
@@ -86,7 +82,7 @@ class Checkpoint:
         missing = sorted({*self.objects, "trainer", "random", "settings"} - set(state))
         if missing:
             raise ValueError(f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}.")
-        other = differences(self.settings(), state["settings"])
+        other = differences(described(self.settings(engine)), state["settings"])
         if other:
             raise ValueError(
                 f"{self.path} is of a run with {'; '.join(other[:4])}{' and more' * (len(other) > 4)}: resume with the "
@@ -98,6 +94,9 @@ class Checkpoint:
                 f"{engine.state.epoch_length}: resume with the settings that the run was started with."
             )
         for name, item in self.objects.items():
+            if isinstance(item, torch.optim.Optimizer):
+                for mine, theirs in zip(item.param_groups, state[name]["param_groups"], strict=False):
+                    theirs |= {key: mine[key] for key in HOW if key in mine}
             try:
                 unwrapped(item).load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
@@ -110,18 +109,19 @@ class Checkpoint:
             set_random_state(state["random"])
         logger.info(f"Resumed from {self.path} after epoch {engine.state.epoch}.")
 
-    def settings(self) -> dict[str, Any]:
-        """What the objects were made with, as far as it changes what a run becomes."""
-        kept: dict[str, Any] = {}
+    def settings(self, engine: Engine) -> dict[str, Any]:
+        """What the objects were made with, as far as it changes what a run becomes, not how it is computed."""
+        kept: dict[str, Any] = {"accumulation_steps": getattr(engine, "accumulation_steps", 1)}
         for name, item in self.objects.items():
             if isinstance(item, torch.optim.Optimizer):
-                kept[name] = {"class": type(item).__name__, **item.defaults}
+                used = {key: value for key, value in item.defaults.items() if key not in HOW}
+                kept[name] = {"class": type(item).__name__, **used}
             elif isinstance(item, torch.optim.lr_scheduler.LRScheduler):
                 names = keywords(type(item)).keys() - {"optimizer", "last_epoch"}
                 kept[name] = {"class": type(item).__name__, **{n: getattr(item, n, None) for n in sorted(names)}}
-            elif isinstance(item, Method) or hasattr(item, "settings"):
-                kept[name] = item
-        return described(kept)
+            elif hasattr(unwrapped(item), "settings"):
+                kept[name] = unwrapped(item)
+        return kept
 
 
 class BestModel:
@@ -154,8 +154,7 @@ class BestModel:
             return
         self.best, self.epoch = score, int(engine.state.epoch)
         if self.keep and is_first_rank():
-            with replacing(self.path) as temporary:
-                torch.save(unwrapped(self.network).state_dict(), temporary)
+            save_weights(self.network, self.path, self.epoch)
             logger.info(f"Best {name} so far {score:.4f}: saved {self.path}.")
 
     def state_dict(self) -> dict[str, float]:
@@ -191,13 +190,34 @@ class LastModel:
     def __call__(self, engine: Engine) -> None:
         if not is_first_rank() or (not self.always and self.best_model.epoch > 0):
             return
-        with replacing(self.path) as temporary:
-            torch.save(unwrapped(self.network).state_dict(), temporary)
+        save_weights(self.network, self.path, engine.state.epoch)
         if not self.always:
             logger.warning(
                 f"Nothing was validated in {engine.state.epoch} epochs: saved the last weights as {self.path}. For the "
                 f"best ones, name validation images in the datalist and let val_interval be at most the epochs."
             )
+
+
+def save_weights(network: nn.Module, path: Path, epoch: int) -> None:
+    """Replaces a file of weights.
+
+    Raises:
+        FloatingPointError: when they are not finite; the file is kept.
+    """
+    state = unwrapped(network).state_dict()
+    require_finite(state, path, epoch)
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def require_finite(weights: Mapping[str, Tensor], path: Path, epoch: int) -> None:
+    """Refuses to write weights that are not finite over a file."""
+    broken = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise FloatingPointError(
+            f"the network's weights must be finite, got others in {broken[:3]} after epoch {epoch}: {path} is kept as "
+            f"it was; lower the learning rate."
+        )
 
 
 def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:

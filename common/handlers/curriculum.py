@@ -18,6 +18,7 @@ from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, image_l
 from common.curriculum.store import mean_dice
 from common.data.decoded import DecodedImages
 from common.files import replacing
+from common.label_space import LabelSpace
 from common.methods import Method, Step
 from common.networks import unwrapped
 from common.ranks import SameBuffers, barrier, gathered_rows, is_first_rank, rank, world_size
@@ -51,6 +52,7 @@ class Curriculum:
         start: number of epochs before the first step; long enough for the network to segment.
         refresh: take all latents anew for every step.
         seed: seed of the random selection.
+        scored: the label space that truth is of, where it is another one than that of the training.
 
     Raises:
         ValueError: when ``start`` is below 1, or the checkpoint is of other unlabelled images.
@@ -66,11 +68,13 @@ class Curriculum:
         start: int = 1,
         refresh: bool = False,
         seed: int = 0,
+        scored: LabelSpace | None = None,
     ) -> None:
         if start < 1:
             raise ValueError(f"start must be at least 1 epoch, got {start}: there is no pseudo-label without training.")
         self.joining: Joining | None = method.joining
         self.batches, self.network, self.inferer = batches, network, inferer
+        self.scored = scored or batches.labels
         self.labeled, self.unlabeled = batches.stores["labeled"], batches.stores["unlabeled"]
         self.store, self.start, self.refresh, self.seed = PseudoLabelStore(folder), start, refresh, seed
         self.plan = self.joining.plan(len(self.unlabeled)) if self.joining else []
@@ -170,6 +174,7 @@ class Curriculum:
             self.graph.join(rows)
         self.latents = latents
 
+    @torch.no_grad()  # a graph of all windows of a volume would not fit into memory
     def label(self, rows: list[int], step: int, device: torch.device) -> None:
         """Writes the pseudo-labels of a step; each rank makes its share of them, and all wait until they are there."""
         if is_first_rank():
@@ -201,9 +206,13 @@ class Curriculum:
 
     def entry(self, row: int, step: int, score: float | None, neighbors: list[dict]) -> dict[str, Any]:
         """The manifest's entry of an image."""
-        name, truth, labels = self.name(row, step), self.unlabeled.arrays(row).get("truth"), self.batches.labels
-        masks = labels.masks(torch.from_numpy(self.store.load_label(name).astype(np.float32))[None])[0] > 0.5
-        voxel_ml = abs(np.linalg.det(self.unlabeled.affine(row)[:3, :3])) / 1000
+        name, truth, labels = self.name(row, step), self.unlabeled.arrays(row).get("truth"), self.scored
+        label = torch.from_numpy(self.store.load_label(name).astype(np.float32))[None]
+        masks = self.scored.masks(label)[0] > 0.5
+        volume_ml = None
+        if masks.ndim == 4:
+            voxel_ml = abs(np.linalg.det(self.unlabeled.affine(row)[:3, :3])) / 1000
+            volume_ml = round(float(masks.any(0).sum() * voxel_ml), 4)
         true = None if truth is None else labels.masks(torch.from_numpy(np.array(truth))[None])[0] > 0
         return {
             "image": self.unlabeled.name(row),
@@ -212,7 +221,7 @@ class Curriculum:
             "neighbors": neighbors,
             "checkpoint": f"step{step:02d}.pt",
             "label": f"{name}.nii.gz",
-            "lesion_ml": round(float(masks.any(0).sum() * voxel_ml), 4),
+            "lesion_ml": volume_ml,
             "dice": None if true is None else round(mean_dice(masks.numpy(), true.numpy()), 4),
             "truth": None if truth is None else str(np.ravel(self.unlabeled.data[row]["truth"])[0]),
         }

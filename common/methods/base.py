@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from functools import reduce
 from operator import or_
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from monai.engines import SupervisedTrainer, default_prepare_batch
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from common.curriculum.joining import Joining
+from common.draws import generator
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Loss
 from common.methods.finite import FiniteTerms
@@ -55,6 +59,8 @@ class Method(nn.Module):
 
     def __new__(cls, *args: Any, **given: Any) -> Method:
         method = super().__new__(cls)
+        if "terms" in given and cls is not Method and "terms" not in inspect.signature(cls.__init__).parameters:
+            raise TypeError(f"{cls.__name__} has terms of its own, got others: put them together with Method itself.")
         given = dict(zip(keywords(cls), args, strict=False)) | given
         object.__setattr__(method, "given", given)  # for keywords(), whatever a subclass makes of them
         return method
@@ -84,9 +90,13 @@ class Method(nn.Module):
         self.labels, self.loss = labels, loss or CrossEntropy()
         self.terms, self.joining = nn.ModuleDict(terms or {}), joining
         self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
-        self.finite, self.prepared, self.checked = FiniteTerms(), False, False
+        self.finite, self.prepared, self.checked, self.dropout = FiniteTerms(), False, False, False
         for part in self.parts():
             part.check(labels)
+
+    def settings(self) -> dict[str, Any]:
+        """What the method was made with, its parts among it, for comparing two runs."""
+        return {name: getattr(self, name) for name in keywords(type(self)) if hasattr(self, name)}
 
     def keywords(self) -> dict[str, Any]:
         """The method's settings that are numbers and words, for the description of a run."""
@@ -101,7 +111,8 @@ class Method(nn.Module):
     def needs(self) -> Needs:
         """What the method asks of each batch and of the network."""
         inside = (part.needs for term in self.terms.values() for part in term.modules() if isinstance(part, Part))
-        return reduce(or_, inside, self.needs_of_method)
+        joining = Needs() if self.joining is None else self.joining.needs
+        return reduce(or_, inside, self.needs_of_method | joining)
 
     @property
     def learns_from_unlabeled(self) -> bool:
@@ -140,7 +151,11 @@ class Method(nn.Module):
         return {"supervised": supervised} | {name: factor * term for name, term in self.others(step).items()}
 
     def supervised(self, step: Step) -> Tensor:
-        """The loss on the labelled images."""
+        """The loss on the labelled images.
+
+        It comes first: the first pass casts the weights to half precision for all passes of a step, and must do so with
+        gradients.
+        """
         labeled = step.labeled
         outputs = step.see(labeled["image"]).outputs
         return self.loss(self.labels, outputs, labeled["label"], labeled.get("weight"))
@@ -168,7 +183,9 @@ class Method(nn.Module):
     def forward(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """One iteration of MONAI's trainer, in its order and with its options."""
         if not self.checked:
-            self.check_optimizer(engine.optimizer, engine.network)
+            self.check_trainer(engine)
+        if self.dropout:
+            torch.manual_seed(int(self.draw(engine).integers(2**63)))
         if engine.prepare_batch is not default_prepare_batch:
             batch = engine.prepare_batch(batch, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         step = self.step(engine, batch)
@@ -189,6 +206,8 @@ class Method(nn.Module):
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         self.finite.add(engine.state.iteration, engine.state.output["terms"], batch)
+        if place + 1 == engine.state.epoch_length:
+            self.finite.look()  # before anything is written
         scaler = engine.scaler if engine.amp_kwargs.get("dtype") is not torch.bfloat16 else None
         loss = loss / accumulated if accumulated > 1 else loss
         (loss if scaler is None else scaler.scale(loss)).backward()
@@ -202,7 +221,13 @@ class Method(nn.Module):
                 scaler.update()
             self.after_step(step)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        if not isinstance(engine.state.output, dict):
+            raise ValueError("decollate of the trainer must be false: its output is of a batch, not of images.")
         return engine.state.output
+
+    def draw(self, engine: SupervisedTrainer) -> np.random.Generator:
+        """Where the network's dropout has its random numbers from, the same ones in a resumed run."""
+        return generator(self.seed, engine.state.iteration, "dropout")
 
     def step(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> Step:
         return Step(
@@ -229,12 +254,23 @@ class Method(nn.Module):
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= world_size()
 
-    def check_optimizer(self, optimizer: torch.optim.Optimizer, network: nn.Module) -> None:
-        """Refuses an optimizer that leaves out parameters of the parts, before the first step."""
+    def check_trainer(self, engine: SupervisedTrainer) -> None:
+        """Refuses what would be ignored without a word, before the first step.
+
+        Raises:
+            ValueError: for a loss function beside the method's own; for an optimizer that leaves out parameters of the
+                parts.
+        """
         if not self.prepared:  # the optimizer was made without asking the method
-            self.prepare(network)
+            self.prepare(engine.network)
         self.checked = True
-        optimized = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        self.dropout = any(isinstance(part, _DropoutNd) and part.p > 0 for part in engine.network.modules())
+        if engine.loss_function is not self.loss:
+            raise ValueError(
+                f"loss_function of the trainer must be the method's, $@method.loss, got "
+                f"{type(engine.loss_function).__name__}: give the method another loss, and its terms theirs."
+            )
+        optimized = {id(parameter) for group in engine.optimizer.param_groups for parameter in group["params"]}
         mine = {id(parameter) for parameter in self.own_parameters()}
         left_out = [name for name, p in self.named_parameters() if id(p) in mine - optimized]
         if left_out:

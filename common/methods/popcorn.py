@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from common.curriculum import Joining
+from common.curriculum import SELECTIONS, Joining
 from common.label_space import LabelSpace
 from common.losses import Dice, Loss
 from common.methods.base import Method
@@ -64,6 +64,8 @@ class Popcorn(Method):
         loss: Loss | None = None,
         **options: Any,
     ) -> None:
+        if selection not in (*SELECTIONS, "none"):
+            raise ValueError(f"selection must be one of {', '.join(SELECTIONS)} and none, got {selection!r}.")
         consistency = BottleneckConsistency(consistency_weight, squared)
         joining = None if selection == "none" else Joining(selection, step_size, step_epochs, neighbors, share)
         terms = {"consistency": consistency} if consistency_weight > 0 else {}

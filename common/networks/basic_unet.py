@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from monai.networks.nets import BasicUNet as MonaiBasicUNet
@@ -43,12 +44,17 @@ class BasicUNet(MonaiBasicUNet):
         xavier: bool = True,
     ) -> None:
         super().__init__(spatial_dims, in_channels, out_channels, features, act, norm, bias, dropout, upsample)
+        self.given = {"features": features, "act": act, "norm": norm, "dropout": dropout, "upsample": upsample}
         if xavier:
             for module in self.modules():
                 if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
                     nn.init.xavier_uniform_(module.weight)
                     if module.bias is not None:
                         nn.init.zeros_(module.bias)
+
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one before."""
+        return self.given
 
     def forward_encoder(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of all five levels of the encoder; the last is the bottleneck, ``B d H/16 W/16 [D/16]``."""

@@ -24,6 +24,6 @@ class Seen(NamedTuple):
 
 def unwrapped(item: Any) -> Any:
     """The network inside the wrappers for distributed training and for ``torch.compile``."""
-    if isinstance(item, DistributedDataParallel):
-        item = item.module
-    return getattr(item, "_orig_mod", item)
+    while isinstance(item, DistributedDataParallel) or hasattr(item, "_orig_mod"):
+        item = item.module if isinstance(item, DistributedDataParallel) else item._orig_mod
+    return item

@@ -37,7 +37,7 @@ class MonteCarloDropout(Part):
         ValueError: when a number is out of its range, or the network has no dropout.
     """
 
-    needs = Needs(unlabeled=1)
+    needs, knows = Needs(unlabeled=1), ("spread",)
 
     def __init__(self, passes: int = 10, seed: int = 0) -> None:
         super().__init__()

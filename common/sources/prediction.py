@@ -1,4 +1,4 @@
-"""Pseudo-labels that the network, or its teacher, predicts itself."""
+"""Pseudo-labels that the network predicts itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Prediction(Part):
         soft: the class probabilities instead of the decision.
     """
 
-    needs = Needs(unlabeled=1)
+    needs, knows = Needs(unlabeled=1), ("outputs",)
 
     def __init__(self, soft: bool = False) -> None:
         super().__init__()

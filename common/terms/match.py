@@ -39,6 +39,7 @@ class Match(Term):
         super().__init__(factor)
         self.source, self.weight, self.view = source, weight or Ones(), view or Weak()
         self.loss = loss or CrossEntropy()
+        self.weight.check_source(source)
 
     def forward(self, step: Step) -> Tensor:
         pseudo, weight = self.taught(step)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from common.parts import Needs
 from common.values import Values
 from common.views.change import BACKGROUND, IGNORE, Cut, Mixed
 from common.views.geometry import probability
@@ -56,6 +57,8 @@ class CutMix(View):
     Raises:
         ValueError: when a setting is out of range; for a batch of one image, which has no partner.
     """
+
+    needs = Needs(unlabeled=2)
 
     def __init__(
         self, area: Sequence[float] = (0.02, 0.4), aspect: Sequence[float] = (0.3, 1 / 0.3), prob: float = 0.5

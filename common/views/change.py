@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.draws import on_device
+from common.precision import without_autocast
 
 if TYPE_CHECKING:
     from common.label_space import LabelSpace
@@ -117,7 +118,7 @@ class Moved(Change):
             if (self.matrix == np.eye(maps.ndim - 1)).all():
                 return maps
             return torch.stack([turned(*one) for one in zip(maps, self.matrix, strict=True)])
-        with torch.autocast(maps.device.type, enabled=False):  # half precision would move pixels to neighbouring places
+        with without_autocast(maps.device):  # half precision would move pixels to neighbouring places
             grid = self.grid
             if (
                 grid is None

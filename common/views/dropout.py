@@ -23,7 +23,7 @@ class FeatureDropout(View):
         ValueError: when the rate is not in [0, 1).
     """
 
-    needs = Needs(features=True)
+    needs, perturbs = Needs(features=True), True
 
     def __init__(self, rate: float = 0.5) -> None:
         super().__init__()

@@ -181,6 +181,11 @@ def legendre(number: int, degree: int, dtype: torch.dtype, device: torch.device)
     return torch.from_numpy(np.ascontiguousarray(values)).to(dtype).to(device)
 
 
+def all_at_once(image: Tensor) -> bool:
+    """Whether an operation on some images is done to all, and some of the results are taken."""
+    return image.is_cuda
+
+
 def on_rows(
     image: Tensor,
     rows: np.ndarray,
@@ -199,7 +204,7 @@ def on_rows(
     """
     if not rows.any():
         return image
-    if rows.all() or image.is_cuda:
+    if rows.all() or all_at_once(image):
         after = operation(image, on_device(strength, image))
         after = after if values is None else kept(image, after, values)
         return after if rows.all() else torch.where(each(on_device(rows, image), image), after, image)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.draws import on_device
 from common.parts import Needs, Part
+from common.precision import without_autocast
 from common.step import Perturb, Step, Viewed
 from common.values import Values
 from common.views.change import Change, Changes, Copies, Moved
@@ -23,8 +24,14 @@ class View(Part):
     """Shows a batch of images in another way; each image with parameters of its own.
 
     Everything random is drawn from ``draw``, on the host, but for whole images of noise, which are drawn on the device
-    from a seed of ``draw``. Operations run where the images are, without waiting for the device, in float32.
+    from a seed of ``draw``. Operations run where the images are, without waiting for the device, in float32
+    (matrix products in TF32 where ``deterministic`` is false).
+
+    Attributes:
+        perturbs: it changes features instead of the images.
     """
+
+    perturbs = False
 
     def forward(
         self,
@@ -92,6 +99,7 @@ class Chain(View):
     def __init__(self, views: Sequence[View] | View) -> None:
         super().__init__()
         self.views = nn.ModuleList([views] if isinstance(views, View) else views)
+        self.weak = any(getattr(part, "needs", Needs()).weak_gradients for part in self.modules())
         for view, following in zip(self.views, self.views[1:], strict=False):
             if isinstance(view, Geometry) and view.elastic and isinstance(following, Geometry):
                 raise ValueError(
@@ -103,7 +111,7 @@ class Chain(View):
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         values = values or Values()
         changes, perturbs, movement = [], [], Movement(image, groups)
-        with torch.autocast(image.device.type, enabled=False):
+        with without_autocast(image.device):
             seen = image.float()
             for view in self.views:
                 if isinstance(view, Geometry):
@@ -118,7 +126,10 @@ class Chain(View):
                     changes.append(viewed.change)
                     perturbs += [viewed.perturb] if viewed.perturb else []
             seen = movement.made(seen, changes)
-        return Viewed(seen.to(image.dtype), Changes(changes), in_turn(perturbs))
+        seen = seen.to(image.dtype)
+        if seen is image and not self.weak:
+            seen = image.view_as(image)  # it is looked at with gradients, though it happened to stay what it was
+        return Viewed(seen, Changes(changes), in_turn(perturbs))
 
 
 class Several(View):
@@ -134,14 +145,15 @@ class Several(View):
     def __init__(self, views: Sequence[View]) -> None:
         super().__init__()
         self.views = nn.ModuleList(views)
-        if not len(self.views):
-            raise ValueError("there must be a view or more, got none.")
+        perturbing = [type(part).__name__ for part in self.modules() if getattr(part, "perturbs", False)]
+        if not len(self.views) or perturbing:
+            raise ValueError(
+                f"views in one batch must be one or more that change images alone, got "
+                f"{', '.join(perturbing) or 'none'}: give a view of features a term of its own."
+            )
 
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         seen = [view(image, draw, values, groups, step) for view in self.views]
-        if any(viewed.perturb for viewed in seen):
-            names = ", ".join(type(view).__name__ for view in self.views)
-            raise ValueError(f"views in one batch must not change features, got {names}: give each a term of its own.")
         return Viewed(torch.cat([viewed.image for viewed in seen]), Copies([viewed.change for viewed in seen]))
 
 

@@ -32,6 +32,20 @@ class Weight(Part):
         """
         raise NotImplementedError
 
+    def check_source(self, source: Part) -> None:
+        """Refuses a source that does not know what this weight, or a weight within it, asks.
+
+        Raises:
+            ValueError: naming both.
+        """
+        for weight in self.modules():
+            asks, knows = getattr(weight, "asks", None), getattr(source, "knows", None)
+            if asks is not None and knows is not None and asks not in knows:
+                raise ValueError(
+                    f"{type(weight).__name__} asks for the {asks} behind a pseudo-label, got {type(source).__name__}, "
+                    f"which knows {', '.join(knows) or 'nothing'}: take another weight or another source."
+                )
+
     def known(self, pseudo: PseudoLabel) -> Tensor:
         """What the source knows of what this weight asks."""
         if self.asks not in pseudo.known:

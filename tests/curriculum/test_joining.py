@@ -8,8 +8,8 @@ import torch
 from common.curriculum import Joining
 from common.label_space import LabelSpace
 from common.methods import Step, Supervised
-from common.sources import MonteCarloDropout, Prediction
-from common.weights import Confidence
+from common.sources import Prediction, References
+from common.weights import Confidence, Uncertainty
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,14 @@ def test_source_and_weight_are_its_own(tiny_network, multilabel):
 
 def test_its_parts_are_parts_of_the_method():
     """A source with layers or checks of its own is prepared as all others are."""
-    joining = Joining(source=MonteCarloDropout(), weight=Confidence(0.4))
-    assert {type(module) for module in joining.modules()} == {Joining, MonteCarloDropout, Confidence}
+    joining = Joining(source=Prediction(soft=True), weight=Confidence(0.4))
+    assert {type(module) for module in joining.modules()} == {Joining, Prediction, Confidence}
     with pytest.raises(ValueError, match="threshold must be in"):
         Supervised(LabelSpace(["lesion"]), joining=joining)
+
+
+def test_a_label_that_cannot_be_made_when_an_image_joins_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"Uncertainty asks for the spread .* got Prediction, which knows outputs"):
+        Joining(weight=Uncertainty())
+    with pytest.raises(ValueError, match="source must label an image on its own, got References"):
+        Joining(source=References())

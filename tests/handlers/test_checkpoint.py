@@ -17,6 +17,7 @@ from torch import nn
 from common.handlers import BestModel, Checkpoint, LastModel, TrainingLog, ValidationScores, load_weights
 from common.handlers.checkpoint import load_checkpoint, random_state, set_random_state
 from common.methods import RPG, Supervised
+from common.networks import BasicUNet
 
 
 class Killed(BaseException):
@@ -440,3 +441,60 @@ def test_a_best_model_that_keeps_no_file_remembers_its_score(tmp_path):
     best = BestModel(tmp_path / "model.pt", nn.Linear(1, 1), keep=False)
     FixedScore(best, [(1, 0.5)]).run()
     assert best.epoch == 1 and not (tmp_path / "model.pt").exists()
+
+
+# ---- how a step is computed may differ, what it is may not
+
+
+def test_another_kind_of_step_is_no_other_run(make_trainer, labels, tmp_path):
+    """A run of a GPU, whose optimizer is fused, goes on elsewhere."""
+
+    def make(fused, resume, lr=0.01):
+        network = nn.Linear(3, 2)
+        optimizer = torch.optim.Adam(network.parameters(), lr=lr, fused=fused)
+        checkpoint = Checkpoint(tmp_path / "run.pt", {"network": network, "optimizer": optimizer}, resume)
+        engine = Engine(lambda engine, batch: None)
+        engine.add_event_handler(Events.ITERATION_STARTED, lambda engine: network(torch.ones(1, 3)).sum().backward())
+        engine.add_event_handler(Events.ITERATION_STARTED, lambda engine: optimizer.step())
+        checkpoint.attach(engine)
+        return engine, optimizer
+
+    make(True, False)[0].run([0], max_epochs=2)
+    engine, optimizer = make(False, True)
+    engine.run([0], max_epochs=3)
+    assert not optimizer.param_groups[0]["fused"] and optimizer.state_dict()["state"][0]["step"] == 3
+    with pytest.raises(ValueError, match=r"optimizer#lr 0.01, got 0.1: resume with the settings"):
+        make(False, True, lr=0.1)[0].run([0], max_epochs=3)
+
+
+def test_another_network_or_accumulation_is_refused(tmp_path):
+    def make(resume, dropout=0.0, accumulation=1):
+        network = BasicUNet(2, 1, 2, (4,) * 6, dropout=dropout)
+        engine = Engine(lambda engine, batch: None)
+        engine.accumulation_steps = accumulation
+        Checkpoint(tmp_path / "run.pt", {"network": network}, resume).attach(engine)
+        return engine
+
+    make(False).run([0], max_epochs=1)
+    make(True).run([0], max_epochs=2)
+    with pytest.raises(ValueError, match=r"network#dropout 0.0, got 0.2"):
+        make(True, dropout=0.2).run([0], max_epochs=3)
+    with pytest.raises(ValueError, match="accumulation_steps 1, got 2"):
+        make(True, accumulation=2).run([0], max_epochs=3)
+
+
+@pytest.mark.parametrize("kind", ["last", "best"])
+def test_a_good_model_is_not_replaced_by_weights_that_are_not_finite(tmp_path, kind):
+    network, path = nn.Linear(3, 2), tmp_path / "model.pt"
+    handler = LastModel(path, network, always=True) if kind == "last" else BestModel(path, network)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.epoch, engine.state.key_metric_name, engine.state.metrics = 1, "score", {"score": 0.5}
+    handler(engine)
+    good = path.read_bytes()
+    nn.init.constant_(network.weight, float("nan"))
+    engine.state.metrics = {"score": 0.9}
+    with pytest.raises(
+        FloatingPointError, match=r"weights must be finite, got others in \['weight'\] .* is kept as it was"
+    ):
+        handler(engine)
+    assert path.read_bytes() == good

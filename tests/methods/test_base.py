@@ -18,6 +18,7 @@ from monai.engines.utils import IterationEvents
 from plain_terms import Pixels, losses, random_batch
 from torch import Tensor, nn
 
+from common.batches import Loader
 from common.curriculum import Joining
 from common.label_space import LabelSpace
 from common.losses import Dice
@@ -247,7 +248,8 @@ def test_needs_are_those_of_all_parts(multilabel):
     assert Method(multilabel, both).needs == Needs(unlabeled=1, class_cover=True, features=True, weak_gradients=True)
     dropped = {"one": Match(Prediction(), view=FeatureDropout())}
     assert Method(multilabel, dropped).needs == Needs(unlabeled=1, features=True)
-    assert Method(multilabel, joining=Joining()).needs == Needs()
+    assert Method(multilabel, joining=Joining("random")).needs == Needs()
+    assert Method(multilabel, joining=Joining()).needs == Needs(features=True)  # latents
     assert Popcorn(multilabel).needs == Needs(pairs=True, features=True)
     assert [Method(multilabel, **o).learns_from_unlabeled for o in ({}, one, {"joining": Joining()})] == [0, 1, 1]
 
@@ -648,3 +650,59 @@ def test_labelled_and_unlabelled_images_alone_are_enough_for_who_wants_no_more(l
     terms, _ = losses(Supervised(labels), network, {"labeled": batch["labeled"]})
     expected, _ = losses(PseudoLabel(labels), network, batch)
     torch.testing.assert_close(terms["supervised"], expected["supervised"])
+
+
+def test_terms_are_looked_at_when_an_epoch_ends(labels, make_trainer):
+    """A GPU's terms are looked at ten by ten; the last ones of an epoch must not wait for the next."""
+    method = with_twice(labels)
+    method.finite.add = lambda *given: method.finite.waiting.append((given[0], given[1], {"labeled": ["a.png"]}))
+    trainer = make_trainer(method, epochs=2, iterations=3)
+
+    def spoil(engine):
+        method.terms["twice"].factor = float("nan") if engine.state.iteration == 3 else 1.0
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, spoil)
+    with pytest.raises(FloatingPointError, match=r"at iteration 3 with the files .*a\.png"):
+        trainer.run()
+    assert trainer.state.epoch == 1
+
+
+# ---- what a trainer may not ask
+
+
+def test_trainers_that_ask_for_something_else_are_refused(labels, make_batches, tiny_network):
+    method, network = with_twice(labels), tiny_network(labels.num_outputs)
+    trainer = trainer_of(method, network, Loader(make_batches(method), 2))
+    trainer.loss_function = torch.nn.BCELoss()
+    with pytest.raises(ValueError, match=r"loss_function of the trainer must be the method's, .* got BCELoss"):
+        trainer.run()
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=1,
+        train_data_loader=Loader(make_batches(method), 2),
+        network=network,
+        optimizer=torch.optim.SGD(method.prepare(network), 0.1),
+        loss_function=method.loss,
+        iteration_update=method,
+    )
+    with pytest.raises(ValueError, match="decollate of the trainer must be false"):
+        trainer.run()
+
+
+def test_terms_of_a_method_that_has_its_own_are_refused(labels):
+    with pytest.raises(TypeError, match="FixMatch has terms of its own, got others: put them together with Method"):
+        FixMatch(labels, terms={"twice": Twice()})
+
+
+def test_dropout_draws_from_seed_and_iteration(labels, make_trainer):
+    """Whatever else draws from torch's generator meanwhile, and not the same in each iteration or with each seed."""
+
+    def trained(seed, draws):
+        trainer = make_trainer(with_twice(labels, seed=seed), epochs=1, iterations=3, seed=5)
+        assert trainer.network.body[-1].p > 0
+        trainer.add_event_handler(Events.ITERATION_STARTED, lambda engine: torch.rand(draws))
+        trainer.run()
+        return torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
+
+    assert torch.equal(trained(1, 1), trained(1, 7))
+    assert not torch.equal(trained(1, 1), trained(2, 1))

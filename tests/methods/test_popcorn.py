@@ -141,10 +141,13 @@ def test_rows_of_table_1():
     assert (joining.neighbors, joining.share, joining.weight) == (5, 1.0, None)
     assert type(joining.source) is Prediction and not joining.source.soft
     alone = Popcorn(LABELS, consistency_weight=0)
-    assert list(alone.terms) == [] and not alone.needs.features and alone.needs.pairs
+    assert list(alone.terms) == [] and alone.needs.pairs and alone.needs.features  # latents
+    assert not Popcorn(LABELS, selection="random", consistency_weight=0).needs.features
     batch, network, _ = case()
     assert set(losses(alone, network, batch)[0]) == {"supervised"}
     assert Popcorn(LABELS, selection="random").joining.selection == "random"
+    with pytest.raises(ValueError, match="selection must be one of proximity, random and none, got 'off'"):
+        Popcorn(LABELS, selection="off")
     baseline = Popcorn(LABELS, selection="none", consistency_weight=0)
     assert baseline.joining is None and not baseline.learns_from_unlabeled and whole.learns_from_unlabeled
 

@@ -118,9 +118,8 @@ def test_weight_and_view_are_keywords(labels):
 
 
 def test_a_weight_that_asks_what_references_do_not_know_is_refused(labels):
-    batch, network = random_batch(labels), Pixels(3, labels.num_outputs)
-    with pytest.raises(ValueError, match=r"Confidence asks for the outputs .* got a source that knows distances"):
-        losses(RPG(labels, neighbors=5, weight=Confidence()), network, batch)
+    with pytest.raises(ValueError, match=r"Confidence asks for the outputs .* got References, which knows distances"):
+        RPG(labels, neighbors=5, weight=Confidence())
 
 
 def test_both_terms_move_the_network_and_labels_do_not(labels):

@@ -87,7 +87,7 @@ def test_within_no_grad_a_step_keeps_no_gradients(labels, batch, network):
         (PseudoLabel, [("labeled", True), ("unlabeled", True)]),
         (FixMatch, [("labeled", True), ("unlabeled", False), ("strong", True)]),
         (RPGPlus, [("labeled", True), ("unlabeled", True), ("strong", True)]),
-        (UniMatch, [("labeled", True), ("unlabeled", False), ("strong", True), ("strong", True), ("perturbed", True)]),
+        (UniMatch, [("labeled", True), ("unlabeled", False), ("strong", True), ("perturbed", True)]),
     ],
 )
 @pytest.mark.parametrize("joint", [False, True])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.networks.nets import BasicUNet as StockBasicUNet
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from common.networks import BasicUNet, unwrapped
 
@@ -150,3 +151,37 @@ def test_xavier_bounds_every_convolution():
     weight = network.down_4.convs.conv_1.conv.weight  # enough numbers to see the uniform rule's spread
     bound = math.sqrt(6 / (9 * (8 + 8)))
     assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_wrappers_in_any_order_are_taken_off():
+    network = nn.Linear(1, 1)
+
+    def distributed(module):
+        wrapper = object.__new__(DistributedDataParallel)  # a real one needs a group of processes
+        nn.Module.__init__(wrapper)
+        wrapper.module = module
+        return wrapper
+
+    compiled = torch.compile
+    assert unwrapped(network) is network
+    for wrapped in (
+        distributed(network),
+        compiled(network),
+        compiled(distributed(network)),
+        distributed(compiled(network)),
+    ):
+        assert unwrapped(wrapped) is network
+
+
+@pytest.mark.parametrize("size", [(32, 48), (32, 16, 48)])
+def test_even_sides_are_not_padded(monkeypatch, size):
+    network, x = BasicUNet(len(size), 1, 2, FEATURES), torch.rand(1, 1, *size)
+    expected = StockBasicUNet.forward(network.eval(), x)
+    monkeypatch.setattr(nn.functional, "pad", None)
+    assert torch.equal(network(x), expected)
+
+
+@pytest.mark.parametrize("size", [(40, 50), (17, 33)])
+def test_odd_sides_are_padded_as_in_monai(size):
+    network, x = BasicUNet(2, 1, 2, FEATURES).eval(), torch.rand(1, 1, *size)
+    assert torch.equal(network(x), StockBasicUNet.forward(network, x))

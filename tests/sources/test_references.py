@@ -391,3 +391,15 @@ def test_what_it_needs():
     needs = References().needs
     assert (needs.unlabeled, needs.class_cover, needs.features) == (1, True, True)
     assert not needs.pairs and not needs.weak_gradients
+
+
+def test_soft_labels_of_joined_images_count_as_what_is_most_probable(labels):
+    """The pool of an image that has joined with probabilities is that of its decision."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = 3 * torch.randn(2, labels.num_outputs, 6, 6, generator=generator)
+    soft, hard = labels.probabilities(outputs), labels.predict(outputs)
+    features = torch.randn(2, 3, 6, 6, generator=generator)
+    unlabeled = torch.randn(2, 3, 6, 6, generator=generator)
+    found = [found_by(References(20, 6, 6), labels, (features, label, unlabeled))[0] for label in (soft, hard)]
+    assert torch.equal(found[0].label, found[1].label)
+    torch.testing.assert_close(found[0].known["distances"], found[1].known["distances"])

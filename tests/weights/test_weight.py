@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from methods.plain_terms import Pixels, losses, random_batch
+from methods.plain_terms import Pixels, random_batch
 
 from common.methods import Method, Step
 from common.sources import MonteCarloDropout, Prediction, PseudoLabel, References
@@ -50,19 +50,18 @@ def test_product_of_parts_is_asked_as_they_are(labels):
 @pytest.mark.parametrize(
     ("source", "weight", "words"),
     [
-        (Prediction(), ClassEntropy(), "ClassEntropy asks for the distances .* got a source that knows outputs"),
-        (References(5), Confidence(), "Confidence asks for the outputs .* got a source that knows distances"),
+        (Prediction(), ClassEntropy(), "ClassEntropy asks for the distances .* got Prediction, which knows outputs"),
+        (References(5), Confidence(), "Confidence asks for the outputs .* got References, which knows distances"),
         (
             Prediction(),
             Product([Ones(), Uncertainty()]),
-            "Uncertainty asks for the spread .* knows outputs: take another",
+            "Uncertainty asks for the spread .* which knows outputs: take another",
         ),
     ],
 )
-def test_source_that_does_not_know_is_refused_with_a_sentence(labels, source, weight, words):
-    method = Method(labels, {"unsupervised": Match(source, weight)})
+def test_source_that_does_not_know_is_refused_with_a_sentence(source, weight, words):
     with pytest.raises(ValueError, match=words):
-        losses(method, Pixels(3, labels.num_outputs), random_batch(labels))
+        Match(source, weight)
 
 
 def test_source_that_knows_nothing_is_refused():

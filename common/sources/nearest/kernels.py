@@ -7,6 +7,7 @@ reference, the second one counts how many references are strictly above a few of
 
 from __future__ import annotations
 
+import logging
 import math
 from functools import lru_cache
 from typing import NamedTuple
@@ -22,6 +23,8 @@ try:
     import triton.language as tl
 except ImportError:  # torch for CPUs alone comes without
     triton = None
+
+logger = logging.getLogger(__name__)
 
 # The sum of two float16 keeps a float32 but for its last bit or two, and a product of two float16 is exact in float32:
 # three such products make a float32 product, on the fastest tensor cores. Unit vectors times this fill float16's range,
@@ -52,12 +55,22 @@ def jit(function):
     return function if triton is None else triton.jit(function)
 
 
+@lru_cache(maxsize=16)
 def available(device: torch.device | str) -> bool:
-    """Whether the kernels can run there: Triton is installed and the GPU has shared memory enough for their tiles."""
+    """Whether the kernels can run there: Triton works, and the GPU has shared memory enough for their tiles."""
     device = torch.device(device)
     if triton is None or device.type != "cuda" or torch.version.cuda is None:
         return False
-    return torch.cuda.get_device_capability(device) in {(8, 0), (9, 0), (10, 0)}  # A100, H100 and H200, B200
+    if torch.cuda.get_device_capability(device) not in {(8, 0), (9, 0), (10, 0)}:  # A100, H100 and H200, B200
+        return False
+    try:
+        features = torch.ones(2, FEATURES, device=device)
+        search_on_device(features, features, torch.ones(1, 2, dtype=torch.bool, device=device), 1)
+    except Exception as error:  # Triton needs a C compiler, and raises what its parts raise
+        reason = " ".join(str(error).split())[:200]
+        logger.warning(f"Triton cannot compile for {device}, so that reference labels take longer: {reason}")
+        return False
+    return True
 
 
 @torch.no_grad()
@@ -236,7 +249,7 @@ def places_and_fill(
     Added ones are at the place of the row behind all queries and references.
     """
     behind = queries + references
-    every = torch.arange(padded(queries, query_block)).clamp(max=behind)
+    every = torch.arange(padded(queries, query_block))
     every[queries:] = behind
     return every.to(device), torch.full((-references % reference_block,), behind).to(device)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.precision import full_precision
 from common.sources.nearest import kernels
-from common.sources.nearest.search import LabelSets, search
+from common.sources.nearest.search import LabelSets, class_members, search
 from common.sources.nearest.tiles import GRANULE, TILE, SimilarityTiles, norms
 
 QUERIES_AT_ONCE = 16384  # what is kept per query (its features, a number per label set) is bounded by this
@@ -40,8 +40,9 @@ def reference_labels(
     With D = 1 - max(cos, 0) (eq. 3), a query takes the label of its nearest reference (eq. 4). delta_j is its distance
     to the nearest reference of class j among the k nearest (eq. 5), 1 for a class that is not among them. The k nearest
     are never listed: a class is among them exactly if fewer than k references are strictly closer than its best one. So
-    one best similarity per class and a few counts are enough, and the memory is the same for any number of references,
-    apart from some 50 bytes each for their label sets, norms and order.
+    one best similarity per class and a few counts are enough. On a CPU the memory is the same for any number of
+    references, apart from some 50 bytes each for their label sets, norms and order; on a GPU with Triton features are
+    copied.
 
     The k nearest are all references at least as similar as the k-th, ties included. Of equally near references the
     first in the given order gives the label. A query without any similarity above 0 is at distance 1 from them all,
@@ -55,7 +56,8 @@ def reference_labels(
         num_classes: number of classes with background (multi-class; default: highest label + 1) or C (multi-label).
         background: multi-label only: the all-zero label is a class of its own, the first of c = C + 1. ``False`` is the
             literal formula, c = C, in which a query with background neighbours alone is at distance 1 from all classes.
-        chunk_size: queries, or queries and references, in a tile; rounded up to multiples of 16. Default by device.
+        chunk_size: queries, or queries and references, in a tile; rounded up to multiples of 16. Default by device;
+            with Triton tiles have a size of their own.
         check: look at the values and refuse what is not finite or no label, which waits for a GPU. Without it a query
             or reference that is not finite has distances that are not either.
 
@@ -72,8 +74,9 @@ def reference_labels(
     if check:
         check_finite(norms(queries), "queries")
         check_finite(norms(references), "references")
+    tile = tile_size(chunk_size, queries)
     with full_precision(queries.device):
-        if kernels.available(queries.device):
+        if len(queries) and kernels.available(queries.device):
             nearest, similarity = kernels.search_on_device(
                 queries, references, class_members(labels, classes, multilabel, background), k
             )
@@ -84,7 +87,6 @@ def reference_labels(
             labels.new_empty(queries.shape[:1] + labels.shape[1:]),
             queries.new_empty(queries.shape[0], pool.members.shape[0], dtype=torch.float32),
         )
-        tile = tile_size(chunk_size, queries)
         share = max(tile[0], min(QUERIES_AT_ONCE, 2**21 // (queries.shape[1] + pool.members.numel())))
         for start in range(0, queries.shape[0], share):
             part = slice(start, start + share)
@@ -153,14 +155,6 @@ def check_finite(vector_norms: Tensor, name: str) -> None:
             f"{name} must be finite, got NaN or infinite values in {int(bad.sum())} of {bad.numel()} rows, first in "
             f"row {int(bad.nonzero()[0])}. Look at the network's features and the learning rate."
         )
-
-
-def class_members(labels: Tensor, classes: int, multilabel: bool, background: bool) -> Tensor:
-    """Which references are of which class of the weight, ``(c, R)``."""
-    if not multilabel:
-        return labels == torch.arange(classes, device=labels.device).unsqueeze(1)
-    members = labels.T > 0
-    return torch.cat([~members.any(0, keepdim=True), members]) if background else members
 
 
 def check_labels(

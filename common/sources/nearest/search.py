@@ -32,12 +32,7 @@ class LabelSets:
         self.first = sizes.cumsum(0) - sizes
         self.sizes, self.starts = sizes.tolist(), self.first.tolist()
         examples = labels[self.order[self.first]]
-        if multilabel:
-            self.members = examples.T > 0
-            if background:
-                self.members = torch.cat([~self.members.any(0, keepdim=True), self.members])
-        else:
-            self.members = examples == torch.arange(classes, device=labels.device).unsqueeze(1)
+        self.members = class_members(examples, classes, multilabel, background)
 
     def slices(self, block: Block) -> list[tuple[int, int, int]]:
         """The sets in a block of sorted references: set, first and last column."""
@@ -47,6 +42,14 @@ class LabelSets:
             if first < last:
                 found.append((s, first, last))
         return found
+
+
+def class_members(labels: Tensor, classes: int, multilabel: bool, background: bool) -> Tensor:
+    """Which references are of which class of the weight, ``(c, R)``."""
+    if not multilabel:
+        return labels == torch.arange(classes, device=labels.device).unsqueeze(1)
+    members = labels.T > 0
+    return torch.cat([~members.any(0, keepdim=True), members]) if background else members
 
 
 def search(tiles: SimilarityTiles, pool: LabelSets, queries: int, k: int) -> tuple[Tensor, Tensor]:
