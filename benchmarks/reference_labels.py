@@ -71,9 +71,10 @@ def measure(form: str, folder: Path, share: int, device: str, repeats: int) -> N
     k = max(1, round(share / 100 * len(references)))
     function = plain_reference_labels if form == "plain" else reference_labels
     on_cpu = device == "cpu"
+    unchecked = {} if form == "plain" else {"check": False}  # as in training
 
     def call() -> tuple[Tensor, Tensor]:
-        found = function(queries, references, labels, k, num_classes=CLASSES)
+        found = function(queries, references, labels, k, num_classes=CLASSES, **unchecked)
         if not on_cpu:
             torch.cuda.synchronize()
         return found

@@ -4,11 +4,12 @@
     python benchmarks/training_step.py --small          # the demonstrations' networks and sizes; for a processor
     python benchmarks/training_step.py --cases 2d-256 --methods UniMatch --json
 
-Each case is trained by MONAI's trainer with the package's batches, on images that have been decoded, for some
+Each case is trained by MONAI's trainer with the package's batches, on invented images that have been decoded, for some
 iterations after some to warm up. Printed are milliseconds a step; ``waiting``, how much of it is gone when the same
 batch is handed over again and again; ``limit``, a bare loop over as many passes of the network with tensors that lie on
-the device, without views, pseudo-labels and engine; images per second and peak memory (on a GPU what is allocated
-there, else above the process's start). ``--json`` prints one object per line.
+the device, without views, pseudo-labels and engine; images per second; and what a training takes of memory beyond
+network, optimizer and images. Volumes are z-scores around a background of 0, as in MR. ``--json`` prints one object per
+line.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads collapse where the cores are shared
@@ -72,6 +73,8 @@ class Invented:
         image = np.cumsum(rng.normal(size=self.size), axis=0)
         image = (image - image.min()) / np.ptp(image)
         label = np.stack([(image > 0.1 * (j + 3)) for j in range(LABELS.num_classes)])
+        if len(self.size) == 3:  # a brain within nothing
+            image = (image - image.mean()) / image.std() * (image > np.percentile(image, 30))
         arrays = {"image": image[None], "label": label}
         return {key: MetaTensor(torch.from_numpy(arrays[key].astype(np.float32))) for key in item}
 
@@ -85,9 +88,8 @@ def make_batches(size: tuple[int, ...], method: methods.Method, numbers: tuple[i
         for first, extra in ((0, {"label": ""}), (100, {}))
     ]
     weak = [Flip([0]), ImageQuality()] if volumes else [Affine(10, 0.15, translate=0.0625), IntensityJitter()]
-    return Batches(
-        *stores, LABELS, method, *numbers, patch_size=size if volumes else None, weak=Chain(weak), device=device
-    )  # fmt: skip
+    options = {"patch_size": size, "value_range": None, "foreground": 0.3} if volumes else {}
+    return Batches(*stores, LABELS, method, *numbers, weak=Chain(weak), device=device, **options)
 
 
 class Timer:
@@ -163,6 +165,7 @@ def limit(network: torch.nn.Module, batches: Batches, name: str, options: argpar
     """Milliseconds of a bare loop over the passes that a step of the method makes."""
     device = torch.device(options.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, fused=device.type == "cuda")
+    network = torch.compile(network) if options.compile else network
     labeled = batches[1]["labeled"]["image"]
     unlabeled = labeled[:1].expand(batches.unlabeled_batch, *labeled.shape[1:]).contiguous()
     passes = {copies: torch.cat([unlabeled] * copies) for copies in (1, 2)}
@@ -186,14 +189,15 @@ def memory(device: torch.device) -> float:
     """Peak memory so far in MB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # of this process alone: a child inherits getrusage's peak
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="the demonstrations' networks and sizes")
-    parser.add_argument("--cases", nargs="+", help="names of cases")
-    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--cases", nargs="+", choices=[*CASES, *SMALL], metavar="CASE", help=", ".join(CASES | SMALL))
+    parser.add_argument("--methods", nargs="+", choices=PASSES, default=METHODS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--warm", type=int, default=20)

@@ -81,8 +81,8 @@ def time_network(network: BasicUNet, batch: dict, image: torch.Tensor, size: tup
     """Patches per second of training, and seconds of sliding windows over a whole volume."""
     method = Popcorn(LABELS, selection="none")
     optimizer = torch.optim.Adam(method.prepare(network), 1e-4)
-    for part in batch["labeled"], *([batch["unlabeled"]] if "unlabeled" in batch else []):
-        part |= {key: value.to(device) for key, value in part.items() if isinstance(value, torch.Tensor)}
+    labeled = batch["labeled"]
+    labeled |= {key: value.to(device) for key, value in labeled.items() if isinstance(value, torch.Tensor)}
 
     def step(_: int) -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -92,7 +92,7 @@ def time_network(network: BasicUNet, batch: dict, image: torch.Tensor, size: tup
         optimizer.step()
         loss.item()
 
-    patches = len(batch["labeled"]["image"])
+    patches = len(labeled["image"])
     print(f"\ntraining step                {per_second(step, 20 if device.type == 'cuda' else 3, patches):9.1f}")
     network.eval()
     for overlap in (0.25, 0.5):
@@ -125,7 +125,7 @@ def main() -> None:
         again = DecodedImages(items, transform, folder / "cache")
         print(f"found in the cache: {again.hits} of {len(items)}")
         batch = time_batches(volumes, items, transform, size, pairs, folder)
-        network = BasicUNet(3, 1, 1, features, norm="instance").to(device, memory_format=torch.channels_last_3d)
+        network = BasicUNet(3, 1, 1, features, norm="batch").to(device, memory_format=torch.channels_last_3d)
         time_network(network, batch, volumes[0]["image"].as_tensor()[None].to(device), size, device)
 
 

@@ -82,8 +82,8 @@ class PseudoLabel:
     Attributes:
         label: a label of the label space, or class probabilities where it is soft, ``B C h w [d]``.
         grid: the pixels of the images that have a label; None for all.
-        known: what weights may ask: ``outputs`` and ``features`` of the network, ``distances`` to the classes
-            ``B c h w [d]``, ``spread`` of several passes; of the same pixels as the label.
+        known: what weights may ask: ``outputs`` of the network, ``distances`` to the classes ``B c h w [d]``,
+            ``spread`` of several passes; of the same pixels as the label.
     """
 
     label: Tensor

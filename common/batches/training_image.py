@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.decoded import DecodedImages
+from common.data.decoded import DecodedImages, zeros_around
 from common.label_space import LabelSpace
+
+PLACE = 17  # bytes for a pixel that is kept with its place and value
 
 
 class TrainingImage:
@@ -20,8 +23,8 @@ class TrainingImage:
         index: the image's place among them.
         label: gives the arrays ``label`` and, for soft labels, ``weight``, ``C H W [D]``, where the store has none of
             its own (a pseudo-label).
-        mask: the label of whole numbers, ``C H W [D]``, where it is given as it is. It is kept as the places that are
-            not 0: lesions are few, and a mask is large.
+        mask: the label of whole numbers, ``C H W [D]``, where it is given as it is. One with little in it is kept as
+            the places that are not 0: lesions are few, and a mask is large.
     """
 
     def __init__(
@@ -33,9 +36,14 @@ class TrainingImage:
     ) -> None:
         self.store, self.index, self.label = store, index, label
         self.name, self.shape, self.box = store.name(index), store.shape(index), store.box(index)
-        self.places = None if mask is None else np.flatnonzero(mask).astype(np.int64)
-        self.values = None if mask is None else mask.reshape(-1)[self.places].astype(np.uint8)
-        self.channels = 0 if mask is None else len(mask)
+        self.places = None
+        if mask is not None:
+            kept = mask.astype(np.uint8)
+            if np.count_nonzero(mask) * PLACE > mask.size:
+                self.label = partial(dict, label=kept)
+            else:
+                self.channels, self.places = len(mask), np.stack(np.nonzero(mask)).astype(np.int32)
+                self.values = kept[tuple(self.places)]
         self._foreground: np.ndarray | None = None
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -47,7 +55,7 @@ class TrainingImage:
         """Places of the pixels of any class, as flat indices of the image's shape."""
         if self._foreground is None:
             if self.places is not None:
-                found = np.unique(self.places % int(np.prod(self.shape)))
+                found = np.unique(np.ravel_multi_index(tuple(self.places[1:]), self.shape))
             else:
                 label = np.array(self.arrays().get("label", np.zeros((1, *self.shape), np.uint8)))
                 masks = labels.masks(torch.from_numpy(label)[None])[0].numpy()
@@ -61,16 +69,13 @@ class TrainingImage:
         whole, found = tuple(size) == self.shape, {}
         if whole and held is not None and self.label is None and self.places is None:
             return {key: held[key] for key in keys if key in held}
-        shape, window = np.array(self.shape), self.window(first, size)
-        padding = [
-            side for n in np.maximum(np.array(size) - shape, 0)[::-1] for side in (int(n) // 2, int(n) - int(n) // 2)
-        ]
+        window, padding = self.window(first, size), zeros_around(size, self.shape)
         own = {} if self.label is None else self.label()
         for key in keys:
             if key in own:
                 part = torch.from_numpy(np.array(own[key][window]))
             elif key == "label" and self.places is not None:
-                part = torch.from_numpy(self._mask_within(first, np.minimum(first + size, shape)))
+                part = torch.from_numpy(self._mask_within(first, np.minimum(first + size, self.shape)))
             else:
                 held = self.store.arrays(self.index) if held is None else held
                 if key not in held:
@@ -87,7 +92,7 @@ class TrainingImage:
 
     def _mask_within(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
         """The part of a mask that is kept as the places that are not 0."""
-        places = np.stack(np.unravel_index(self.places, (self.channels, *self.shape)))
+        places = self.places
         within = ((places[1:] >= first[:, None]) & (places[1:] < last[:, None])).all(axis=0)
         mask = np.zeros((self.channels, *(last - first)), np.uint8)
         mask[tuple(places[:, within] - np.array([0, *first])[:, None])] = self.values[within]

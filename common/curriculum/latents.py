@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.data.decoded import zeros_around
+
 
 @torch.no_grad()
 def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], grid: int = 2) -> Tensor:
@@ -37,10 +39,8 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
 def grid_patches(image: Tensor, patch_size: Sequence[int], grid: int) -> list[Tensor]:
     """``grid`` patches along each axis, evenly spread over the box of the pixels that are not 0."""
     size = np.array(patch_size)
-    short = np.maximum(size - image.shape[1:], 0)
-    if short.any():  # an image smaller than a patch gets zeros around
-        padding = [side for n in short[::-1] for side in (int(n) // 2, int(n) - int(n) // 2)]
-        image = torch.nn.functional.pad(image, padding)
+    padding = zeros_around(patch_size, image.shape[1:])
+    image = torch.nn.functional.pad(image, padding) if any(padding) else image
     inside = (image != 0).any(0)
     axes, starts = range(inside.ndim), []
     for axis in axes:

@@ -1,4 +1,4 @@
-"""Readers, splits by patient, datalists and their checks, phantoms."""
+"""Readers, splits by patient, datalists and their checks, decoded images."""
 
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
 from common.data.decoded import DecodedImages

@@ -8,7 +8,7 @@ import logging
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from common.files import replacing
 IMAGE, LABELS = "image", ("label", "truth")
 DEVICE_SHARE = 0.25  # of a device's free memory that may hold images
 FORMAT = 2  # of an entry of the cache
+MAPPED = 64  # images of a set whose files stay open
 LARGEST = float(np.finfo(np.float16).max)  # value of an image
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class DecodedImages(Dataset):
         self.hits = 0
         self.tensors: list[dict[str, Tensor]] | None = None
         self._entries: list[Entry] = []
+        self._mapped = lru_cache(maxsize=MAPPED)(self._map)
         self._description = "" if cache_dir is None else json.dumps(describe(transform))
         for item in tqdm(data, desc="images", unit="image", leave=False, disable=None if progress else True):
             try:
@@ -89,10 +91,14 @@ class DecodedImages(Dataset):
         return item
 
     def arrays(self, index: int) -> dict[str, np.ndarray]:
-        """The image's arrays ``C H W [D]`` by key; those of a cache are mapped into memory anew each time."""
+        """The image's arrays ``C H W [D]`` by key; those of a cache are mapped into memory, a few images at a time."""
         entry = self._entries[index]
         if entry.arrays is not None:
             return entry.arrays
+        return self._mapped(index)
+
+    def _map(self, index: int) -> dict[str, np.ndarray]:
+        entry = self._entries[index]
         names = entry.header["keys"]
         return {name: np.load(entry.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
 
@@ -199,6 +205,12 @@ def bounding_box(image: Any) -> list[list[int]]:
     axes = range(inside.ndim)
     lines = [np.flatnonzero(inside.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
     return [[int(line[0]) for line in lines], [int(line[-1]) + 1 for line in lines]]
+
+
+def zeros_around(size: Sequence[int], shape: Sequence[int]) -> list[int]:
+    """What ``F.pad`` needs for an image in the middle of zeros where it is smaller than a size; 0 along other axes."""
+    missing = np.maximum(np.subtract(size, shape), 0)[::-1]
+    return [side for n in missing for side in (int(n) // 2, int(n) - int(n) // 2)]
 
 
 def describe(thing: Any) -> Any:

@@ -109,8 +109,7 @@ def _class_masks(label: np.ndarray, labels: LabelSpace) -> np.ndarray:
 
 
 def _lungs_are_bright(image: np.ndarray, masks: np.ndarray, classes: Sequence[str]) -> list[bool]:
-    """Whether the lungs are brighter than a margin around them, as in an inverted radiograph alone; [] "
-    "without."""
+    """Whether the lungs are brighter than a margin around them, as in an inverted radiograph alone; [] without."""
     chosen = [index for index, name in enumerate(classes) if "lung" in name.lower()]
     small = image[_grid(image.shape)]
     lungs = np.stack([mask[_grid(mask.shape)] for mask in masks])[chosen].any(axis=0)

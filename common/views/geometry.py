@@ -110,7 +110,7 @@ class Elastic(Geometry):
     Args:
         displacement: largest displacement along an axis, in pixels.
         spacing: distance of the grid's points, in pixels; at least twice the displacement, so that no two of them
-            along an axis change places.
+            along an axis change places in an image that is longer than that.
 
     Raises:
         ValueError: when images would be folded.

@@ -35,7 +35,7 @@ class ImageQuality(Intensity):
     Args:
         resolution_prob: probability of the first step.
         intensity_prob: probability of the second step.
-        strength: factor on all magnitudes; 0 leaves images as they are.
+        strength: factor on all magnitudes but the narrowest Gaussian, of 0.3 pixels; 0 leaves images as they are.
 
     Raises:
         ValueError: when the strength is negative, or a probability is none.

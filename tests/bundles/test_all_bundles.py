@@ -13,6 +13,9 @@ import torch
 from bundle_runs import ROOT
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 
+from common import methods
+from common.settings import keywords
+
 BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
 FILES = ["LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 FILES += [f"configs/{name}.json" for name in ("train", "inference", "evaluate", "multi_gpu_train", "metadata")]
@@ -163,3 +166,26 @@ def test_inference_prepares_images_as_training_does(bundle):
 def first(value: Any) -> Any:
     """The image's value where there is one for each key."""
     return value[0] if isinstance(value, list) else value
+
+
+def documented_keywords(text: str) -> Iterator[tuple[str, str]]:
+    """Methods and keywords in the tables of a page, whose rows name a class of common.methods and end in keywords."""
+    for row in re.findall(r"^\|(.+)\|$", text, flags=re.MULTILINE):
+        first, second, *_, last = row.split("|")
+        named = re.findall(r"`(?:common\.methods\.)?(\w+)`", first + second)
+        for name in {name for name in named if name in methods.__all__}:
+            yield from ((name, word) for word in re.findall(r"`(\w+)`", last))
+
+
+def test_keywords_of_methods_in_the_pages_exist(bundle):
+    found = list(documented_keywords((bundle / "docs" / "README.md").read_text()))
+    assert len(found) > 10
+    assert [(name, word) for name, word in found if word not in keywords(getattr(methods, name))] == []
+
+
+def test_options_in_the_pages_exist(bundle):
+    """An option of a page's table is a key of train.json, or lies within one."""
+    rows = re.findall(r"^\| (`--.+?) \|", (bundle / "docs" / "README.md").read_text(), flags=re.MULTILINE)
+    options = {word for row in rows for word in re.findall(r"--([\w#]+)", row)}
+    assert len(options) > 10
+    assert {option for option in options if option.split("#")[0] not in load(bundle, "train")} <= {"method"}

@@ -514,3 +514,13 @@ def test_what_works_for_a_transform_is_no_setting():
     before = describe(one)
     one.R, one._tracing = np.random.RandomState(3), True
     assert describe(one) == before == ["Setting", {"value": 1}]
+
+
+def test_few_files_are_open_at_a_time(monkeypatch, volumes, tmp_path):
+    monkeypatch.setattr("common.data.decoded.MAPPED", 2)
+    images = DecodedImages(volumes, LoadVolumed(["image", "label"]), tmp_path / "cache", progress=False)
+    first = images.arrays(0)
+    assert images.arrays(0) is first and images.arrays(1) is not first
+    images.arrays(2)
+    assert images.arrays(0) is not first  # opened again
+    np.testing.assert_array_equal(images.arrays(0)["image"], first["image"])
