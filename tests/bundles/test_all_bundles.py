@@ -171,10 +171,10 @@ def first(value: Any) -> Any:
 def documented_keywords(text: str) -> Iterator[tuple[str, str]]:
     """Methods and keywords in the tables of a page, whose rows name a class of common.methods and end in keywords."""
     for row in re.findall(r"^\|(.+)\|$", text, flags=re.MULTILINE):
-        first, second, *_, last = row.split("|")
-        named = re.findall(r"`(?:common\.methods\.)?(\w+)`", first + second)
+        cells = row.split("|")
+        named = re.findall(r"`(?:common\.methods\.)?(\w+)`", "".join(cells[:2]))
         for name in {name for name in named if name in methods.__all__}:
-            yield from ((name, word) for word in re.findall(r"`(\w+)`", last))
+            yield from ((name, word) for word in re.findall(r"`(\w+)`", cells[-1]) if len(cells) > 2)
 
 
 def test_keywords_of_methods_in_the_pages_exist(bundle):
