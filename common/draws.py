@@ -24,6 +24,6 @@ def normal(shape: tuple[int, ...], draw: np.random.Generator, device: torch.devi
 
 def on_device(values: np.ndarray, like: Tensor) -> Tensor:
     """A few drawn numbers as a tensor beside ``like``: float32, whole or true and false, without waiting for it."""
-    values = np.ascontiguousarray(values)
+    values = np.array(values, order="C")
     kind = {"f": torch.float32, "b": torch.bool}.get(values.dtype.kind, torch.long)
     return torch.as_tensor(values, dtype=kind).to(like.device, non_blocking=True)

@@ -67,13 +67,14 @@ def test_normal_numbers():
         (np.array([0.5, 1.5]), torch.float32),
         (np.float64(0.5), torch.float32),
         (np.array([1, 2], np.int32), torch.long),
-        (np.array([True, False]), torch.long),
+        (np.array([True, False]), torch.bool),
+        (np.array([1.0, 2.0, 3.0])[::-1], torch.float32),
         ([3, 4], torch.long),
         ([0.25], torch.float32),
     ],
 )
 def test_drawn_numbers_on_a_device(values, dtype):
     found = on_device(values, torch.zeros(2, dtype=torch.float64))
-    assert found.dtype == dtype
+    assert found.dtype == dtype and found.shape == np.shape(values)
     np.testing.assert_array_equal(found.numpy(), np.asarray(values))
     assert on_device(values, torch.zeros(1, device="meta")).device.type == "meta"

@@ -7,6 +7,7 @@ from common.handlers.lesion_scores import LesionScores
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
 from common.handlers.report import Report
+from common.handlers.run_bundle import RunBundle
 from common.handlers.run_folder import RunFolder
 from common.handlers.scores import CaseScores, ValidationScores
 from common.handlers.training_log import TrainingLog
@@ -23,6 +24,7 @@ __all__ = [
     "LesionScores",
     "LossProgressBar",
     "Report",
+    "RunBundle",
     "RunFolder",
     "SameBuffers",
     "TensorBoardPictures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections.abc import Mapping
@@ -133,13 +134,16 @@ class BestModel:
         path: the file, ``models/model.pt`` of a bundle.
         network: the network whose weights are kept.
         keep: write the file; without it the best score and its epoch are remembered alone.
+        settings: what whoever infers with these weights must set alike, for :func:`save_weights`.
 
     Raises:
         ValueError: when the evaluator has no key metric.
     """
 
-    def __init__(self, path: str | Path, network: nn.Module, keep: bool = True) -> None:
-        self.path, self.network, self.keep = Path(path), network, keep
+    def __init__(
+        self, path: str | Path, network: nn.Module, keep: bool = True, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.path, self.network, self.keep, self.fits = Path(path), network, keep, settings
         self.best, self.epoch = -1.0, 0
 
     def attach(self, engine: Engine) -> None:
@@ -154,7 +158,7 @@ class BestModel:
             return
         self.best, self.epoch = score, int(engine.state.epoch)
         if self.keep and is_first_rank():
-            save_weights(self.network, self.path, self.epoch)
+            save_weights(self.network, self.path, self.epoch, self.fits)
             logger.info(f"Best {name} so far {score:.4f}: saved {self.path}.")
 
     def state_dict(self) -> dict[str, float]:
@@ -176,12 +180,18 @@ class LastModel:
         network: the network whose weights are kept.
         best_model: what else writes the file, or None.
         always: keep the last weights whatever was best.
+        settings: what whoever infers with these weights must set alike, for :func:`save_weights`.
     """
 
     def __init__(
-        self, path: str | Path, network: nn.Module, best_model: BestModel | None = None, always: bool | str = False
+        self,
+        path: str | Path,
+        network: nn.Module,
+        best_model: BestModel | None = None,
+        always: bool | str = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self.path, self.network, self.best_model = Path(path), network, best_model
+        self.path, self.network, self.best_model, self.fits = Path(path), network, best_model, settings
         self.always = best_model is None or flag(always, "keep_last")
 
     def attach(self, engine: Engine) -> None:
@@ -190,7 +200,7 @@ class LastModel:
     def __call__(self, engine: Engine) -> None:
         if not is_first_rank() or (not self.always and self.best_model.epoch > 0):
             return
-        save_weights(self.network, self.path, engine.state.epoch)
+        save_weights(self.network, self.path, engine.state.epoch, self.fits)
         if not self.always:
             logger.warning(
                 f"Nothing was validated in {engine.state.epoch} epochs: saved the last weights as {self.path}. For the "
@@ -198,8 +208,17 @@ class LastModel:
             )
 
 
-def save_weights(network: nn.Module, path: Path, epoch: int) -> None:
-    """Replaces a file of weights.
+def save_weights(network: nn.Module, path: Path, epoch: int, settings: Mapping[str, Any] | None = None) -> None:
+    """Replaces a file of weights, and beside it ``model.json``, with what they do not work without.
+
+    A network gives an answer to images of any size or spacing, and a worse one to others than it was trained on. So
+    whoever loads the weights compares.
+
+    Args:
+        network: the network.
+        path: the file, ``model.pt``.
+        epoch: for the error.
+        settings: classes, size and so on, by name; None to write no such file.
 
     Raises:
         FloatingPointError: when they are not finite; the file is kept.
@@ -208,6 +227,14 @@ def save_weights(network: nn.Module, path: Path, epoch: int) -> None:
     require_finite(state, path, epoch)
     with replacing(path) as temporary:
         torch.save(state, temporary)
+    if settings is not None:
+        with replacing(settings_file(path)) as temporary:
+            temporary.write_text(json.dumps(described(settings), indent=1))
+
+
+def settings_file(path: Path) -> Path:
+    """The file beside one of weights that says what they were trained with."""
+    return path.with_suffix(".json")
 
 
 def require_finite(weights: Mapping[str, Tensor], path: Path, epoch: int) -> None:
@@ -220,13 +247,29 @@ def require_finite(weights: Mapping[str, Tensor], path: Path, epoch: int) -> Non
         )
 
 
-def load_weights(path: str | Path, network: nn.Module, device: str | torch.device = "cpu") -> nn.Module:
+def load_weights(
+    path: str | Path,
+    network: nn.Module,
+    device: str | torch.device = "cpu",
+    settings: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """Loads a state dictionary saved by :class:`BestModel` into ``network``, which is returned.
+
+    Args:
+        path: the file of weights.
+        network: the network.
+        device: where the weights go.
+        settings: what is set now, to be compared with what the weights were trained with where that is known.
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: when it is damaged or of another network.
+        ValueError: when it is damaged, of another network or trained with other settings.
     """
+    known = settings_file(Path(path))
+    if settings is not None and known.is_file():
+        other = differences(described(settings), json.loads(known.read_text()))
+        if other:
+            raise ValueError(f"{path} was trained with {'; '.join(other)}: set what it was trained with.")
     state = load_checkpoint(Path(path), device)
     try:
         unwrapped(network).load_state_dict(state)

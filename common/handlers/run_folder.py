@@ -100,8 +100,9 @@ class RunFolder:
             number += 1
             aside = folder.with_name(f"{folder.name}-{started}.{number}")
         folder.rename(aside)
-        if self.model.exists() and not (aside / MODEL_FILE).exists():
-            shutil.copy2(self.model, aside / MODEL_FILE)
+        for file in (self.model, self.model.with_suffix(".json")):
+            if file.exists() and not (aside / file.name).exists():
+                shutil.copy2(file, aside / file.name)
         logger.warning(f"Moved the earlier run in {folder} to {aside}; to go on with it instead, pass --resume true.")
 
     def write(self, engine: Engine) -> None:

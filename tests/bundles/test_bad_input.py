@@ -140,7 +140,7 @@ def started(trained, tmp_path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"network_def#features": [8, 4, 4, 4, 8, 4]}, "does not fit this run's network"),
+        ({"network_def#features": [8, 4, 4, 4, 8, 4]}, "network#features#0 4, got 8"),
         ({"method#_target_": "common.methods.Supervised"}, "has method 'RPG', got 'Supervised'"),
         ({"split": 1}, "has split 0, got 1"),
         ({"epochs": 5}, "has iterations 12, got 20"),
@@ -175,12 +175,15 @@ def test_a_loss_that_is_not_finite(phantom, tmp_path, method, finished):
         assert all(torch.isfinite(value).all() for value in state["network"].values())
 
 
-@pytest.mark.parametrize("case", ["no folder", "no images", "no model", "another network"])
+@pytest.mark.parametrize("case", ["no folder", "no images", "no model", "another network", "another size"])
 def test_inference(trained, tmp_path, case):
     images, model = tmp_path / "images", trained / "model.pt"
+    if case == "another network":  # nobody says what these weights were trained with
+        model = tmp_path / "model.pt"
+        shutil.copy(trained / "model.pt", model)
     if case != "no folder":
         images.mkdir()
-    if case in ("no model", "another network"):
+    if case in ("no model", "another network", "another size"):
         (images / "a.png").write_bytes(b"")
     settings = {
         "bundle_root": "bundles/jsrt_rpg",
@@ -197,6 +200,7 @@ def test_inference(trained, tmp_path, case):
         "no images": f"Error: dataset_dir must hold images, got none in {images}",
         "no model": f"Error: ckpt_path must be a trained model, got no file {tmp_path / 'none.pt'}",
         "another network": f"Error: another network in {model}: set classes, mode, network_def.",
+        "another size": f"Error: {model} needs image_size [32, 32], got [512, 512]: set that.",
     }[case]
     assert line == sentence
     assert not (tmp_path / "masks").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -40,9 +41,11 @@ def test_training_and_evaluating(phantom, tmp_path):
     assert {"hardest", "median"} <= {file.name.split("_")[0] for file in (folder / "cases" / "test").iterdir()}
 
 
-def test_scores_are_those_of_the_saved_model(phantom, trained):
-    """IoU and Dice of one test image, computed from the saved weights by hand."""
-    run_here("evaluating", configs("train", "evaluate"), options(trained, phantom, image_size=[64, 64]))
+def test_scores_are_those_of_the_saved_model(phantom, trained, tmp_path):
+    """IoU and Dice of one test image, computed from the saved weights by hand, at the image's own size."""
+    for name in ("model.pt", "run.json"):  # without model.json, which says that they are of another size
+        shutil.copy(trained / name, tmp_path)
+    run_here("evaluating", configs("train", "evaluate"), options(tmp_path, phantom, image_size=[64, 64]))
     item = find_datalist(phantom)["test"][0]
     item = LoadLabeld("label", LabelSpace(CLASSES))(LoadRadiographd("image")(item))
     image, truth = torch.as_tensor(item["image"]), torch.as_tensor(item["label"]) > 0
@@ -52,7 +55,7 @@ def test_scores_are_those_of_the_saved_model(phantom, trained):
     with torch.no_grad():
         found = network.eval()(((image - low) / (high - low)).clamp(0, 1)[None])[0] > 0
     both, either = (found & truth).sum((1, 2)), (found | truth).sum((1, 2))
-    scores = pd.read_csv(trained / "test.csv")
+    scores = pd.read_csv(tmp_path / "test.csv")
     scores = scores[scores["case"] == Path(item["image"].meta["filename_or_obj"]).stem]
     assert scores["label"].tolist() == CLASSES
     # which reads images in half precision: a pixel at the threshold may differ
@@ -144,3 +147,10 @@ def test_own_images_with_a_label_map(tmp_path):
     masks = [np.asarray(Image.open(tmp_path / "masks" / f"p0_{name}.png")) > 0 for name in ("left_lung", "heart")]
     assert masks[0].shape == (64, 64)
     assert not (masks[0] & masks[1]).any()
+    # the run's folder is a bundle, wherever it lies, and knows its settings
+    folder.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "model.pt").unlink()
+    moved = {"bundle_root": tmp_path / "moved", "dataset_dir": tmp_path / "images", "output_dir": tmp_path / "again"}
+    run_here("inferring", [f"{tmp_path}/moved/configs/inference.json"], {key: str(path) for key, path in moved.items()})
+    for path in (tmp_path / "masks").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()

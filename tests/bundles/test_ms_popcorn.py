@@ -139,6 +139,15 @@ def test_inference_on_other_orientation_and_spacing(whole, ms_data, tmp_path):
     settings |= {key: TINY[key] for key in ("spacing", "patch_size", "network_def#features")}
     settings |= {"ckpt_path": str(whole / "model.pt"), "device": "cpu"}
     run_here("inferring", configs("inference", bundle="ms_popcorn"), settings)
+    run = {
+        "bundle_root": str(whole),
+        "dataset_dir": str(folder),
+        "output_dir": str(tmp_path / "again"),
+        "device": "cpu",
+    }
+    run_here("inferring", [f"{whole}/configs/inference.json"], run)  # the run's folder is a bundle of its own
+    for path in out.iterdir():
+        np.testing.assert_array_equal(*(nibabel.load(place / path.name).dataobj for place in (out, tmp_path / "again")))
     masks = {path.name.split("_")[0]: nibabel.load(path) for path in out.glob("*.nii.gz")}
     assert set(masks) == {"same", "flipped", "coarse"}
     for name, mask in masks.items():

@@ -1,0 +1,109 @@
+"""The folder of a run as a bundle that infers on its own, wherever it is copied to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from common.files import replacing
+from common.handlers.checkpoint import settings_file
+from common.label_space import LabelSpace
+from common.ranks import is_first_rank
+
+COPIED = ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf")
+
+
+class RunBundle:
+    """Makes ``output_dir`` a bundle when a training ends: ``monai.bundle run inferring`` needs nothing else.
+
+    It gets ``models/model.pt``, ``configs/inference.json`` with the run's settings in place of the defaults,
+    ``configs/metadata.json`` with its classes and what the run was, and the bundle's licence and pages. Attach it after
+    what saves the model.
+
+    Args:
+        bundle_root: the bundle that is trained.
+        output_dir: folder of the run.
+        model: the file of weights.
+        labels: the label space of the network.
+        settings: values of ``inference.json`` by name, or of the network in it.
+        run: what the run was, for ``metadata.json``.
+
+    Raises:
+        FileNotFoundError: before the training, when the bundle lacks its configuration.
+        KeyError: before the training, when ``inference.json`` has no such setting.
+    """
+
+    def __init__(
+        self,
+        bundle_root: str | Path,
+        output_dir: str | Path,
+        model: str | Path,
+        labels: LabelSpace,
+        settings: Mapping[str, Any],
+        run: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root, self.folder, self.model = Path(bundle_root), Path(output_dir), Path(model)
+        self.labels, self.run = labels, dict(run or {})
+        self.inference = with_settings(read(self.root, "inference"), settings)
+        self.metadata = read(self.root, "metadata")
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if not is_first_rank() or not self.model.exists():
+            return
+        for source in (self.model, settings_file(self.model)):
+            copy(source, self.folder / "models" / source.name)
+        for name in COPIED:
+            copy(self.root / name, self.folder / name)
+        write(self.folder, "inference", self.inference)
+        write(self.folder, "metadata", self.described(engine))
+
+    def described(self, engine: Engine) -> dict[str, Any]:
+        """The bundle's metadata with the classes of this run, and how its weights came about."""
+        prediction = self.metadata["network_data_format"]["outputs"]["pred"]
+        prediction["num_channels"] = self.labels.num_outputs
+        names = ("background", *self.labels.classes)
+        prediction["channel_def"] = {str(value): name for value, name in enumerate(names)}
+        return {**self.metadata, "run": {**self.run, "mode": self.labels.mode, "epochs": engine.state.epoch}}
+
+
+def read(bundle: Path, name: str) -> dict[str, Any]:
+    """A configuration of a bundle."""
+    path = bundle / "configs" / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be the bundle's {name}, got no such file: is bundle_root the bundle?")
+    return json.loads(path.read_text())
+
+
+def with_settings(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with other values for some of its keys, or of those of its network."""
+    for name, value in settings.items():
+        place = config if name in config else config["network_def"]
+        if name not in place:
+            raise KeyError(f"inference.json must have the setting {name}, got none: it infers with what was trained.")
+        place[name] = value
+    return config
+
+
+def write(bundle: Path, name: str, config: dict[str, Any]) -> None:
+    """Replaces a configuration of a bundle."""
+    path = bundle / "configs" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(config, indent=4) + "\n")
+
+
+def copy(source: Path, target: Path) -> None:
+    """A file's copy, where there is one and it is another file."""
+    if not source.exists() or (target.exists() and source.samefile(target)):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)

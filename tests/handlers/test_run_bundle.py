@@ -1,0 +1,90 @@
+"""A run's folder is a bundle: configuration that fits the weights, metadata, weights, licence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from common.handlers import RunBundle, load_weights
+from common.handlers.checkpoint import save_weights
+from common.label_space import LabelSpace
+
+LABELS = LabelSpace(["lung", "heart"], "multiclass")
+INFERENCE = {"classes": ["a"], "image_size": [512, 512], "network_def": {"_target_": "BasicUNet", "features": [32, 64]}}
+METADATA = {"version": "1.0.0", "network_data_format": {"inputs": {}, "outputs": {"pred": {"num_channels": 5}}}}
+SETTINGS = {"classes": ["lung", "heart"], "image_size": [64, 64], "features": [4, 8]}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    for name, content in (("inference", INFERENCE), ("metadata", METADATA)):
+        (tmp_path / "bundle" / "configs").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "bundle" / "configs" / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "bundle" / "LICENSE").write_text("free")
+    return tmp_path / "bundle"
+
+
+def finished(bundle, tmp_path, model, settings=SETTINGS):
+    handler = RunBundle(bundle, tmp_path / "run", model, LABELS, settings, {"seed": 3})
+    engine = Engine(lambda engine, batch: None)
+    handler.attach(engine)
+    engine.run([0], max_epochs=2)
+    return tmp_path / "run"
+
+
+def test_the_run_has_what_inference_needs(bundle, tmp_path):
+    network = nn.Linear(2, 2)
+    save_weights(network, tmp_path / "elsewhere" / "model.pt", 1, {"image_size": (64, 64)})
+    run = finished(bundle, tmp_path, tmp_path / "elsewhere" / "model.pt")
+    found = json.loads((run / "configs" / "inference.json").read_text())
+    assert found == {
+        "classes": ["lung", "heart"],
+        "image_size": [64, 64],
+        "network_def": {"_target_": "BasicUNet", "features": [4, 8]},
+    }
+    metadata = json.loads((run / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["outputs"]["pred"] == {
+        "num_channels": 3,
+        "channel_def": {"0": "background", "1": "lung", "2": "heart"},
+    }
+    assert metadata["version"] == "1.0.0" and metadata["run"] == {"seed": 3, "mode": "multiclass", "epochs": 2}
+    assert (run / "LICENSE").read_text() == "free"
+    state = torch.load(run / "models" / "model.pt", weights_only=True)
+    assert torch.equal(state["weight"], network.weight)
+    assert json.loads((run / "models" / "model.json").read_text()) == {"image_size": [64, 64]}
+    assert json.loads((bundle / "configs" / "inference.json").read_text()) == INFERENCE  # as it was
+
+
+def test_a_model_that_lies_in_the_run_is_left_there(bundle, tmp_path):
+    path = tmp_path / "run" / "models" / "model.pt"
+    save_weights(nn.Linear(2, 2), path, 1)
+    before = path.stat().st_mtime_ns
+    finished(bundle, tmp_path, path)
+    assert path.stat().st_mtime_ns == before and not path.with_suffix(".json").exists()
+
+
+def test_without_a_model_there_is_no_bundle(bundle, tmp_path):
+    assert not finished(bundle, tmp_path, tmp_path / "none.pt").exists()
+
+
+def test_what_cannot_be_written_is_said_before_the_training(bundle, tmp_path):
+    with pytest.raises(KeyError, match=r"inference.json must have the setting spacing"):
+        RunBundle(bundle, tmp_path, tmp_path / "model.pt", LABELS, {"spacing": [1, 1]})
+    (bundle / "configs" / "metadata.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"metadata.json must be the bundle's metadata, got no such file"):
+        RunBundle(bundle, tmp_path, tmp_path / "model.pt", LABELS, SETTINGS)
+
+
+def test_weights_are_not_loaded_with_other_settings(tmp_path):
+    network, path = nn.Linear(2, 2), tmp_path / "model.pt"
+    save_weights(network, path, 1, {"image_size": [64, 64], "features": [4]})
+    load_weights(path, network, settings={"image_size": (64, 64), "features": [4]})
+    load_weights(path, network)
+    with pytest.raises(ValueError, match=r"model.pt was trained with image_size#0 64, got 512; .* set what it was"):
+        load_weights(path, network, settings={"image_size": [512, 512], "features": [4]})
+    path.with_suffix(".json").unlink()  # weights of before
+    load_weights(path, network, settings={"image_size": [512, 512]})
