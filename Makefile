@@ -19,16 +19,16 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, under 10 minutes
+demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, about 10 minutes
 	$(RUN) -m common demo runs/demo
 
-demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, under 15 minutes
+demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, about 20 minutes
 	$(RUN) -m common demo_ms runs/demo-ms
 
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common tables grids/jsrt_small.yaml runs/tables
 
-test: $(VENV)/installed  ## Run all tests, under 10 minutes
+test: $(VENV)/installed  ## Run all tests, about 15 minutes
 	$(RUN) -m pytest
 
 lint: $(VENV)/installed  ## Check style and formatting
