@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shutil
 import subprocess
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,28 @@ def test_who_is_a_method_of_which_kind_is_asked_inside_of_methods_alone():
                 if kinds & names:
                     asked.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert asked == []
+
+
+def package_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def imported_by(path: Path) -> set[str]:
+    """What of ``common`` a file imports when it is imported itself, not for its types or within a function."""
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("common"):
+            found |= {f"common.{name.name}" for name in node.names} if node.module == "common" else {node.module}
+    return found
+
+
+def test_imports_between_packages_run_one_way():
+    """As CONTRIBUTING.md draws them."""
+    graph: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "common").rglob("*.py")):
+        name = package_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        graph.setdefault(name, set()).update(package_of(module) for module in imported_by(path))
+    for name, imported in graph.items():
+        imported.discard(name)
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert order.index("views") < order.index("terms") < order.index("methods") < order.index("handlers")

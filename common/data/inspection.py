@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import first_few
+from common.data.labels import load_label, same_shape_up_to_scale
 from common.data.readers import read_image
 from common.label_space import LabelSpace
-from common.transforms.load import load_label, same_shape_up_to_scale
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import torch
@@ -10,8 +10,8 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from common.data.files import first_few
-from common.data.readers import read_image, read_label, read_mask
+from common.data.labels import load_label, same_shape_up_to_scale
+from common.data.readers import read_image
 from common.label_space import LabelSpace
 
 
@@ -94,38 +94,6 @@ class LoadLabeld(MapTransform):
                 array = _to_size(array, tuple(image.shape[-2:]), first)
             loaded[key] = _meta_tensor(array, first)
         return loaded
-
-
-def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
-    """A label's files as float32 ``(C, W, H)`` or ``(1, W, H)`` (see `LoadLabeld`), of their own size."""
-    multilabel = labels.mode == "multilabel"
-    if isinstance(files, (list, tuple)):
-        if not multilabel or len(files) not in map(len, labels.forms):
-            masks = " or ".join(f"{len(names)} masks, one for each of {first_few(names)}" for names in labels.forms)
-            expected = masks if multilabel else "one label map"
-            raise ValueError(f"a {labels.mode} label must be {expected}, got {len(files)} files: {first_few(files)}.")
-        masks = [read_mask(file) for file in files]
-        sizes = {mask.shape for mask in masks}
-        if len(sizes) > 1:
-            raise ValueError(f"{files[0]}: the masks of one image must have one size, got {sorted(sizes)}.")
-        return np.stack(masks).astype(np.float32)
-    label, classes = read_label(files), labels.forms[0]
-    outside = np.setdiff1d(label, np.arange(len(classes) + 1))
-    if outside.size:
-        raise ValueError(
-            f"{files}: a label map of {len(classes)} classes {classes} must hold values 0 to {len(classes)}, got "
-            f"{outside[:8].tolist()}. Declare the classes, or renumber the values."
-        )
-    if multilabel:
-        return np.stack([label == value + 1 for value in range(len(classes))]).astype(np.float32)
-    return label[None].astype(np.float32)
-
-
-def same_shape_up_to_scale(size: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether one of the 2D sizes is the other one scaled, up to the rounding to whole pixels."""
-    (large, small) = (size, other) if max(size) >= max(other) else (other, size)
-    scale = large[1] / small[1]
-    return abs(small[0] * scale - large[0]) <= max(1.0, scale)
 
 
 def _to_size(array: np.ndarray, size: tuple[int, int], file: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from monai.transforms import Compose, LoadImaged, Resized
 from PIL import Image
 
 from common.label_space import LabelSpace
-from common.transforms.load import LoadLabeld, LoadRadiographd, same_shape_up_to_scale
+from common.transforms.load import LoadLabeld, LoadRadiographd
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (6, 10)).astype(np.uint8)  # rows, columns
@@ -90,22 +90,6 @@ def test_label_of_another_shape_is_refused_with_both_sizes(tmp_path, item):
     item["map"] = save(tmp_path / "turned.png", np.ascontiguousarray(LABEL.T))
     with pytest.raises(ValueError, match=r"turned\.png.*got 6 x 10 pixels for an image of 10 x 6"):
         load(item, "map", MULTICLASS)
-
-
-@pytest.mark.parametrize(
-    ("size", "other", "same"),
-    [
-        ((2048, 2048), (1024, 1024), True),
-        ((511, 400), (256, 200), True),
-        ((100, 81), (200, 161), True),
-        ((512, 400), (400, 512), False),
-        ((512, 512), (512, 500), False),
-        ((64, 64), (1024, 900), False),
-    ],
-)
-def test_same_shape_up_to_scale(size, other, same):
-    assert same_shape_up_to_scale(size, other) is same
-    assert same_shape_up_to_scale(other, size) is same
 
 
 def test_values_outside_the_classes_are_refused(tmp_path, item):
