@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from common.command_line import HELP, explanation, find, overview, refuse_unknown
 
 
 class Phantom:
@@ -53,18 +57,7 @@ class Phantom:
 
 
 class Commands:
-    """Tools around the bundles: phantoms, datalists, their checks, reports and the demonstration."""
-
-    def __init__(self) -> None:
-        from common.data import folder_datalist, isbi_datalist, jsrt_datalist, patients_datalist
-
-        self.phantom = Phantom()
-        self.datalist = {
-            "jsrt": jsrt_datalist,
-            "folder": folder_datalist,
-            "isbi": isbi_datalist,
-            "patients": patients_datalist,
-        }
+    """Tools around the bundles: phantoms, datalists, their checks, reports and the demonstrations."""
 
     def demo(
         self, directory: str = "runs/demo", splits: int = 3, patients: int = 140, workers: int | None = None
@@ -234,12 +227,43 @@ class Commands:
         print(f"Report: {Path(render(run_dir)).resolve()}")
 
 
+def commands() -> dict[str, Any]:
+    """All commands by name. What they need is imported when they run: explaining them takes no time."""
+    from common.data import folder_datalist, isbi_datalist, jsrt_datalist, patients_datalist
+
+    phantom, tools = Phantom(), Commands()
+    return {
+        "demo": tools.demo,
+        "demo_ms": tools.demo_ms,
+        "datalist": {
+            "folder": folder_datalist,
+            "jsrt": jsrt_datalist,
+            "patients": patients_datalist,
+            "isbi": isbi_datalist,
+        },
+        "check": tools.check,
+        "preprocess": tools.preprocess,
+        "compare": tools.compare,
+        "compare_lesions": tools.compare_lesions,
+        "tables": tools.tables,
+        "report": tools.report,
+        "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms},
+    }
+
+
 def main() -> None:
     """Run a command; an input that cannot be used ends in one line and status 1."""
     import fire
 
     try:
-        fire.Fire(Commands, name="python -m common")
+        name, command, arguments = find(commands(), sys.argv[1:])
+        if isinstance(command, Mapping):
+            print(overview(name, command))
+        elif HELP & set(arguments):
+            print(explanation(name, command))
+        else:
+            refuse_unknown(name, command, arguments)
+            fire.Fire(command, command=arguments, name=name)
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ChildProcessError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

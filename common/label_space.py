@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MODES = ("multilabel", "multiclass")
+from common.label_modes import MODES
 
 
 class LabelSpace:

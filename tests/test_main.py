@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from common.__main__ import main
+from common.__main__ import commands, main
+from common.command_line import find, leaves, refuse_unknown
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,15 +61,64 @@ def test_bad_input_ends_in_one_line_and_status_1(arguments, message, monkeypatch
     assert "Traceback" not in error
 
 
+COMMANDS = [(*path, word) for path, word, _ in leaves(commands())]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_explains_a_command_and_its_arguments(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["python -m common", *command, "--help"])
+    main()
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m common {' '.join(command)}") and "Args:" in said
+    _, function, _ = find(commands(), command)
+    for name in inspect.signature(function).parameters:
+        assert f"{name}: " in said or f"{name.upper()}" in said, name
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("datalist",), ("datalist", "--help")])
+def test_groups_list_their_commands(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["python -m common", *arguments])
+    main()
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m common{' datalist' * ('datalist' in arguments)} COMMAND")
+    words = [" ".join(command) for command in COMMANDS]
+    words = (
+        [word.removeprefix("datalist ") for word in words if "datalist" in word] if "datalist" in arguments else words
+    )
+    assert all(f"\n  {word} " in said for word in words)
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['common', 'datalist', 'folder', '--help']; from common.__main__ import main; main(); "
+    )
+    code += "print({'torch', 'monai', 'itk', 'pandas', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize(
-    "command", [("phantom", "jsrt"), ("datalist", "folder"), ("check",), ("report",), ("demo",), ("tables",)]
+    ("arguments", "message"),
+    [
+        (("datalist", "foldr"), "datalist has the commands folder, jsrt, patients, isbi, got foldr: perhaps folder is"),
+        (("chek",), "got chek: perhaps check is meant"),
+        (("phantom", "jsrt", "OUT", "--patient", "3"), "--fine, got --patient: perhaps --patients is meant"),
+        (("phantom", "jsrt", "OUT", "--no-such=3"), "got --no_such"),
+    ],
 )
-def test_help_explains_the_arguments(command, monkeypatch, capsys):
-    assert run_here(monkeypatch, *command, "--help") == 0
-    said = "".join(capsys.readouterr())
-    assert "ARGUMENTS" in said or "FLAGS" in said
+def test_what_a_command_does_not_take_is_refused_before_it_does_anything(
+    arguments, message, monkeypatch, capsys, tmp_path
+):
+    arguments = [str(tmp_path / "out") if word == "OUT" else word for word in arguments]
+    assert run_here(monkeypatch, *arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
-def test_help_of_a_comparison_which_takes_any_setting(monkeypatch, capsys):
-    assert run_here(monkeypatch, "compare", "--", "--help") == 0
-    assert "datalists" in "".join(capsys.readouterr())
+def test_options_in_fire_s_ways_are_taken():
+    def command(name: str, deep: bool = True, size: int = 3) -> None:
+        """A command."""
+
+    refuse_unknown("tool", command, ["a", "--nodeep", "--size=4", "--name", "b", "--", "--verbose"])
+    with pytest.raises(ValueError, match=r"has the options --name, --deep, --size, got --nosize"):
+        refuse_unknown("tool", command, ["--nosize"])

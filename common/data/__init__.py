@@ -1,7 +1,8 @@
 """Readers, splits by patient, datalists and their checks, decoded images."""
 
+from typing import Any
+
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
-from common.data.decoded import DecodedImages
 from common.data.folder import folder_datalist
 from common.data.jsrt import find_jsrt, jsrt_datalist
 from common.data.ms_datalist import isbi_datalist, patients_datalist
@@ -24,3 +25,12 @@ __all__ = [
     "read_mask",
     "save_datalist",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Decoded images need torch, which the tools for datalists need not wait for."""
+    if name == "DecodedImages":
+        from common.data.decoded import DecodedImages
+
+        return DecodedImages
+    raise AttributeError(f"common.data has no {name}")

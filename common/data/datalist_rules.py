@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from common.data.files import first_few
-from common.label_space import MODES
+from common.label_modes import MODES
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
 
