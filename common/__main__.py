@@ -105,6 +105,55 @@ class Commands:
 
         demo_ms(directory, rows, seeds, size, unlabeled, test, workers, settings)
 
+    def fit(
+        self,
+        images: str,
+        output: str,
+        masks: str | dict | None = None,
+        labels: str | None = None,
+        unlabeled: str | None = None,
+        patients: str | None = None,
+        labeled: int = 3,
+        split: int = 0,
+        seed: int = 0,
+        validation: int = 5,
+        test: int | None = None,
+        classes: list | None = None,
+        mode: str | None = None,
+        method: str = "UniMatch",
+        minutes: float = 20.0,
+        resume: bool = False,
+    ) -> None:
+        """Train a model on a folder of 2D images, and the labels alone beside it, and compare the two.
+
+        Makes a datalist, reads every file, plans size, batch and epochs for the machine, trains the baseline and the
+        method for the same number of iterations, scores both on the test images, and ends with a table, a report and a
+        bundle that segments new images. Every step is also a command of its own.
+
+        Args:
+            images: folder of the annotated images.
+            output: folder of the result; gets datalist.json, plan.json, results.csv, report.html and the runs.
+            masks: a mask folder for each class, "{'right_lung': DIR, 'left_lung': DIR}".
+            labels: instead of masks, a folder of label maps: 0 is background, 1 the first class and so on.
+            unlabeled: folder of the images without masks; without any, the labels alone are trained on.
+            patients: CSV with a column image and a column patient, so that a patient's images stay together.
+            labeled: number of labelled images to train on; every class occurs among them.
+            split: index of the split.
+            seed: seed of the draw.
+            validation: number of images that choose the best epoch.
+            test: number of patients to test on; without it, all that are left.
+            classes: with labels: the names of the values 1, 2 and so on.
+            mode: multilabel (classes may overlap; the default with masks) or multiclass (the default with labels).
+            method: the method, a name of common.methods.
+            minutes: about how long each of the two trainings may take.
+            resume: go on in a folder that was stopped, with its datalist and plan, which may have been edited.
+        """
+        from common.fit import fit
+
+        data = {"masks": masks, "labels": labels, "unlabeled": unlabeled, "patients": patients}
+        draw = {"labeled": labeled, "split": split, "seed": seed, "validation": validation, "test": test}
+        fit(images, output, data | draw | {"classes": classes, "mode": mode}, method, minutes, resume)
+
     def compare(
         self,
         output: str,
@@ -233,6 +282,7 @@ def commands() -> dict[str, Any]:
 
     phantom, tools = Phantom(), Commands()
     return {
+        "fit": tools.fit,
         "demo": tools.demo,
         "demo_ms": tools.demo_ms,
         "datalist": {

@@ -48,6 +48,28 @@ def train_and_evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     train = [str(bundle / "configs" / name) for name in config.split(",")]
     evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    log_file = folder / "log.txt"
+    with log_file.open("a") as log:
+        for run_id, files in (("training", train), ("evaluating", evaluate)):
+            command = [sys.executable, *bundle_command(run_id, folder, method, datalist, files, settings, bundle)]
+            done = subprocess.run(
+                command, stdout=log, stderr=log, env=environment, check=False, pass_fds=tuple(keep_open)
+            )
+            if done.returncode != 0:
+                raise RuntimeError(f"{method} on {datalist.name} failed while {run_id}: see {log_file}.")
+
+
+def bundle_command(
+    run_id: str,
+    folder: Path,
+    method: str,
+    datalist: Path,
+    files: Sequence[str],
+    settings: dict[str, Any],
+    bundle: Path = BUNDLE,
+) -> list[str]:
+    """``-m monai.bundle run RUN_ID ...`` of a run in a folder, which goes on where it was stopped."""
     options = {
         "bundle_root": bundle,
         "datalist": datalist.resolve(),
@@ -59,13 +81,4 @@ def train_and_evaluate(
         **settings,
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    log_file = folder / "log.txt"
-    with log_file.open("a") as log:
-        for run_id, files in (("training", train), ("evaluating", evaluate)):
-            command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(files), *arguments]
-            done = subprocess.run(
-                command, stdout=log, stderr=log, env=environment, check=False, pass_fds=tuple(keep_open)
-            )
-            if done.returncode != 0:
-                raise RuntimeError(f"{method} on {datalist.name} failed while {run_id}: see {log_file}.")
+    return ["-m", "monai.bundle", "run", run_id, "--config_file", str(list(files)), *arguments]
