@@ -74,7 +74,8 @@ class Part(nn.Module):
 class OwnOptimizer(Part):
     """A part with an optimizer of its own (a discriminator), whose state is part of the checkpoint.
 
-    Its parameters are left out of the main optimizer. It steps in :meth:`after_step`, under ``torch.enable_grad()``.
+    Its parameters are left out of the main optimizer. It steps in :meth:`after_step`, under ``torch.enable_grad()``;
+    where several processes train, after :func:`~common.ranks.share_gradients`.
     """
 
     optimizer: torch.optim.Optimizer | None = None

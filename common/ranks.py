@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
@@ -35,6 +37,16 @@ def gathered_order(number: int) -> list[int]:
     """
     step = world_size()
     return [index for first in range(step) for index in range(first, number, step)]
+
+
+def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Gives all processes the mean of their gradients, for parameters that no wrapper of a network looks after."""
+    if not is_distributed():
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
 
 
 def barrier() -> None:

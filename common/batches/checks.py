@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from common.values import Values
 if TYPE_CHECKING:
     from common.methods import Method
 
+logger = logging.getLogger(__name__)
 GRANULE = 16  # the down-scaling of a U-Net of five levels
 
 
@@ -54,6 +56,7 @@ def check_images(method: Method, labeled: DecodedImages, unlabeled: DecodedImage
             f"on the labelled ones alone with --method::_target_ common.methods.Supervised."
         )
     if not values.clamp:
+        warn_of_values(labeled, unlabeled)
         return
     low, high = values.low, values.high
     slack = 1e-3 * (high - low)
@@ -66,6 +69,19 @@ def check_images(method: Method, labeled: DecodedImages, unlabeled: DecodedImage
                     f"{found[1]:g}: set value_range to what the preprocessing gives (null for mean 0 and standard "
                     f"deviation 1)."
                 )
+
+
+def warn_of_values(*stores: DecodedImages | None) -> None:
+    """Says when images that should have mean 0 and standard deviation 1 have no value below 0."""
+    for store in stores:
+        odd = [index for index in range(len(store or ())) if store.range(index)[0] >= 0]
+        if odd:
+            low, high = store.range(odd[0])
+            logger.warning(
+                f"{len(odd)} of {len(store)} images have no value below 0, {store.name(odd[0])} for one ({low:g} to "
+                f"{high:g}), but value_range null says mean 0 and standard deviation 1: normalise them, or set "
+                f"value_range to theirs."
+            )
 
 
 def whole_size(stores: Sequence[DecodedImages]) -> tuple[int, ...]:

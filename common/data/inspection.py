@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,13 +57,17 @@ def inspect_datalist(datalist: dict) -> Inspection:
             for item in datalist[part]:
                 _inspect_item(item, part, parts[part], labels[part], places, found.errors)
                 progress.update()
-    _report_duplicates(places, found)
+    report_duplicates(places, found)
     for part, facts in parts.items():
         _report_part(part, facts, datalist[part], labels[part].classes, found)
     found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
     rows = [_class_row(part, parts[part], j, name) for part in PARTS for j, name in enumerate(labels[part].classes)]
     found.classes = pd.DataFrame([row for row in rows if row is not None])
     return found
+
+
+def file_name(path: str) -> str:
+    return Path(path).name
 
 
 def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]) -> None:
@@ -123,15 +127,18 @@ def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return np.ix_(*(np.linspace(0, length - 1, 128).astype(int) for length in shape))
 
 
-def _report_duplicates(places: dict[bytes, list[tuple[str, str]]], found: Inspection) -> None:
+def report_duplicates(
+    places: dict[bytes, list[tuple[str, str]]], found: Inspection, kind: str = "image", name: Callable = file_name
+) -> None:
+    """What is in several parts, an error, and what occurs several times in one, a warning."""
     for same in places.values():
         if len(same) < 2:
             continue
-        names = ", ".join(f"{Path(image).name} ({part})" for part, image in same)
+        names = ", ".join(f"{name(image)} ({part})" for part, image in same)
         if len({part for part, _ in same}) > 1:
-            found.errors.append(f"the same pixels are in several parts: {names}. Keep one of them.")
+            found.errors.append(f"the same {kind} is in several parts: {names}. Keep one of them.")
         else:
-            found.warnings.append(f"the same pixels occur several times: {names}. Keep one of them.")
+            found.warnings.append(f"the same {kind} occurs several times: {names}. Keep one of them.")
 
 
 def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:

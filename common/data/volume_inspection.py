@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix, first_few
-from common.data.inspection import Inspection
+from common.data.inspection import Inspection, report_duplicates
 from common.data.volumes import read_lesion_mask, read_volume
 
 LARGEST_VOXEL_MM = 2.0
@@ -63,7 +63,7 @@ def inspect_volumes(datalist: dict) -> Inspection:
             for item in datalist[part]:
                 _inspect_item(item, part, parts[part], places, found.errors)
                 progress.update()
-    _report_duplicates(places, found)
+    report_duplicates(places, found, "volume", _name)
     for part, facts in parts.items():
         _report_part(part, facts, datalist[part], label_classes(datalist, part), found)
     found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
@@ -142,17 +142,6 @@ def _voxel_ml(image: nibabel.Nifti1Image) -> float:
 def _name(path: str) -> str:
     """A file's name with its folder's, since a patient's file is often called as all others'."""
     return "/".join(Path(path).parts[-2:])
-
-
-def _report_duplicates(places: dict[bytes, list[tuple[str, str]]], found: Inspection) -> None:
-    for same in places.values():
-        if len(same) < 2:
-            continue
-        names = ", ".join(f"{_name(image)} ({part})" for part, image in same)
-        if len({part for part, _ in same}) > 1:
-            found.errors.append(f"the same volume is in several parts: {names}. Keep one of them.")
-        else:
-            found.warnings.append(f"the same volume occurs several times: {names}. Keep one of them.")
 
 
 def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from monai.engines import SupervisedTrainer, default_prepare_batch
 from monai.engines.utils import IterationEvents
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Loss
 from common.methods.finite import FiniteTerms
 from common.parts import Needs, OwnOptimizer, Part
-from common.ranks import is_distributed, world_size
+from common.ranks import share_gradients
 from common.settings import keywords
 from common.step import Noted, Step, gives_features
 from common.terms import Match, Term
@@ -213,7 +212,7 @@ class Method(nn.Module):
         (loss if scaler is None else scaler.scale(loss)).backward()
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
         if last:
-            self.share_gradients()
+            share_gradients(self.own_parameters())
             if scaler is None:
                 engine.optimizer.step()
             else:
@@ -245,14 +244,6 @@ class Method(nn.Module):
         """Lets the parts follow: a teacher, a queue, a discriminator."""
         for part in self.parts():
             part.after_step(step)
-
-    def share_gradients(self) -> None:
-        """Gives all processes the mean of the parts' gradients, which the network's wrapper does not know."""
-        if is_distributed():
-            for parameter in self.own_parameters():
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= world_size()
 
     def check_trainer(self, engine: SupervisedTrainer) -> None:
         """Refuses what would be ignored without a word, before the first step.

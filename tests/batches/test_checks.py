@@ -7,6 +7,7 @@ import pytest
 from coordinates import coordinates
 
 from common.batches import Batches
+from common.batches.checks import warn_of_values
 from common.curriculum import Joining
 from common.data import DecodedImages
 from common.label_space import LabelSpace
@@ -216,3 +217,26 @@ def test_a_pool_too_small_for_every_class(store):
     Batches(store(arrays), method=NearestNeighbor(labels), labeled_batch=3, **options)
     batches = Batches(store(arrays), method=Supervised(labels), labeled_batch=2, **options)
     assert {name for t in range(9) for name in batches[t]["labeled"]["name"]} == {"0", "1", "2"}
+
+
+def test_values_that_are_not_centred_are_said(caplog):
+    """Null as value_range says mean 0 and standard deviation 1; strengths would be those of another scale."""
+
+    class Store:
+        def __init__(self, *ranges):
+            self.ranges = ranges
+
+        def __len__(self):
+            return len(self.ranges)
+
+        def range(self, index):
+            return self.ranges[index]
+
+        def name(self, index):
+            return f"image{index}.nii.gz"
+
+    warn_of_values(Store((-1.5, 3.0)), None)
+    assert caplog.text == ""
+    warn_of_values(Store((-1.5, 3.0), (0.0, 1.0), (0.0, 2.0)), None)
+    assert "2 of 3 images have no value below 0, image1.nii.gz for one (0 to 1)" in caplog.text
+    assert "set value_range to theirs" in caplog.text

@@ -114,13 +114,13 @@ def test_duplicates_by_content_whatever_the_format(tmp_path, datalist, capsys):
         picture.save(tmp_path / "free1.tif")
     datalist["unlabeled"][1]["image"] = str(tmp_path / "free1.tif")
     save_datalist(datalist, tmp_path / "list.json")
-    assert "same pixels are in several parts: free1.tif (unlabeled), test0.png (test)" in failing(tmp_path, capsys)
+    assert "same image is in several parts: free1.tif (unlabeled), test0.png (test)" in failing(tmp_path, capsys)
 
 
 def test_duplicates_within_a_part_warn(tmp_path, datalist, capsys):
     (tmp_path / "free1.png").write_bytes((tmp_path / "free0.png").read_bytes())
     check(tmp_path / "list.json")
-    assert "warning: the same pixels occur several times" in capsys.readouterr().out
+    assert "warning: the same image occurs several times" in capsys.readouterr().out
 
 
 def test_inverted_radiographs_warn(tmp_path, datalist, capsys):

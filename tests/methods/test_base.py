@@ -37,6 +37,7 @@ from common.methods.base import rise
 from common.methods.finite import EVERY, FiniteTerms
 from common.networks import BasicUNet
 from common.parts import Needs, Part
+from common.ranks import share_gradients
 from common.sources import Prediction, References
 from common.terms import Match, Term
 from common.views import FeatureDropout, Strong, Weak
@@ -611,14 +612,15 @@ def test_networks_without_features_are_refused_by_those_who_learn_from_them(labe
     assert FixMatch(labels).prepare(network) == list(network.parameters())
 
 
-def test_gradients_are_shared_before_each_step_of_the_optimizer(labels):
+def test_gradients_are_shared_before_each_step_of_the_optimizer(labels, monkeypatch):
     method, network, seen = Supervised(labels), Pixels(3, labels.num_outputs), []
     before = network.final_conv.weight.detach().clone()
 
-    def share():
+    def share(parameters):
+        assert list(parameters) == method.own_parameters()
         seen.append((network.final_conv.weight.grad.abs().sum() > 0, torch.equal(network.final_conv.weight, before)))
 
-    method.share_gradients = share
+    monkeypatch.setattr("common.methods.base.share_gradients", share)
     trainer_of(method, network, pixel_batches(labels, 3), accumulation_steps=2).run()
     assert seen == [(True, True), (True, False)]
 
@@ -630,7 +632,7 @@ def of_rank(rank, address, network):
     head = method.terms["reconstruction"].head
     head.weight.grad = torch.full_like(head.weight, 1.0 + 2 * rank)
     network.final_conv.weight.grad = torch.full_like(network.final_conv.weight, 1.0 + rank)
-    method.share_gradients()  # the bias has no gradient
+    share_gradients(method.own_parameters())  # the bias has no gradient
     assert head.bias.grad is None
     torch.save([head.weight.grad, network.final_conv.weight.grad], f"{address}.{rank}")
     dist.destroy_process_group()
