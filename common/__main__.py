@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.command_line import HELP, explanation, find, overview, refuse_unknown
+from common.command_line import HELP, explanation, find, overview, refuse_unknown, with_booleans
 
 
 class Phantom:
@@ -123,6 +123,7 @@ class Commands:
         method: str = "UniMatch",
         minutes: float = 20.0,
         resume: bool = False,
+        plan_only: bool = False,
     ) -> None:
         """Train a model on a folder of 2D images, and the labels alone beside it, and compare the two.
 
@@ -146,13 +147,14 @@ class Commands:
             mode: multilabel (classes may overlap; the default with masks) or multiclass (the default with labels).
             method: the method, a name of common.methods.
             minutes: about how long each of the two trainings may take.
-            resume: go on in a folder that was stopped, with its datalist and plan, which may have been edited.
+            resume: go on in a folder that was stopped, or whose plan has been made and perhaps edited.
+            plan_only: stop when the plan is made.
         """
         from common.fit import fit
 
         data = {"masks": masks, "labels": labels, "unlabeled": unlabeled, "patients": patients}
         draw = {"labeled": labeled, "split": split, "seed": seed, "validation": validation, "test": test}
-        fit(images, output, data | draw | {"classes": classes, "mode": mode}, method, minutes, resume)
+        fit(images, output, data | draw | {"classes": classes, "mode": mode}, method, minutes, resume, plan_only)
 
     def compare(
         self,
@@ -313,7 +315,7 @@ def main() -> None:
             print(explanation(name, command))
         else:
             refuse_unknown(name, command, arguments)
-            fire.Fire(command, command=arguments, name=name)
+            fire.Fire(command, command=with_booleans(command, arguments), name=name)
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ChildProcessError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -41,7 +41,7 @@ def train_and_evaluate(
         bundle: the bundle's folder.
 
     Raises:
-        RuntimeError: when one of the two fails; the message names the log.
+        ChildProcessError: when one of the two fails; the message names the log.
     """
     if (folder / SCORES[bundle]).exists():
         return
@@ -57,7 +57,7 @@ def train_and_evaluate(
                 command, stdout=log, stderr=log, env=environment, check=False, pass_fds=tuple(keep_open)
             )
             if done.returncode != 0:
-                raise RuntimeError(f"{method} on {datalist.name} failed while {run_id}: see {log_file}.")
+                raise ChildProcessError(f"{method} on {datalist.name} failed while {run_id}: see {log_file}.")
 
 
 def bundle_command(

@@ -89,6 +89,24 @@ def refuse_unknown(name: str, function: Callable, arguments: Sequence[str]) -> N
             raise ValueError(f"{name} has the options {options}, got --{option}{suggestion(option, parameters, '--')}.")
 
 
+def with_booleans(function: Callable, arguments: Sequence[str]) -> list[str]:
+    """Arguments in which true and false of options that are one of them are spelled as in Python.
+
+    Fire takes ``false`` for a word, which would count as true.
+    """
+    parameters, found = inspect.signature(function).parameters, list(arguments)
+    for place, argument in enumerate(found):
+        option, equals, value = argument.partition("=")
+        parameter = parameters.get(option.removeprefix("--").replace("-", "_"))
+        if not option.startswith("--") or parameter is None or not isinstance(parameter.default, bool):
+            continue
+        if equals and value.lower() in ("true", "false"):
+            found[place] = f"{option}={value.capitalize()}"
+        elif not equals and place + 1 < len(found) and found[place + 1].lower() in ("true", "false"):
+            found[place + 1] = found[place + 1].capitalize()
+    return found
+
+
 def suggestion(word: str, known: Sequence[str] | Mapping[str, Any], prefix: str = "") -> str:
     """What was probably meant."""
     close = difflib.get_close_matches(word, list(known), n=1)

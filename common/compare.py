@@ -58,7 +58,7 @@ def compare(
     Raises:
         ValueError: for an unknown method, a setting that no method has, or when the folder holds a comparison with
             other settings.
-        RuntimeError: when a run fails; the message names its log.
+        ChildProcessError: when a run fails; the message names its log.
     """
     from common.report import format_table, render, summarize, write_results
 

@@ -57,7 +57,7 @@ def compare_lesions(
 
     Raises:
         ValueError: for an unknown row, or when the folder holds a comparison with other settings.
-        RuntimeError: when a run fails; the message names its log.
+        ChildProcessError: when a run fails; the message names its log.
     """
     from common.report import render
     from common.report.lesion_results import format_lesion_table, lesion_results, write_lesion_results

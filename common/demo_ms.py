@@ -38,7 +38,7 @@ def demo_ms(
         settings: further settings of the bundle, by id.
 
     Raises:
-        ValueError, RuntimeError: as :func:`~common.compare_lesions.compare_lesions`.
+        ValueError, ChildProcessError: as :func:`~common.compare_lesions.compare_lesions`.
     """
     row_names(rows)
     folder = Path(directory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,14 +23,16 @@ from common.data import folder_datalist, load_datalist, read_image, save_datalis
 from common.data.check import require_sound_datalist
 from common.data.datalist import summarize_datalist
 from common.files import replacing
-from common.settings import keywords
+from common.settings import differences, keywords
 
-DATALIST, PLAN = "datalist.json", "plan.json"
+DATALIST, PLAN, REQUEST, TRIAL_LOG = "datalist.json", "plan.json", "fit.json", "trial.log"
 GRANULE = 16  # the down-scaling of the network
 LONGEST = {"cpu": 128, "cuda": 512}  # pixels of an image's longer side
 EPOCH = 50  # iterations
 TRIED = 20  # iterations that are timed, the first half to warm up
 FEWEST = 4  # epochs
+# methods that need settings of their own, which a plan does not know
+OTHERS = ("Method", "Step", "Popcorn", "UncertaintyGuided")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def fit(
     method: str = "UniMatch",
     minutes: float = 20.0,
     resume: bool = False,
-) -> Path:
+    plan_only: bool = False,
+) -> Path | None:
     """Trains a method, and the labels alone beside it, for the same number of iterations, and compares the two.
 
     Args:
@@ -57,46 +61,88 @@ def fit(
         data: further keywords of :func:`~common.data.folder_datalist`.
         method: name of the method in ``common.methods``.
         minutes: about how long each training may take.
-        resume: go on in a folder that was stopped, with its datalist and plan, which may have been edited.
+        resume: go on in a folder that was stopped, or whose plan has been made and perhaps edited.
+        plan_only: stop when the plan is made.
 
     Returns:
-        Path of the report.
+        Path of the report, where there is one.
 
     Raises:
-        ValueError: when the data is not sound, a name is unknown, or the folder holds something already.
-        RuntimeError: when a training fails; the message names its log.
+        ValueError: when the data is not sound, a name is unknown, or the folder is of something else.
+        ChildProcessError: when a training fails; the message names its log.
     """
-    if method not in methods.__all__ or method == "Step":
-        raise ValueError(f"method must be one of {', '.join(methods.__all__)}, got {method}.")
-    if minutes <= 0:
-        raise ValueError(f"minutes must be above 0, got {minutes}.")
+    request = {"images": str(images), **data, "method": method, "minutes": minutes}
     folder = Path(output)
-    if not resume and folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"output must be a new folder, got {folder}, which holds files: give another, or --resume.")
-    file = folder / DATALIST
-    if not file.exists():
-        made = folder_datalist(images, **data)
-        require_sound_datalist(made)
-        save_datalist(made, file)
-    datalist = load_datalist(file)
-    print(summarize_datalist(datalist))
-    names = ["Supervised"] if method == "Supervised" or not datalist["unlabeled"] else ["Supervised", method]
-    if len(names) == 1 and method != "Supervised":
-        print(f"There are no unlabelled images, from which {method} would learn: the labels alone are trained on.")
+    check_request(request, folder, resume)
     if not (folder / PLAN).exists():
-        made = plan(datalist, file, names[-1], minutes, folder / "trial")
-        with replacing(folder / PLAN) as temporary:
-            temporary.write_text(json.dumps(made.settings, indent=4) + "\n")
-        print("\n".join(f"  {reason}" for reason in made.reasons))
-    print(f"Settings: {folder / PLAN}")
-    report = compare(folder, [file], names, f"train.json,{(folder / PLAN).resolve()}", workers=workers())
-    run = folder / f"{names[-1].lower()}_{file.stem}"
-    print(
-        f"Model:   {run}, a bundle. It segments a folder of new images by\n"
-        f"  python -m monai.bundle run inferring --config_file {run}/configs/inference.json --bundle_root {run} "
-        f"--dataset_dir IMAGES --output_dir MASKS"
-    )
+        make_plan(request, data, folder)
+    print(f"Datalist and settings: {folder / DATALIST}, {folder / PLAN}")
+    if plan_only:
+        print("Edit the settings if you like, and go on with --resume.")
+        return None
+    if not list(folder.glob("*/run.json")):  # nothing was trained by other settings yet
+        (folder / "comparison.json").unlink(missing_ok=True)
+    names = trained(load_datalist(folder / DATALIST), method)
+    settings = json.loads((folder / PLAN).read_text())
+    report = compare(folder, [folder / DATALIST], names, "train.json", settings, workers())
+    print("Each run is a bundle of its own, which segments a folder of new images:")
+    for name in names:
+        run = shlex.quote(str(folder / f"{name.lower()}_{Path(DATALIST).stem}"))
+        print(
+            f"  {name}: python -m monai.bundle run inferring --config_file {run}/configs/inference.json "
+            f"--bundle_root {run} --dataset_dir IMAGES --output_dir MASKS"
+        )
     return report
+
+
+def check_request(request: dict[str, Any], folder: Path, resume: bool) -> None:
+    """Refuses what cannot be done, before anything is read or written."""
+    method, minutes = request["method"], request["minutes"]
+    known = [name for name in methods.__all__ if name not in OTHERS]
+    if method not in known:
+        raise ValueError(
+            f"method must be one of {', '.join(known)}, got {method}. Others need settings of their own: train them "
+            f"with monai.bundle run training."
+        )
+    if isinstance(minutes, str) or not minutes > 0:
+        raise ValueError(f"minutes must be a number above 0, got {minutes!r}.")
+    if (folder / REQUEST).exists() and resume:
+        other = differences(json.loads(json.dumps(request)), json.loads((folder / REQUEST).read_text()))
+        if other:
+            raise ValueError(f"{folder} was started with {'; '.join(other)}: resume it alike, or give another output.")
+    elif folder.exists() and [file for file in folder.iterdir() if file.name != TRIAL_LOG]:
+        raise ValueError(
+            f"output must be a new folder, got {folder}, which holds files: give another"
+            f"{', or --resume' if (folder / REQUEST).exists() else ''}."
+        )
+
+
+def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> None:
+    """Makes and checks the datalist, and plans; the folder gets both or, where one fails, neither."""
+    datalist = folder_datalist(request["images"], **data)
+    require_sound_datalist(datalist)
+    if not datalist["test"]:
+        raise ValueError("test must be 1 patient or more, on whom the two are compared, got none: annotate more.")
+    print(summarize_datalist(datalist))
+    method = trained(datalist, request["method"])[-1]
+    if method != request["method"]:
+        print(f"No unlabelled images, from which {request['method']} would learn: the labels alone are trained on.")
+    trial = folder / "trial"
+    try:
+        file = save_datalist(datalist, trial / DATALIST)
+        made = plan(load_datalist(file), file, method, request["minutes"], trial / "run")
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+    save_datalist(datalist, folder / DATALIST)
+    for name, content in ((REQUEST, request), (PLAN, made.settings)):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(json.dumps(content, indent=4) + "\n")
+    print("\n".join(f"  {reason}" for reason in made.reasons))
+
+
+def trained(datalist: dict[str, Any], method: str) -> list[str]:
+    """The baseline, and the method that was asked for where it has something to learn from."""
+    return ["Supervised"] if method == "Supervised" or not datalist["unlabeled"] else ["Supervised", method]
 
 
 def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, trial: Path) -> Plan:
@@ -110,7 +156,7 @@ def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, tria
     if device == "cpu":
         demo = json.loads((BUNDLE / "configs" / "demo.json").read_text())
         settings |= {key: value for key, value in demo.items() if key not in ("image_size", "iterations", "epochs")}
-        reasons.append("network and learning rate: those of the demonstration, for a processor.")
+        reasons.append("small network, learning rate, no weight decay, no mixed precision: those of the demonstration.")
     else:
         settings |= {"labeled_batch": 12, "unlabeled_batch": 12}
         reasons.append("batches of 12 labelled and 12 unlabelled images: a GPU has room for them.")
@@ -126,7 +172,7 @@ def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, tria
 
 
 def image_size(size: tuple[int, int], longest: int) -> list[int]:
-    """Width and height in the network: no larger than the images, in their shape, in multiples of 16."""
+    """Width and height in the network: those of the images, not enlarged, in multiples of 16."""
     scale = min(1.0, longest / max(size))
     return [max(GRANULE, round(side * scale / GRANULE) * GRANULE) for side in size]
 
@@ -142,19 +188,17 @@ def workers() -> int:
 
 
 def seconds_of_an_iteration(settings: dict[str, Any], file: Path, method: str, trial: Path) -> float:
-    """How long an iteration takes, by a short training in a folder of its own, which is removed."""
-    shutil.rmtree(trial, ignore_errors=True)
+    """How long an iteration takes, by a short training in a folder that is then removed."""
     short = {**settings, "epochs": 1, "iterations": TRIED, "val_interval": 2}
     command = bundle_command("training", trial, method, file, [str(BUNDLE / "configs" / "train.json")], short)
     threads = max(1, (os.cpu_count() or 1) // workers())  # as the trainings will have
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
+        log = trial.parents[1] / TRIAL_LOG
+        log.write_text(done.stdout + done.stderr)
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"{method} does not train on this data: {last}")
+        raise ChildProcessError(f"the trial of {method} failed, see {log}: {last.removeprefix('Error: ')}")
     with (trial / "train.csv").open() as table:
-        rows = list(csv.DictReader(table))
-    shutil.rmtree(trial)
-    first, last = rows[0], rows[-1]
-    passed = int(last["iteration"]) - int(first["iteration"])
-    return (float(last["seconds"]) - float(first["seconds"])) / passed
+        first, *_, last = csv.DictReader(table)
+    return (float(last["seconds"]) - float(first["seconds"])) / (int(last["iteration"]) - int(first["iteration"]))

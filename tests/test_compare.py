@@ -70,7 +70,7 @@ def test_a_failed_run_is_named_with_its_log_and_finished_ones_are_kept(tmp_path,
     done = tmp_path / "out" / "supervised_split4"
     done.mkdir(parents=True)
     (done / "test.csv").write_text("case,label,iou,dice\n")
-    with pytest.raises(RuntimeError, match=r"RPG on split4\.json failed while training: see .*log\.txt"):
+    with pytest.raises(ChildProcessError, match=r"RPG on split4\.json failed while training: see .*log\.txt"):
         compare(tmp_path / "out", [datalist], workers=1)
     assert len(calls) == 1  # of RPG alone
     assert (tmp_path / "out" / "rpg_split4" / "log.txt").read_text() == "what went wrong"

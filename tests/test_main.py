@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fire
 import pytest
 
 from common.__main__ import commands, main
-from common.command_line import find, leaves, refuse_unknown
+from common.command_line import find, leaves, refuse_unknown, with_booleans
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,3 +123,15 @@ def test_options_in_fire_s_ways_are_taken():
     refuse_unknown("tool", command, ["a", "--nodeep", "--size=4", "--name", "b", "--", "--verbose"])
     with pytest.raises(ValueError, match=r"has the options --name, --deep, --size, got --nosize"):
         refuse_unknown("tool", command, ["--nosize"])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--deep", "false"], ["--deep=false"], ["--deep", "False"], ["--deep=FALSE"], ["--nodeep"]]
+)
+def test_false_is_false(arguments):
+    def command(name: str = "", deep: bool = True) -> bool:
+        return deep
+
+    assert fire.Fire(command, command=with_booleans(command, arguments), serialize=lambda result: None) is False
+    assert with_booleans(command, ["--name", "false", "x"]) == ["--name", "false", "x"]
+    assert with_booleans(command, ["--deep", "true", "--name=true"]) == ["--deep", "True", "--name=true"]

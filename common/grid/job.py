@@ -23,7 +23,7 @@ def run(folder: Path, threads: int) -> None:
     fails, ``failed.txt`` says so until the cell is started again.
 
     Raises:
-        RuntimeError: when training or evaluating fails.
+        ChildProcessError: when training or evaluating fails.
         OSError, ValueError, KeyError: when the cell cannot be started.
     """
     folder = folder.resolve()
@@ -54,5 +54,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     try:
         run(options.folder, options.threads)
-    except RuntimeError as error:
+    except ChildProcessError as error:
         sys.exit(f"Error: {error}")

@@ -225,6 +225,7 @@ def save_weights(network: nn.Module, path: Path, epoch: int, settings: Mapping[s
     """
     state = unwrapped(network).state_dict()
     require_finite(state, path, epoch)
+    settings_file(path).unlink(missing_ok=True)  # of other weights: better none than wrong ones
     with replacing(path) as temporary:
         torch.save(state, temporary)
     if settings is not None:
@@ -267,7 +268,7 @@ def load_weights(
     """
     known = settings_file(Path(path))
     if settings is not None and known.is_file():
-        other = differences(described(settings), json.loads(known.read_text()))
+        other = differences(*(as_floats(one) for one in (described(settings), json.loads(known.read_text()))))
         if other:
             raise ValueError(f"{path} was trained with {'; '.join(other)}: set what it was trained with.")
     state = load_checkpoint(Path(path), device)
@@ -276,6 +277,15 @@ def load_weights(
     except RuntimeError as error:
         raise ValueError(f"{path} must hold the weights of this network, got another's: {short(error)}") from error
     return network
+
+
+def as_floats(value: Any) -> Any:
+    """The same with all numbers as floats: a size of 64.0 is one of 64."""
+    if isinstance(value, dict):
+        return {name: as_floats(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [as_floats(part) for part in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -35,7 +35,7 @@ class RunBundle:
 
     Raises:
         FileNotFoundError: before the training, when the bundle lacks its configuration.
-        KeyError: before the training, when ``inference.json`` has no such setting.
+        ValueError: before the training, when ``inference.json`` has no such setting.
     """
 
     def __init__(
@@ -58,8 +58,11 @@ class RunBundle:
     def __call__(self, engine: Engine) -> None:
         if not is_first_rank() or not self.model.exists():
             return
-        for source in (self.model, settings_file(self.model)):
-            copy(source, self.folder / "models" / source.name)
+        target = self.folder / "models" / self.model.name
+        if not (target.exists() and target.samefile(self.model)):
+            settings_file(target).unlink(missing_ok=True)  # of other weights
+            copy(self.model, target)
+            copy(settings_file(self.model), settings_file(target))
         for name in COPIED:
             copy(self.root / name, self.folder / name)
         write(self.folder, "inference", self.inference)
@@ -69,9 +72,13 @@ class RunBundle:
         """The bundle's metadata with the classes of this run, and how its weights came about."""
         prediction = self.metadata["network_data_format"]["outputs"]["pred"]
         prediction["num_channels"] = self.labels.num_outputs
-        names = ("background", *self.labels.classes)
+        names, mode = ("background", *self.labels.classes), self.labels.mode
+        changed = {
+            "label_classes": f"{', '.join(self.labels.classes)}; {mode}",
+            "pred_classes": f"logits, one channel for each of the network's {self.labels.num_outputs} outputs; {mode}",
+        }
         prediction["channel_def"] = {str(value): name for value, name in enumerate(names)}
-        return {**self.metadata, "run": {**self.run, "mode": self.labels.mode, "epochs": engine.state.epoch}}
+        return {**self.metadata, **changed, "run": {**self.run, "mode": mode, "epochs": engine.state.epoch}}
 
 
 def read(bundle: Path, name: str) -> dict[str, Any]:
@@ -87,7 +94,7 @@ def with_settings(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[s
     for name, value in settings.items():
         place = config if name in config else config["network_def"]
         if name not in place:
-            raise KeyError(f"inference.json must have the setting {name}, got none: it infers with what was trained.")
+            raise ValueError(f"inference.json must have the setting {name}, got none: it infers with what was trained.")
         place[name] = value
     return config
 

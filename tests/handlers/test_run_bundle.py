@@ -51,6 +51,7 @@ def test_the_run_has_what_inference_needs(bundle, tmp_path):
         "num_channels": 3,
         "channel_def": {"0": "background", "1": "lung", "2": "heart"},
     }
+    assert metadata["label_classes"] == "lung, heart; multiclass"
     assert metadata["version"] == "1.0.0" and metadata["run"] == {"seed": 3, "mode": "multiclass", "epochs": 2}
     assert (run / "LICENSE").read_text() == "free"
     state = torch.load(run / "models" / "model.pt", weights_only=True)
@@ -72,7 +73,7 @@ def test_without_a_model_there_is_no_bundle(bundle, tmp_path):
 
 
 def test_what_cannot_be_written_is_said_before_the_training(bundle, tmp_path):
-    with pytest.raises(KeyError, match=r"inference.json must have the setting spacing"):
+    with pytest.raises(ValueError, match=r"inference.json must have the setting spacing"):
         RunBundle(bundle, tmp_path, tmp_path / "model.pt", LABELS, {"spacing": [1, 1]})
     (bundle / "configs" / "metadata.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"metadata.json must be the bundle's metadata, got no such file"):
@@ -82,9 +83,20 @@ def test_what_cannot_be_written_is_said_before_the_training(bundle, tmp_path):
 def test_weights_are_not_loaded_with_other_settings(tmp_path):
     network, path = nn.Linear(2, 2), tmp_path / "model.pt"
     save_weights(network, path, 1, {"image_size": [64, 64], "features": [4]})
-    load_weights(path, network, settings={"image_size": (64, 64), "features": [4]})
+    load_weights(path, network, settings={"image_size": (64.0, 64), "features": [4]})
     load_weights(path, network)
-    with pytest.raises(ValueError, match=r"model.pt was trained with image_size#0 64, got 512; .* set what it was"):
+    with pytest.raises(ValueError, match=r"model.pt was trained with image_size#0 64.0, got 512.0; .* set what it was"):
         load_weights(path, network, settings={"image_size": [512, 512], "features": [4]})
     path.with_suffix(".json").unlink()  # weights of before
     load_weights(path, network, settings={"image_size": [512, 512]})
+
+
+def test_settings_are_never_those_of_other_weights(bundle, tmp_path):
+    network, path = nn.Linear(2, 2), tmp_path / "elsewhere" / "model.pt"
+    save_weights(network, path, 1, {"image_size": [64, 64]})
+    run = finished(bundle, tmp_path, path)
+    assert (run / "models" / "model.json").exists()
+    save_weights(network, path, 1)
+    assert not path.with_suffix(".json").exists()
+    finished(bundle, tmp_path, path)
+    assert (run / "models" / "model.pt").exists() and not (run / "models" / "model.json").exists()
