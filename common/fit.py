@@ -130,14 +130,21 @@ def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> No
     trial = folder / "trial"
     try:
         file = save_datalist(datalist, trial / DATALIST)
-        made = plan(load_datalist(file), file, method, request["minutes"], trial / "run")
+        made = plan(load_datalist(file), file, method, request["minutes"], trial)
+    except BaseException:
+        shutil.rmtree(folder / "cache", ignore_errors=True)  # of the images that the trial has decoded
+        raise
     finally:
         shutil.rmtree(trial, ignore_errors=True)
+    write(folder / REQUEST, request)
     save_datalist(datalist, folder / DATALIST)
-    for name, content in ((REQUEST, request), (PLAN, made.settings)):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(json.dumps(content, indent=4) + "\n")
+    write(folder / PLAN, made.settings)  # the last: with it all is there
     print("\n".join(f"  {reason}" for reason in made.reasons))
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=4) + "\n")
 
 
 def trained(datalist: dict[str, Any], method: str) -> list[str]:
@@ -195,7 +202,7 @@ def seconds_of_an_iteration(settings: dict[str, Any], file: Path, method: str, t
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        log = trial.parents[1] / TRIAL_LOG
+        log = trial.parent / TRIAL_LOG
         log.write_text(done.stdout + done.stderr)
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ChildProcessError(f"the trial of {method} failed, see {log}: {last.removeprefix('Error: ')}")
