@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from common import fit as fitting
+from common.files import replacing
 from common.fit import fit, image_size, neighbors, plan
 from common.phantoms.jsrt import render_patient
 
@@ -89,7 +90,8 @@ def quick(monkeypatch):
     def train(folder, method, datalist, config, settings, threads):
         runs[method] = {**settings, "config": config}
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text("{}")
+        with replacing(folder / "run.json") as temporary:  # it is read meanwhile, for the progress bar
+            temporary.write_text("{}")
 
     monkeypatch.setattr("common.compare.train_and_evaluate", train)
     monkeypatch.setattr("common.report.summarize", lambda output: pd.DataFrame({"a": [1]}))

@@ -72,15 +72,14 @@ def check_images(method: Method, labeled: DecodedImages, unlabeled: DecodedImage
 
 
 def warn_of_values(*stores: DecodedImages | None) -> None:
-    """Says when images that should have mean 0 and standard deviation 1 have no value below 0."""
+    """Says when images that should have mean 0 and standard deviation 1 have no value below 0, not one of them."""
     for store in stores:
-        odd = [index for index in range(len(store or ())) if store.range(index)[0] >= 0]
-        if odd:
-            low, high = store.range(odd[0])
+        ranges = [store.range(index) for index in range(len(store or ()))]
+        if ranges and all(low >= 0 for low, _ in ranges):
+            low, high = ranges[0]
             logger.warning(
-                f"{len(odd)} of {len(store)} images have no value below 0, {store.name(odd[0])} for one ({low:g} to "
-                f"{high:g}), but value_range null says mean 0 and standard deviation 1: normalise them, or set "
-                f"value_range to theirs."
+                f"{store.name(0)} and all {len(ranges)} images have no value below 0 ({low:g} to {high:g}), but "
+                f"value_range null says mean 0 and standard deviation 1: normalise them, or set value_range to theirs."
             )
 
 

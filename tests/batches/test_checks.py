@@ -235,8 +235,8 @@ def test_values_that_are_not_centred_are_said(caplog):
         def name(self, index):
             return f"image{index}.nii.gz"
 
-    warn_of_values(Store((-1.5, 3.0)), None)
+    warn_of_values(Store((-1.5, 3.0), (0.0, 1.0)), None)
     assert caplog.text == ""
-    warn_of_values(Store((-1.5, 3.0), (0.0, 1.0), (0.0, 2.0)), None)
-    assert "2 of 3 images have no value below 0, image1.nii.gz for one (0 to 1)" in caplog.text
+    warn_of_values(Store((0.0, 1.0), (0.0, 2.0)), None)
+    assert "image0.nii.gz and all 2 images have no value below 0 (0 to 1)" in caplog.text
     assert "set value_range to theirs" in caplog.text
