@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from common import methods
+from common.batches.checks import GRANULE
 from common.bundle_run import BUNDLE, bundle_command
 from common.compare import compare
 from common.data import folder_datalist, load_datalist, read_image, save_datalist
@@ -26,7 +27,6 @@ from common.files import replacing
 from common.settings import differences, keywords
 
 DATALIST, PLAN, REQUEST, TRIAL_LOG = "datalist.json", "plan.json", "fit.json", "trial.log"
-GRANULE = 16  # the down-scaling of the network
 LONGEST = {"cpu": 128, "cuda": 512}  # pixels of an image's longer side
 EPOCH = 50  # iterations
 TRIED = 20  # iterations that are timed, the first half to warm up

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from torch import nn
 
 from common.files import replacing
 from common.handlers.checkpoint import settings_file
 from common.label_space import LabelSpace
+from common.networks import unwrapped
 from common.ranks import is_first_rank
+from common.settings import described
 
 COPIED = ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf")
 
@@ -32,6 +35,7 @@ class RunBundle:
         labels: the label space of the network.
         settings: values of ``inference.json`` by name, or of the network in it.
         run: what the run was, for ``metadata.json``.
+        network: the network, whose own settings inference takes over: another activation would not be noticed.
 
     Raises:
         FileNotFoundError: before the training, when the bundle lacks its configuration.
@@ -46,11 +50,15 @@ class RunBundle:
         labels: LabelSpace,
         settings: Mapping[str, Any],
         run: Mapping[str, Any] | None = None,
+        network: nn.Module | None = None,
     ) -> None:
         self.root, self.folder, self.model = Path(bundle_root), Path(output_dir), Path(model)
         self.labels, self.run = labels, dict(run or {})
         self.inference = with_settings(read(self.root, "inference"), settings)
         self.metadata = read(self.root, "metadata")
+        if hasattr(unwrapped(network), "settings"):
+            own = described(unwrapped(network).settings())
+            self.inference["network_def"] |= {name: own[name] for name in ("act", "norm", "upsample")}
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.COMPLETED, self)

@@ -13,6 +13,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from common.files import replacing
+from common.handlers.checkpoint import settings_file
 from common.label_space import LabelSpace
 from common.ranks import is_first_rank
 
@@ -100,7 +101,7 @@ class RunFolder:
             number += 1
             aside = folder.with_name(f"{folder.name}-{started}.{number}")
         folder.rename(aside)
-        for file in (self.model, self.model.with_suffix(".json")):
+        for file in (self.model, settings_file(self.model)):
             if file.exists() and not (aside / file.name).exists():
                 shutil.copy2(file, aside / file.name)
         logger.warning(f"Moved the earlier run in {folder} to {aside}; to go on with it instead, pass --resume true.")

@@ -7,11 +7,13 @@ import json
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.networks.nets import BasicUNet as StockBasicUNet
 from torch import nn
 
 from common.handlers import RunBundle, load_weights
 from common.handlers.checkpoint import save_weights
 from common.label_space import LabelSpace
+from common.networks import BasicUNet
 
 LABELS = LabelSpace(["lung", "heart"], "multiclass")
 INFERENCE = {"classes": ["a"], "image_size": [512, 512], "network_def": {"_target_": "BasicUNet", "features": [32, 64]}}
@@ -100,3 +102,23 @@ def test_settings_are_never_those_of_other_weights(bundle, tmp_path):
     assert not path.with_suffix(".json").exists()
     finished(bundle, tmp_path, path)
     assert (run / "models" / "model.pt").exists() and not (run / "models" / "model.json").exists()
+
+
+def test_inference_has_the_network_s_activation(bundle, tmp_path):
+    """Weights of another one fit as well, and segment wrongly."""
+    network = BasicUNet(2, 1, 3, (4, 4, 4, 4, 8, 4), act=("ReLU", {"inplace": True}), dropout=0.2)
+    RunBundle(bundle, tmp_path, tmp_path / "model.pt", LABELS, SETTINGS, network=nn.Linear(1, 1))
+    found = RunBundle(bundle, tmp_path, tmp_path / "model.pt", LABELS, SETTINGS, network=network).inference
+    keywords = json.loads(json.dumps(found["network_def"]))
+    assert keywords.pop("_target_") == "BasicUNet" and "dropout" not in keywords
+    assert keywords == {
+        "features": [4, 8],
+        "act": ["ReLU", {"inplace": True}],
+        "norm": "batch",
+        "upsample": "nontrainable",
+    }
+    keywords["features"] = (4, 4, 4, 4, 8, 4)
+    stock = StockBasicUNet(2, 1, 3, **keywords)
+    stock.load_state_dict(network.state_dict())
+    image = torch.rand(1, 1, 16, 16)
+    assert torch.equal(stock.eval()(image), network.eval()(image))
