@@ -36,6 +36,8 @@ class RunFolder:
         settings: what a reader of the report wants to know, by name.
         split: the split's index in the datalist.
         resume: go on with the run in the folder.
+        seed: seed of the training.
+        name: what the report calls the run; the method's name where not given.
 
     Raises:
         ValueError: when the run to resume has other settings.
@@ -50,13 +52,17 @@ class RunFolder:
         settings: dict[str, Any],
         split: int = 0,
         resume: bool = False,
+        seed: int = 0,
+        name: str | None = None,
     ) -> None:
         self.path, self.model, self.resume = Path(output_dir) / RUN_FILE, Path(ckpt_dir) / MODEL_FILE, resume
+        self.name = name or type(method).__name__
         self.content: dict[str, Any] = {
             "method": type(method).__name__,
             "classes": list(labels.classes),
             "mode": labels.mode,
             "split": split,
+            "seed": seed,
             "settings": dict(settings),
         }
         self.before, self.clock = 0.0, 0.0
@@ -112,4 +118,4 @@ class RunFolder:
         self.content["seconds"] = round(self.before + time.perf_counter() - self.clock, 1)
         self.content["epoch"], self.content["epochs"] = engine.state.epoch, engine.state.max_epochs
         with replacing(self.path) as temporary:
-            temporary.write_text(json.dumps(self.content, indent=1))
+            temporary.write_text(json.dumps({"name": self.name, **self.content}, indent=1))

@@ -1,13 +1,11 @@
-"""Tables of validation and test scores."""
+"""The table of validation scores."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 from ignite.engine import Engine, Events
-from monai.utils import string_list_all_gather
 
 from common.handlers.training_log import rows_up_to, write_table
 from common.label_space import LabelSpace
@@ -45,43 +43,6 @@ class ValidationScores:
             }
         if is_first_rank():
             write_table(self.path, [*rows_up_to(self.path, "epoch", epoch - 1), row])
-
-
-class CaseScores:
-    """Writes ``test.csv``: one row for each case and class with ``case``, ``label``, ``iou`` and ``dice``.
-
-    Attach it to an evaluator as :class:`ValidationScores`. Empty cells stand for a class that is in neither truth nor
-    reach of the score (empty truth).
-
-    Args:
-        path: the CSV file.
-        labels: the label space.
-    """
-
-    def __init__(self, path: str | Path, labels: LabelSpace) -> None:
-        self.path, self.labels = Path(path), labels
-        self.cases: list[str] = []
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_STARTED, lambda _: self.cases.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
-
-    def collect(self, engine: Engine) -> None:
-        self.cases += [case_name(item) for item in engine.state.batch]
-
-    def write(self, engine: Engine) -> None:
-        cases = string_list_all_gather(self.cases)
-        iou, dice = (torch.as_tensor(engine.state.metric_details[name]).tolist() for name in (IOU, DICE))
-        rows = [
-            {"case": case, "label": label, "iou": iou[i][j], "dice": dice[i][j]}
-            for i, case in enumerate(cases)
-            for j, label in enumerate(self.labels.classes)
-        ]
-        if is_first_rank():
-            write_table(self.path, rows)
-            means = pd.DataFrame(rows).groupby("label", sort=False)[["iou", "dice"]].mean()
-            engine.logger.info("Mean over %d cases:\n%s", len(cases), means.round(4).to_string())
 
 
 def case_name(item: dict) -> str:

@@ -59,6 +59,6 @@ class LoadVolumed(MapTransform):
                     f"{len(files)} for {key} in {self.labels.mode} mode: give each class a mask file of its own."
                 )
             masks = [np.asarray(read_lesion_mask(file, like=image).dataobj, dtype=np.float32) for file in files]
-            meta = {"filename_or_obj": str(files[0])}
+            meta = {"filename_or_obj": "|".join(map(str, files))}
             loaded[key] = MetaTensor(torch.from_numpy(np.stack(masks)), affine, meta=meta)
         return loaded

@@ -9,7 +9,7 @@ import torch
 from monai.data import DataLoader, Dataset, MetaTensor
 from torch import Tensor, nn
 
-from common.handlers import CaseScores, ValidationScores
+from common.handlers import ValidationScores
 from common.handlers.scores import case_name
 
 CASES = 3
@@ -74,24 +74,6 @@ def evaluate(make_evaluator, labels):
         return counted(predicted, true)
 
     return run
-
-
-def test_one_row_for_each_case_and_class(evaluate, labels, tmp_path):
-    iou, dice = evaluate([CaseScores(tmp_path / "test.csv", labels)])
-    table = pd.read_csv(tmp_path / "test.csv")
-    assert table.columns.tolist() == ["case", "label", "iou", "dice"]
-    assert table["case"].tolist() == ["case0", "case0", "case1", "case1", "case2", "case2"]
-    assert table["label"].tolist() == ["lung", "heart"] * CASES
-    np.testing.assert_allclose(table["iou"], iou.flatten(), rtol=1e-5)
-    np.testing.assert_allclose(table["dice"], dice.flatten(), rtol=1e-5)
-    assert table["iou"].isna().tolist() == [False, True, False, False, False, False]
-
-
-def test_evaluating_twice_does_not_double_the_rows(make_evaluator, labels, tmp_path):
-    evaluator = make_evaluator(Copy(labels), labels, [CaseScores(tmp_path / "test.csv", labels)])
-    evaluator.run()
-    evaluator.run()
-    assert len(pd.read_csv(tmp_path / "test.csv")) == 2 * 3
 
 
 def test_a_row_for_each_validation(evaluate, labels, tmp_path):

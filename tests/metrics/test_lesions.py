@@ -40,17 +40,11 @@ def flood_fill(mask, connectivity):
 def test_counted_by_hand():
     truth = volume((0, 0, 0), (0, 0, 1), (0, 0, 2), (3, 4, 5), (3, 0, 0))  # three lesions
     prediction = volume((0, 0, 1), (0, 1, 1), (3, 4, 5), (1, 4, 0))  # two that are right, one that is not
-    assert lesion_scores(prediction, truth, voxel_ml=0.5) == pytest.approx(
+    assert lesion_scores(prediction, truth) == pytest.approx(
         {
-            "dice": 2 * 2 / (4 + 5),
-            "precision": 2 / 4,
-            "sensitivity": 2 / 5,
             "lesion_f1": 2 * 2 / (3 + 3),
             "lesion_precision": 2 / 3,
             "lesion_sensitivity": 2 / 3,
-            "load_error_ml": -0.5,
-            "truth_ml": 2.5,
-            "predicted_ml": 2.0,
             "truth_lesions": 3,
             "predicted_lesions": 3,
         }
@@ -59,7 +53,7 @@ def test_counted_by_hand():
 
 def test_one_predicted_lesion_over_two_true_ones():
     truth = volume((0, 0, 0), (0, 0, 2), (3, 3, 3))
-    scores = lesion_scores(volume((0, 0, 0), (0, 0, 1), (0, 0, 2)), truth, 1)
+    scores = lesion_scores(volume((0, 0, 0), (0, 0, 1), (0, 0, 2)), truth)
     assert scores["lesion_sensitivity"] == pytest.approx(2 / 3) and scores["lesion_precision"] == 1
     assert scores["lesion_f1"] == pytest.approx(2 * (2 / 3) / (2 / 3 + 1))
 
@@ -67,48 +61,48 @@ def test_one_predicted_lesion_over_two_true_ones():
 @pytest.mark.parametrize(("connectivity", "lesions"), [(6, 3), (18, 2), (26, 1)])
 def test_connectivity(connectivity, lesions):
     truth = volume((0, 0, 0), (0, 1, 1), (1, 2, 2))  # an edge, then a corner apart
-    assert lesion_scores(EMPTY, truth, 1, connectivity=connectivity)["truth_lesions"] == lesions
+    assert lesion_scores(EMPTY, truth, connectivity=connectivity)["truth_lesions"] == lesions
 
 
 def test_corners_connect_by_default():
-    assert lesion_scores(EMPTY, volume((0, 0, 0), (1, 1, 1)), 1)["truth_lesions"] == 1
+    assert lesion_scores(EMPTY, volume((0, 0, 0), (1, 1, 1)))["truth_lesions"] == 1
 
 
 @pytest.mark.parametrize(("min_overlap", "detected"), [(1, 1), (2, 1 / 2), (3, 0)])
 def test_overlap_that_is_asked_for(min_overlap, detected):
     truth = volume((0, 0, 0), (0, 0, 1), (0, 0, 2), (3, 0, 0), (3, 0, 1), (3, 0, 2))
     prediction = volume((0, 0, 0), (0, 0, 1), (3, 0, 0))
-    scores = lesion_scores(prediction, truth, 1, min_overlap)
+    scores = lesion_scores(prediction, truth, min_overlap)
     assert scores["lesion_sensitivity"] == detected
     assert scores["lesion_precision"] == 1  # predicted lesions lie wholly in true ones: more is not possible
 
 
 def test_both_empty():
-    scores = lesion_scores(EMPTY, EMPTY, 1)
-    names = ["dice", "precision", "sensitivity", "lesion_f1", "lesion_precision", "lesion_sensitivity"]
-    assert [scores.pop(name) for name in names] == [1] * 6
+    scores = lesion_scores(EMPTY, EMPTY)
+    names = ["lesion_f1", "lesion_precision", "lesion_sensitivity"]
+    assert [scores.pop(name) for name in names] == [1] * 3
     assert set(scores.values()) == {0}
 
 
 def test_empty_truth():
-    scores = lesion_scores(volume((0, 0, 0), (3, 3, 3)), EMPTY, 0.5)
-    for name in ("dice", "precision", "lesion_f1", "lesion_precision", "truth_lesions", "truth_ml"):
+    scores = lesion_scores(volume((0, 0, 0), (3, 3, 3)), EMPTY)
+    for name in ("lesion_f1", "lesion_precision", "truth_lesions"):
         assert scores[name] == 0, name
-    assert math.isnan(scores["sensitivity"]) and math.isnan(scores["lesion_sensitivity"])
-    assert scores["load_error_ml"] == 1 and scores["predicted_lesions"] == 2
+    assert math.isnan(scores["lesion_sensitivity"])
+    assert scores["predicted_lesions"] == 2
 
 
 def test_empty_prediction():
-    scores = lesion_scores(EMPTY, volume((0, 0, 0), (3, 3, 3)), 0.5)
-    for name in ("dice", "sensitivity", "lesion_f1", "lesion_sensitivity", "predicted_lesions", "predicted_ml"):
+    scores = lesion_scores(EMPTY, volume((0, 0, 0), (3, 3, 3)))
+    for name in ("lesion_f1", "lesion_sensitivity", "predicted_lesions"):
         assert scores[name] == 0, name
-    assert math.isnan(scores["precision"]) and math.isnan(scores["lesion_precision"])
-    assert scores["load_error_ml"] == -1 and scores["truth_lesions"] == 2
+    assert math.isnan(scores["lesion_precision"])
+    assert scores["truth_lesions"] == 2
 
 
 def test_nothing_in_common():
-    scores = lesion_scores(volume((0, 0, 0)), volume((3, 3, 3)), 1)
-    for name in ("dice", "precision", "sensitivity", "lesion_f1", "lesion_precision", "lesion_sensitivity"):
+    scores = lesion_scores(volume((0, 0, 0)), volume((3, 3, 3)))
+    for name in ("lesion_f1", "lesion_precision", "lesion_sensitivity"):
         assert scores[name] == 0, name
 
 
@@ -123,27 +117,24 @@ def test_random_volumes_as_by_flood_fill(connectivity, min_overlap):
         predicted, true = flood_fill(prediction, connectivity), flood_fill(truth, connectivity)
         right = sum(len(lesion & voxels[1]) >= min(min_overlap, len(lesion)) for lesion in predicted)
         found = sum(len(lesion & voxels[0]) >= min(min_overlap, len(lesion)) for lesion in true)
-        scores = lesion_scores(prediction, truth, 1, min_overlap, connectivity)
+        scores = lesion_scores(prediction, truth, min_overlap, connectivity)
         assert (scores["predicted_lesions"], scores["truth_lesions"]) == (len(predicted), len(true))
         assert scores["lesion_precision"] == right / len(predicted) and scores["lesion_sensitivity"] == found / len(
             true
         )
         p, s = right / len(predicted), found / len(true)
         assert scores["lesion_f1"] == pytest.approx(2 * p * s / (p + s))
-        assert scores["dice"] == pytest.approx(2 * len(voxels[0] & voxels[1]) / (len(voxels[0]) + len(voxels[1])))
+
+
+def test_2d():
+    mask = np.eye(3, dtype=bool)
+    assert lesion_scores(mask, mask)["truth_lesions"] == 1 and lesion_scores(mask, mask, 1, 6)["truth_lesions"] == 3
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"prediction must be a boolean volume .* got uint8 of shape \(4, 5, 6\)"):
-        lesion_scores(EMPTY.astype(np.uint8), EMPTY, 1)
-    with pytest.raises(ValueError, match=r"truth must be a boolean volume .* shape \(5, 6\)"):
-        lesion_scores(EMPTY, EMPTY[0], 1)
-    with pytest.raises(ValueError, match=r"one shape, got \(4, 5, 6\) and \(3, 5, 6\)"):
-        lesion_scores(EMPTY, EMPTY[1:], 1)
-    for voxel_ml in (0, -1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="voxel_ml must be a volume above 0"):
-            lesion_scores(EMPTY, EMPTY, voxel_ml)
     with pytest.raises(ValueError, match="min_overlap must be at least 1"):
-        lesion_scores(EMPTY, EMPTY, 1, 0)
+        lesion_scores(EMPTY, EMPTY, 0)
     with pytest.raises(ValueError, match=r"6, 18 or 26 .* got 8"):
-        lesion_scores(EMPTY, EMPTY, 1, connectivity=8)
+        lesion_scores(EMPTY, EMPTY, connectivity=8)
+    with pytest.raises(ValueError, match=r"one shape, got \(4, 5, 6\) and \(3, 5, 6\)"):
+        lesion_scores(EMPTY, EMPTY[1:])

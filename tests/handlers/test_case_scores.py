@@ -1,4 +1,4 @@
-"""The table of volumes and the masks that an evaluator of a stub network leaves."""
+"""The table of cases and the masks that an evaluator of a stub network leaves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import AsDiscreted, LoadImage
 from torch import nn
 
-from common.handlers import LesionScores
-from common.handlers import lesion_scores as module
-from common.handlers.lesion_scores import short_names
-from common.metrics import lesion_scores
+from common.handlers import CaseScores
+from common.handlers import case_scores as module
+from common.handlers.case_scores import short_names
+from common.label_space import LabelSpace
+from common.metrics import lesion_scores, mask_scores
 
 AFFINE = np.array([[-1.5, 0, 0, 90], [0, 0, 2.0, -50], [0, 1.0, 0, -70], [0, 0, 0, 1]])  # voxels of 3 mm^3
+SPACING = (1.5, 1.0, 2.0)
+LESION = LabelSpace(["lesion"])
 FILES = ["/data/p2/flair.nii.gz", "/data/p1/flair.nii.gz", "/data/other.nii.gz"]
+
+
+def scores_of_lesions(path, folder=None, **keywords):
+    return CaseScores(path, LESION, folder, unit="mm", ignore_empty=False, lesions=keywords)
 
 
 def volumes(files, seed=0):
@@ -56,17 +63,20 @@ def evaluate(handler, items, postprocessing=AsDiscreted("pred", threshold=0.0)):
 
 def test_a_row_for_each_volume_and_its_mask(tmp_path):
     items = volumes(FILES)
-    evaluate(LesionScores(tmp_path / "eval" / "volumes.csv", tmp_path / "eval" / "masks"), items)
-    table = pd.read_csv(tmp_path / "eval" / "volumes.csv").set_index("case")
+    evaluate(scores_of_lesions(tmp_path / "eval" / "test.csv", tmp_path / "eval" / "masks"), items)
+    table = pd.read_csv(tmp_path / "eval" / "test.csv").set_index("case")
     assert table.index.tolist() == ["other", "p1_flair", "p2_flair"]
-    assert table.columns.tolist()[:3] == ["image", "label", "prediction"]
+    assert table.columns.tolist()[-3:] == ["image", "truth", "prediction"]
+    assert set(table["class"]) == {"lesion"} and set(table["unit"]) == {"ml"}
     for item, case in zip(items, ["p2_flair", "p1_flair", "other"], strict=True):
         predicted, true = (item[key].numpy()[0] > 0 for key in ("image", "label"))
         row = table.loc[case]
         assert row["image"] == item["image"].meta["filename_or_obj"]
-        assert row["label"] == item["label"].meta["filename_or_obj"]
+        assert row["truth"] == item["label"].meta["filename_or_obj"]
         assert row["prediction"] == f"masks/{case}.nii.gz"
-        for name, value in lesion_scores(predicted, true, voxel_ml=0.003).items():
+        expected = mask_scores(predicted, true, SPACING) | lesion_scores(predicted, true)
+        expected |= {"truth_size": true.sum() * 0.003, "predicted_size": predicted.sum() * 0.003}
+        for name, value in expected.items():
             assert row[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
         file = nib.load(tmp_path / "eval" / row["prediction"])
         assert file.get_data_dtype() == np.uint8 and file.header.get_xyzt_units()[0] == "mm"
@@ -78,29 +88,29 @@ def test_a_row_for_each_volume_and_its_mask(tmp_path):
 
 
 def test_without_a_folder_there_are_no_masks(tmp_path):
-    evaluate(LesionScores(tmp_path / "volumes.csv"), volumes(FILES))
-    assert [path.name for path in tmp_path.iterdir()] == ["volumes.csv"]
-    assert pd.read_csv(tmp_path / "volumes.csv")["prediction"].isna().all()
+    evaluate(scores_of_lesions(tmp_path / "test.csv"), volumes(FILES))
+    assert [path.name for path in tmp_path.iterdir()] == ["test.csv"]
+    assert pd.read_csv(tmp_path / "test.csv")["prediction"].isna().all()
 
 
 def test_evaluating_again_replaces_rows_and_masks(tmp_path):
-    handler = LesionScores(tmp_path / "volumes.csv", tmp_path)
+    handler = scores_of_lesions(tmp_path / "test.csv", tmp_path)
     (tmp_path / ".0_7.part.nii.gz").write_text("of a run that was killed")
     evaluate(handler, volumes(FILES))
     items = volumes(FILES, seed=1)
     evaluate(handler, items)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["other.nii.gz", "p1_flair.nii.gz", "p2_flair.nii.gz", "volumes.csv"]
+    assert names == ["other.nii.gz", "p1_flair.nii.gz", "p2_flair.nii.gz", "test.csv"]
     mask = np.asarray(nib.load(tmp_path / "p2_flair.nii.gz").dataobj)
     np.testing.assert_array_equal(mask, items[0]["image"].numpy()[0] > 0)
-    assert len(pd.read_csv(tmp_path / "volumes.csv")) == 3
+    assert len(pd.read_csv(tmp_path / "test.csv")) == 3
 
 
 def test_options_of_the_scores(tmp_path):
     items = volumes(FILES[:2])
-    evaluate(LesionScores(tmp_path / "volumes.csv", min_overlap=2, connectivity=6), items)
-    row = pd.read_csv(tmp_path / "volumes.csv").set_index("case").loc["p2_flair"]
-    expected = lesion_scores(*(items[0][key].numpy()[0] > 0 for key in ("image", "label")), 0.003, 2, 6)
+    evaluate(scores_of_lesions(tmp_path / "test.csv", min_overlap=2, connectivity=6), items)
+    row = pd.read_csv(tmp_path / "test.csv").set_index("case").loc["p2_flair"]
+    expected = lesion_scores(*(items[0][key].numpy()[0] > 0 for key in ("image", "label")), 2, 6)
     assert row["lesion_f1"] == pytest.approx(expected["lesion_f1"], rel=1e-5)
     assert row["truth_lesions"] == expected["truth_lesions"]
 
@@ -109,15 +119,15 @@ def test_rows_of_other_processes_and_volumes_dealt_out_twice(tmp_path, monkeypat
     items = volumes(FILES)
     monkeypatch.setattr(module, "rank", lambda: 1)
     monkeypatch.setattr(module, "is_first_rank", lambda: False)
-    second = LesionScores(tmp_path / "volumes.csv", tmp_path / "masks")
+    second = scores_of_lesions(tmp_path / "test.csv", tmp_path / "masks")
     evaluate(second, [items[1], items[0]])
-    assert not (tmp_path / "volumes.csv").exists()
-    others = [json.dumps(row) for row in second.rows]
+    assert not (tmp_path / "test.csv").exists()
+    others = [json.dumps(row) for row in second.cases]
     monkeypatch.setattr(module, "rank", lambda: 0)
     monkeypatch.setattr(module, "is_first_rank", lambda: True)
     monkeypatch.setattr(module, "string_list_all_gather", lambda own: [*own, "", *others])  # "": of none
-    evaluate(LesionScores(tmp_path / "volumes.csv", tmp_path / "masks"), [items[0], items[2]])
-    assert pd.read_csv(tmp_path / "volumes.csv")["case"].tolist() == ["other", "p1_flair", "p2_flair"]
+    evaluate(scores_of_lesions(tmp_path / "test.csv", tmp_path / "masks"), [items[0], items[2]])
+    assert pd.read_csv(tmp_path / "test.csv")["case"].tolist() == ["other", "p1_flair", "p2_flair"]
     names = sorted(path.name for path in (tmp_path / "masks").iterdir())
     assert names == ["other.nii.gz", "p1_flair.nii.gz", "p2_flair.nii.gz"]
     for item, name in zip(items, ["p2_flair", "p1_flair", "other"], strict=True):
@@ -128,10 +138,10 @@ def test_rows_of_other_processes_and_volumes_dealt_out_twice(tmp_path, monkeypat
 def test_one_image_with_the_labels_of_two_raters(tmp_path):
     items = volumes(FILES[:1] * 2)
     items[1]["label"].meta["filename_or_obj"] = "/data/p2/lesions_of_another.nii.gz"
-    evaluate(LesionScores(tmp_path / "volumes.csv", tmp_path), items)
-    table = pd.read_csv(tmp_path / "volumes.csv")
+    evaluate(scores_of_lesions(tmp_path / "test.csv", tmp_path), items)
+    table = pd.read_csv(tmp_path / "test.csv")
     assert sorted(table["case"]) == ["data_p2_flair", "data_p2_flair_2"]
-    assert table["label"].nunique() == 2 and all((tmp_path / name).exists() for name in table["prediction"])
+    assert table["truth"].nunique() == 2 and all((tmp_path / name).exists() for name in table["prediction"])
 
 
 @pytest.mark.parametrize(
@@ -149,18 +159,71 @@ def test_short_names_are_unique(files, names):
     assert short_names([module.Path(file) for file in files]) == names
 
 
+def picture(file, image, label):
+    meta = {"filename_or_obj": file}
+    return {"image": MetaTensor(torch.from_numpy(image), meta=meta), "label": torch.from_numpy(label)}
+
+
+@pytest.mark.parametrize("mode", ["multilabel", "multiclass"])
+def test_several_classes_in_2d(tmp_path, mode):
+    labels = LabelSpace(["lung", "heart"], mode)
+    truth = np.zeros((2, 5, 6))
+    truth[0, :2], truth[1, 3, :3] = 1, 1
+    image = truth.copy()
+    image[0, 0, 0] = 0
+    bare = np.zeros_like(truth)
+    items = [
+        {
+            "image": MetaTensor(torch.from_numpy(array), meta={"filename_or_obj": f"{name}.png"}),
+            "label": torch.from_numpy(label),
+        }
+        for name, array, label in (("a", image, truth), ("b", image, bare))
+    ]
+    evaluate(CaseScores(tmp_path / "test.csv", labels, tmp_path), items, postprocessing=None)
+    table = pd.read_csv(tmp_path / "test.csv")
+    assert table["case"].tolist() == ["a", "a", "b", "b"] and table["class"].tolist() == ["lung", "heart"] * 2
+    assert table["iou"].iloc[:2].tolist() == [pytest.approx(11 / 12), 1] and table["iou"].iloc[2:].isna().all()
+    assert table["hausdorff95"].iloc[1] == 0 and table["surface_dice"].isna().all() and set(table["unit"]) == {"pixels"}
+    assert table["truth_size"].tolist() == [12, 3, 0, 0] and table["predicted_size"].tolist() == [11, 3, 11, 3]
+    assert "lesion_f1" not in table
+    saved = np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj)
+    if mode == "multilabel":
+        np.testing.assert_array_equal(saved, np.moveaxis(image, 0, -1))
+    else:
+        np.testing.assert_array_equal(saved, image[0] + 2 * image[1])
+
+
+def test_an_empty_truth_is_scored_where_asked_for(tmp_path):
+    zero = np.zeros((1, 4, 4))
+    items = [
+        {
+            "image": MetaTensor(torch.from_numpy(zero), meta={"filename_or_obj": "a.png"}),
+            "label": torch.from_numpy(zero),
+        }
+    ]
+    evaluate(CaseScores(tmp_path / "test.csv", LESION, ignore_empty=False), items, postprocessing=None)
+    assert pd.read_csv(tmp_path / "test.csv")["dice"].tolist() == [1]
+
+
+def test_unknown_unit(tmp_path):
+    with pytest.raises(ValueError, match=r"unit must be one of .*, got 'cm'"):
+        CaseScores(tmp_path / "test.csv", LESION, unit="cm")
+
+
 def test_bad_volumes_are_named(tmp_path):
-    handler = LesionScores(tmp_path / "volumes.csv")
-    with pytest.raises(ValueError, match=r"pred of /data/p2/flair.nii.gz must be a mask of 0 and 1, .* -1 to 1"):
+    handler = scores_of_lesions(tmp_path / "test.csv")
+    with pytest.raises(ValueError, match=r"pred of /data/p2/flair.nii.gz must be masks of 0 and 1, .* -1 to 1"):
         evaluate(handler, volumes(FILES), postprocessing=None)
     items = volumes(FILES)
     items[1]["label"] = items[1]["label"][:, 1:]
     with pytest.raises(
-        ValueError, match=r"label of /data/p1/flair.nii.gz must have one shape.* \(6, 7, 8\) and \(5, 7, 8\)"
+        ValueError, match=r"label of /data/p1/flair.nii.gz must have one shape.* \(1, 6, 7, 8\) and \(1, 5, 7, 8\)"
     ):
         evaluate(handler, [items[1]])
     items[0]["label"] = items[0]["label"].repeat(2, 1, 1, 1)
-    with pytest.raises(ValueError, match=r"label of .* must be one mask, .* shape \(2, 6, 7, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"label of .* must be a mask for each class \(lesion\), .* shape \(2, 6, 7, 8\)"
+    ):
         evaluate(handler, [items[0]])
     items[2]["image"].affine = np.diag([1.0, 0, 1, 1])
     with pytest.raises(ValueError, match=r"The image of /data/other.nii.gz must have an affine"):
