@@ -20,13 +20,13 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, about 10 minutes
-	$(RUN) -m common demo runs/demo
+	$(RUN) -m common grid grids/demo.yaml runs/demo
 
 demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, about 20 minutes
-	$(RUN) -m common demo_ms runs/demo-ms
+	$(RUN) -m common grid grids/demo_ms.yaml runs/demo-ms
 
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
-	$(RUN) -m common tables grids/jsrt_small.yaml runs/tables
+	$(RUN) -m common grid grids/jsrt_small.yaml runs/tables
 
 test: $(VENV)/installed  ## Run all tests, about 15 minutes
 	$(RUN) -m pytest

@@ -57,53 +57,7 @@ class Phantom:
 
 
 class Commands:
-    """Tools around the bundles: phantoms, datalists, their checks, reports and the demonstrations."""
-
-    def demo(
-        self, directory: str = "runs/demo", splits: int = 3, patients: int = 140, workers: int | None = None
-    ) -> None:
-        """Train Supervised and RPG on invented radiographs and compare them: a table, results.csv and report.html.
-
-        A demonstration that was stopped goes on where it was.
-
-        Args:
-            directory: the demonstration's folder.
-            splits: number of splits, each with other labelled images.
-            patients: number of patients of the phantom.
-            workers: number of models trained at the same time.
-        """
-        from common.demo import demo
-
-        demo(directory, splits, patients, workers)
-
-    def demo_ms(
-        self,
-        directory: str = "runs/demo-ms",
-        rows: str = "Supervised,POPCORN",
-        seeds: int = 3,
-        size: int = 90,
-        unlabeled: int = 12,
-        test: int = 8,
-        workers: int | None = None,
-        **settings,
-    ) -> None:
-        """Train Supervised and POPCORN on invented brains with lesions: a table, results.csv and report.html.
-
-        A demonstration that was stopped goes on where it was.
-
-        Args:
-            directory: the demonstration's folder.
-            rows: methods to compare, separated by commas; "all" for all rows of the paper's tables.
-            seeds: number of seeds, each with other labelled volumes.
-            size: voxels of a phantom's longest side (180 mm).
-            unlabeled: number of unlabelled volumes.
-            test: number of test volumes.
-            workers: number of models trained at the same time.
-            settings: any further setting of the bundle, as --epochs 30.
-        """
-        from common.demo_ms import demo_ms
-
-        demo_ms(directory, rows, seeds, size, unlabeled, test, workers, settings)
+    """Tools around the bundles: phantoms, datalists and their checks, comparisons and reports."""
 
     def fit(
         self,
@@ -156,86 +110,31 @@ class Commands:
         draw = {"labeled": labeled, "split": split, "seed": seed, "validation": validation, "test": test}
         fit(images, output, data | draw | {"classes": classes, "mode": mode}, method, minutes, resume, plan_only)
 
-    def compare(
+    def grid(
         self,
-        output: str,
-        *datalists: str,
-        methods: str = "Supervised,RPG",
-        config: str = "train.json",
-        workers: int | None = None,
-        **settings,
-    ) -> None:
-        """Train several methods on several datalists under the same settings and compare them on the test parts.
-
-        A comparison that was stopped goes on where it was.
-
-        Args:
-            output: the comparison's folder.
-            datalists: the datalists' files, one for each split.
-            methods: names of the methods, separated by commas; the baseline is Supervised.
-            config: the bundle's configuration files, separated by commas.
-            workers: number of models trained at the same time.
-            settings: any further setting of the bundle, as --image_size "[128,128]" --epochs 20.
-        """
-        from common.compare import compare
-
-        names = methods.split(",") if isinstance(methods, str) else list(methods)
-        files = config if isinstance(config, str) else ",".join(config)
-        compare(output, datalists, names, files, settings, workers)
-
-    def compare_lesions(
-        self,
-        output: str,
-        *datalists: str,
-        rows: str = "Supervised,POPCORN",
-        seeds: int = 1,
-        config: str = "train.json",
-        workers: int | None = None,
-        **settings,
-    ) -> None:
-        """Train rows of POPCORN's tables on lesion volumes under the same settings and compare them on the test part.
-
-        A comparison that was stopped goes on where it was.
-
-        Args:
-            output: the comparison's folder; gets results.csv and report.html.
-            datalists: one datalist for all seeds, or several, one for each seed.
-            rows: Supervised, POPCORN and others, separated by commas; "all" for all rows of the paper's tables.
-            seeds: number of seeds for a single datalist.
-            config: the bundle's configuration files, separated by commas.
-            workers: number of models trained at the same time.
-            settings: any further setting of the bundle, as --spacing "[1.5,1.5,1.5]" --method#step_size 3.
-        """
-        from common.compare_lesions import compare_lesions
-
-        files = config if isinstance(config, str) else ",".join(config)
-        compare_lesions(output, datalists, rows, seeds, files, workers, settings)
-
-    def tables(
-        self,
-        grid: str,
+        file: str,
         output: str,
         cores: int | None = None,
         dry_run: bool = False,
         tables_only: bool = False,
         snakemake: str = "",
     ) -> None:
-        """Run a grid of methods x numbers of labelled images x splits, and write its tables and figures.
+        """Train methods x numbers of labelled images x splits x seeds of a grid file: tables, figures and a report.
 
         A grid that was stopped goes on where it was. Ends with status 1 when a cell failed; the others are run.
 
         Args:
-            grid: the grid's YAML file; grids/ holds examples.
-            output: the grid's folder; gets tables.md, results.csv and cells/.
-            cores: number of models trained at the same time, each on one core; by default one for each core, and a
-                single one where there is a GPU.
+            file: the grid's YAML file; grids/ holds examples, among them the demonstrations.
+            output: the grid's folder; gets tables.md, results.csv, report.html and cells/.
+            cores: number of models trained at the same time; by default one for each core, and a single one where
+                there is a GPU.
             dry_run: list the cells and how long they will take, run nothing.
-            tables_only: run nothing, write the tables of what there is.
-            snakemake: further options of Snakemake, as --snakemake="--executor slurm --jobs 40".
+            tables_only: run nothing, write the tables and reports of what there is.
+            snakemake: options of Snakemake, to run the cells by it, as --snakemake="--executor slurm --jobs 40".
         """
-        from common.grid.make import make_tables
+        from common.grid.make import run_and_report
 
-        lost = make_tables(grid, output, cores, dry_run, tables_only, snakemake)
+        lost = run_and_report(file, output, cores, dry_run, tables_only, snakemake)
         if lost:
             sys.exit("\n".join([f"Error: {len(lost)} cells failed, and are tried again by the same command:", *lost]))
 
@@ -285,8 +184,7 @@ def commands() -> dict[str, Any]:
     phantom, tools = Phantom(), Commands()
     return {
         "fit": tools.fit,
-        "demo": tools.demo,
-        "demo_ms": tools.demo_ms,
+        "grid": tools.grid,
         "datalist": {
             "folder": folder_datalist,
             "jsrt": jsrt_datalist,
@@ -295,9 +193,6 @@ def commands() -> dict[str, Any]:
         },
         "check": tools.check,
         "preprocess": tools.preprocess,
-        "compare": tools.compare,
-        "compare_lesions": tools.compare_lesions,
-        "tables": tools.tables,
         "report": tools.report,
         "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,64 +13,69 @@ from typing import Any
 import common
 
 BUNDLES = Path(common.__file__).parents[1] / "bundles"
-BUNDLE, MS_BUNDLE = BUNDLES / "jsrt_rpg", BUNDLES / "ms_popcorn"
-SCORES = {BUNDLE: "test.csv", MS_BUNDLE: "volumes.csv"}  # what an evaluation writes last
 
 
 def train_and_evaluate(
     folder: Path,
+    bundle: Path,
     method: str,
     datalist: Path,
     config: str,
     settings: dict[str, Any],
     threads: int = 1,
     keep_open: Sequence[int] = (),
-    bundle: Path = BUNDLE,
 ) -> None:
-    """Runs ``training`` and ``evaluating`` in ``folder``, with a log there; goes on where an earlier run was stopped.
+    """Runs ``training`` and ``evaluating`` in ``folder``; goes on where an earlier run was stopped.
 
-    Nothing happens where the folder has its test scores already.
+    ``log.txt`` there holds both command lines, as they can be pasted, and what they say. Nothing happens where the
+    folder has its test scores already.
 
     Args:
         folder: folder of the run.
+        bundle: the bundle's folder.
         method: name of a method in ``common.methods``.
         datalist: the datalist's file.
         config: the bundle's configuration files, separated by commas.
         settings: further settings of the bundle, by id.
         threads: number of threads of the run.
         keep_open: file descriptors that the run inherits.
-        bundle: the bundle's folder.
 
     Raises:
         ChildProcessError: when one of the two fails; the message names the log.
     """
-    if (folder / SCORES[bundle]).exists():
+    if (folder / "test.csv").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     train = [str(bundle / "configs" / name) for name in config.split(",")]
     evaluate = [*train, str(bundle / "configs" / "evaluate.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     log_file = folder / "log.txt"
     with log_file.open("a") as log:
         for run_id, files in (("training", train), ("evaluating", evaluate)):
-            command = [sys.executable, *bundle_command(run_id, folder, method, datalist, files, settings, bundle)]
+            command = bundle_command(run_id, folder, bundle, method, datalist, files, settings)
+            log.write(f"$ {shlex.join(command)}\n")
+            log.flush()
             done = subprocess.run(
-                command, stdout=log, stderr=log, env=environment, check=False, pass_fds=tuple(keep_open)
+                command, stdout=log, stderr=log, env=environment(threads), check=False, pass_fds=tuple(keep_open)
             )
             if done.returncode != 0:
                 raise ChildProcessError(f"{method} on {datalist.name} failed while {run_id}: see {log_file}.")
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a run that shares the machine with others."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 def bundle_command(
     run_id: str,
     folder: Path,
+    bundle: Path,
     method: str,
     datalist: Path,
     files: Sequence[str],
     settings: dict[str, Any],
-    bundle: Path = BUNDLE,
 ) -> list[str]:
-    """``-m monai.bundle run RUN_ID ...`` of a run in a folder, which goes on where it was stopped."""
+    """``python -m monai.bundle run RUN_ID ...`` of a run in a folder, which goes on where it was stopped."""
     options = {
         "bundle_root": bundle,
         "datalist": datalist.resolve(),
@@ -81,4 +87,4 @@ def bundle_command(
         **settings,
     }
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    return ["-m", "monai.bundle", "run", run_id, "--config_file", str(list(files)), *arguments]
+    return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(files)), *arguments]

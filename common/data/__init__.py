@@ -4,8 +4,8 @@ from typing import Any
 
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
 from common.data.folder import folder_datalist
-from common.data.jsrt import find_jsrt, jsrt_datalist
-from common.data.ms_datalist import isbi_datalist, patients_datalist
+from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
+from common.data.layouts.ms import isbi_datalist, patients_datalist
 from common.data.readers import read_image, read_label, read_mask
 from common.data.splits import make_datalist
 

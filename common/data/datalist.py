@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -103,7 +104,7 @@ def find_datalist(
     file = Path(dataset_dir) / "datalist.json"
     if file.is_file():
         return _loaded_as_is(file, labeled, split, seed)
-    from common.data.jsrt import jsrt_datalist
+    from common.data.layouts.jsrt import jsrt_datalist
 
     return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed, fine=fine)
 
@@ -152,6 +153,20 @@ def item_files(item: dict) -> list[str]:
         value = item.get(key, [])
         files.extend([value] if isinstance(value, str) else value)
     return files
+
+
+def fingerprint(datalist: dict) -> str:
+    """Eight digits that say which images are in which part; the same after the whole data set has been moved."""
+    base = os.path.commonpath([file for part in PARTS for item in datalist[part] for file in item_files(item)])
+    parts = {
+        part: [
+            {key: value for key, value in item.items() if key not in _PATH_KEYS}
+            | {"files": [os.path.relpath(file, base) for file in item_files(item)]}
+            for item in datalist[part]
+        ]
+        for part in PARTS
+    }
+    return hashlib.sha256(json.dumps({**datalist, **parts}, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _loaded_as_is(path: Path, labeled: int, split: int, seed: int) -> dict:

@@ -33,9 +33,15 @@ def is_dicom(path: str | Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
+def is_series(directory: Path) -> bool:
+    """Whether a folder holds several DICOM files."""
+    files = (path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sum(1 for _, path in zip(range(2), files, strict=False) if is_dicom(path)) == 2
+
+
 def list_images(directory: str | Path) -> dict[str, Path]:
     """The images directly in a folder, by file stem, as sorted absolute paths; a DICOM file may lack a
-    suffix.
+    suffix, and a folder with several DICOM files is an image, called as the folder.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -46,11 +52,14 @@ def list_images(directory: str | Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{directory}: there is no such folder. Give the folder that holds the images.")
     found: dict[str, Path] = {}
     for path in sorted(directory.iterdir()):
-        if path.name.startswith(".") or not path.is_file():
+        if path.name.startswith("."):
             continue
-        if file_suffix(path) not in SUFFIXES and not is_dicom(path):
+        if path.is_dir():
+            if not is_series(path):
+                continue
+        elif not path.is_file() or (file_suffix(path) not in SUFFIXES and not is_dicom(path)):
             continue
-        stem = file_stem(path)
+        stem = path.name if path.is_dir() else file_stem(path)
         if stem in found:
             raise ValueError(
                 f"{directory}: each image must have a name of its own, got '{found[stem].name}' and "

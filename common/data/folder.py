@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from common.data.datalist import save_datalist, summarize_datalist
 from common.data.files import first_few, list_images
+from common.data.labels import label_values
 from common.data.patients import patients_of_images
-from common.data.readers import read_label
 from common.data.splits import make_datalist
 
 
@@ -33,8 +32,8 @@ def folder_datalist(
     name: str = "folder",
     output: str | Path | None = None,
 ) -> dict | None:
-    """Make a datalist of a folder of images (PNG, TIFF, JPEG, DICOM, NIfTI, MHD) and their masks, of equal
-    file names.
+    """Make a datalist of a folder of images or volumes (PNG, TIFF, JPEG, DICOM, NIfTI, MHD) and their masks, of equal
+    file names. A folder of DICOM slices is a volume.
 
     Labelled and validation images come from different patients, one image from each; their patients' further
     images are left out. All images of the remaining annotated patients are the test part.
@@ -149,7 +148,7 @@ def _match_label_maps(
 def _classes_of_values(files: list[Path], directory: str | Path) -> list[str]:
     values: set[int] = set()
     for file in tqdm(files, desc="label values", leave=False, disable=None):
-        values.update(np.unique(read_label(file)).tolist())
+        values |= label_values(str(file))
     highest = len(values - {0})
     if not highest or values - set(range(highest + 1)):
         raise ValueError(

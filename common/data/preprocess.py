@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from common.data.brain_mask import brain_mask, is_brain_extracted, nonzero_mask
 from common.data.volume_files import is_brain_mask, is_flair, is_lesion_mask, is_mask
-from common.data.volumes import read_lesion_mask, read_volume
+from common.data.volumes import read_volume, read_volume_mask
 from common.files import replacing
 
 VOLUME = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
@@ -144,7 +144,7 @@ def preprocess_volume(
     inside = np.ones(values.shape, bool)
     given_brain = [file for file in masks if is_brain_mask(file.name)]
     if given_brain:
-        known = nibabel.as_closest_canonical(read_lesion_mask(given_brain[0], like=given))
+        known = nibabel.as_closest_canonical(read_volume_mask(given_brain[0], like=given))
         kind, inside = "given", np.asarray(resample_from_to(known, grid, order=0).dataobj) > 0
     elif was_extracted:
         # where interpolation mixed brain and outside is outside
@@ -161,7 +161,7 @@ def preprocess_volume(
     _save(destination / _nifti_name(volume.relative_to(source)), values, moved.affine)
     lesions = [file for file in masks if is_lesion_mask(file.name)]
     for file in lesions:
-        mask = nibabel.as_closest_canonical(read_lesion_mask(file, like=given))
+        mask = nibabel.as_closest_canonical(read_volume_mask(file, like=given))
         on_grid = np.asarray(resample_from_to(mask, grid, order=0).dataobj).astype(np.uint8)
         _save(destination / _nifti_name(file.relative_to(source)), on_grid, moved.affine)
     return {

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.data.datalist_rules import validate_datalist
 from common.data.files import first_few
-from common.data.readers import read_label, read_mask
+from common.data.labels import classes_present
 
 
 def make_datalist(
@@ -89,14 +89,6 @@ def make_datalist(
     datalist.update(parts)
     validate_datalist(datalist)
     return datalist
-
-
-def classes_present(label: str | Sequence[str], num_classes: int) -> frozenset[int]:
-    """Indices of the classes that occur in a label: one mask for each class, or one label map."""
-    if isinstance(label, str):
-        values = np.unique(read_label(label))
-        return frozenset(int(value) - 1 for value in values if 1 <= value <= num_classes)
-    return frozenset(index for index, file in enumerate(label) if read_mask(file).any())
 
 
 def _without(item: dict, key: str) -> dict:

@@ -1,4 +1,4 @@
-"""Reads all volumes and lesion masks of a datalist and gathers what they hold and what is wrong with them."""
+"""Reads all volumes and labels of a datalist and gathers what they hold and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import itk
 import nibabel
 import numpy as np
 import pandas as pd
+import torch
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
-from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix, first_few
+from common.data.files import first_few
 from common.data.inspection import Inspection, report_duplicates
-from common.data.volumes import read_lesion_mask, read_volume
+from common.data.labels import load_volume_label
+from common.data.volumes import is_volume, read_volume
+from common.label_space import LabelSpace
 
 LARGEST_VOXEL_MM = 2.0
 SMALLEST_SIDE = 64  # voxels; the side of a patch in training
@@ -34,8 +36,8 @@ class _Part:
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     voxels: list[tuple[float, ...]] = field(default_factory=list)
-    lesion_ml: list[list[float]] = field(default_factory=list)  # per annotated volume, of each class
-    lesions: list[list[int]] = field(default_factory=list)
+    ml: list[list[float]] = field(default_factory=list)  # per annotated volume, of each class
+    components: list[list[int]] = field(default_factory=list)
     empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     coarse: list[str] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
@@ -46,7 +48,7 @@ def holds_volumes(datalist: dict) -> bool:
     """Whether a datalist with absolute paths is of 3D images; the first one whose header can be read decides."""
     for part in PARTS:
         for item in datalist[part]:
-            volume = _is_volume(Path(item["image"]))
+            volume = is_volume(item["image"])
             if volume is not None:
                 return volume
     return False
@@ -61,7 +63,8 @@ def inspect_volumes(datalist: dict) -> Inspection:
     with tqdm(total=total, desc="checking", unit="volume", leave=False, disable=None) as progress:
         for part in PARTS:
             for item in datalist[part]:
-                _inspect_item(item, part, parts[part], places, found.errors)
+                labels = LabelSpace(label_classes(datalist, part), datalist["mode"])
+                _inspect_item(item, part, parts[part], labels, places, found.errors)
                 progress.update()
     report_duplicates(places, found, "volume", _name)
     for part, facts in parts.items():
@@ -71,32 +74,13 @@ def inspect_volumes(datalist: dict) -> Inspection:
         _class_row(part, facts, index, name)
         for part, facts in parts.items()
         for index, name in enumerate(label_classes(datalist, part))
-        if facts.lesions
+        if facts.components
     ]
     found.classes = pd.DataFrame(rows)
     return found
 
 
-def _is_volume(path: Path) -> bool | None:
-    """Whether a file is 3D by its header; None where it cannot be read."""
-    try:
-        if path.is_dir():
-            return True
-        if file_suffix(path) in NIFTI_SUFFIXES:
-            shape = nibabel.load(path).shape
-        elif file_suffix(path) in ITK_SUFFIXES:
-            header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-            header.SetFileName(str(path))
-            header.ReadImageInformation()
-            shape = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
-        else:
-            return False if path.is_file() else None
-    except Exception:  # nibabel and ITK raise a dozen types; what is wrong is said when the file is read
-        return None
-    return len(shape) >= 3 and min(shape[:3]) > 1
-
-
-def _inspect_item(item: dict, part: str, facts: _Part, places: dict, errors: list[str]) -> None:
+def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]) -> None:
     image = None
     try:
         image = read_volume(item["image"])
@@ -107,16 +91,17 @@ def _inspect_item(item: dict, part: str, facts: _Part, places: dict, errors: lis
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
     files = item.get("label", item.get("truth"))
-    if files is None:
+    if files is None or image is None:
         return
     try:
-        masks = [read_lesion_mask(file, image) for file in ([files] if isinstance(files, str) else files)]
+        label = load_volume_label(files, labels, image)
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
         return
-    facts.lesion_ml.append([np.count_nonzero(mask.dataobj) * _voxel_ml(mask) for mask in masks])
-    facts.lesions.append([ndimage.label(np.asanyarray(mask.dataobj), _CORNERS_TOUCH)[1] for mask in masks])
-    for index, number in enumerate(facts.lesions[-1]):
+    masks = labels.masks(torch.from_numpy(label)[None])[0].numpy() > 0
+    facts.ml.append([np.count_nonzero(mask) * _voxel_ml(image) for mask in masks])
+    facts.components.append([ndimage.label(mask, _CORNERS_TOUCH)[1] for mask in masks])
+    for index, number in enumerate(facts.components[-1]):
         if number == 0:
             facts.empty[index].append(_name(item["image"]))
 
@@ -150,15 +135,15 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
         lines.append(f"{part} holds no volume.")
     for index, names in sorted(facts.empty.items()):
         name = classes[index] if index < len(classes) else "label"
-        if part == "labeled" and len(names) == len(facts.lesions):
+        if part == "labeled" and len(names) == len(facts.components):
             found.errors.append(f"labeled: no volume holds a {name}. Choose others.")
         else:
-            message = f"{part}: {len(names)} of {len(facts.lesions)} masks hold no {name}"
+            message = f"{part}: {len(names)} of {len(facts.components)} masks hold no {name}"
             found.warnings.append(f"{message}: {first_few(names)}. Is the patient free of them, or the mask lost?")
     for names, message, advice in (
         (facts.coarse, f"have voxels of more than {LARGEST_VOXEL_MM:g} mm along an axis", "Small lesions are lost"),
         (facts.small, f"have fewer than {SMALLEST_SIDE} voxels along an axis", "A patch does not fit in"),
-        (facts.with_skull, "seem to show more than the brain: few zeros at the border", "Preprocess them"),
+        (facts.with_skull, "seem to show more than the brain: few zeros at the border", "Preprocess brains"),
     ):
         if names:
             found.warnings.append(f"{part}: {len(names)} volumes {message}: {first_few(names)}. {advice}.")
@@ -185,8 +170,8 @@ def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:
 
 
 def _class_row(part: str, facts: _Part, index: int, name: str) -> dict:
-    ml = [volume[index] for volume in facts.lesion_ml if index < len(volume)]
-    number = [count[index] for count in facts.lesions if index < len(count)]
+    ml = [volume[index] for volume in facts.ml if index < len(volume)]
+    number = [count[index] for count in facts.components if index < len(count)]
     return {
         "part": part if part != "unlabeled" else "unlabeled (hidden truth)",
         "class": name,

@@ -7,6 +7,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
+
 NIFTI = (".nii", ".nii.gz")
 # How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
 SAME_PLACE = 0.1
@@ -49,8 +51,30 @@ def read_volume(path: str | Path) -> nibabel.Nifti1Image:
     return nibabel.Nifti1Image(values.astype(np.float32), affine)
 
 
-def read_lesion_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) -> nibabel.Nifti1Image:
-    """A mask as bytes, 1 where the file's value is above 0; a mask without any is legal.
+def is_volume(path: str | Path) -> bool | None:
+    """Whether a file is 3D by its header, or a folder (of a DICOM series); None where it cannot be read."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return True
+        if file_suffix(path) in NIFTI_SUFFIXES:
+            shape = nibabel.load(path).shape
+        elif file_suffix(path) in ITK_SUFFIXES:
+            import itk
+
+            header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+            header.SetFileName(str(path))
+            header.ReadImageInformation()
+            shape = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
+        else:
+            return False if path.is_file() else None
+    except Exception:  # nibabel and ITK raise a dozen types; what is wrong is said when the file is read
+        return None
+    return len(shape) >= 3 and min(shape[:3]) > 1
+
+
+def read_volume_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) -> nibabel.Nifti1Image:
+    """The mask of one class as bytes, 1 where the file's value is above 0; a mask without any is legal.
 
     Args:
         path: a NIfTI file, or another that ITK reads.
@@ -59,6 +83,33 @@ def read_lesion_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) 
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: naming the file: unreadable, not 3D, values that are no mask's, or a voxel grid that is not the
+            image's.
+    """
+    labels = read_volume_labels(path, None, like)
+    values = np.asanyarray(labels.dataobj)
+    inside = np.unique(values[values > 0])
+    if len(inside) > 1:
+        raise ValueError(
+            f"{path} must be the mask of one class, got the values "
+            f"{', '.join(f'{value:g}' for value in inside[:5])} in it: give each class a file of its own, "
+            "or set all of the class to 1."
+        )
+    return nibabel.Nifti1Image((values > 0).astype(np.uint8), labels.affine)
+
+
+def read_volume_labels(
+    path: str | Path, classes: int | None = None, like: nibabel.Nifti1Image | None = None
+) -> nibabel.Nifti1Image:
+    """A label map as bytes, 0 for the background and j for class j.
+
+    Args:
+        path: a NIfTI file, or another that ITK reads.
+        classes: the number of classes, which no value may be above; not looked at where not given.
+        like: the image that it belongs to, whose voxel grid it must have.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: naming the file: unreadable, not 3D, values that are no classes, or a voxel grid that is not the
             image's.
     """
     path = Path(path)
@@ -80,17 +131,17 @@ def read_lesion_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) 
             f"{path} must be a mask (0 outside, above 0 inside), got values from {found[0]:g} to {found[-1]:g}, not "
             "all of them whole numbers: is this the image?"
         )
-    inside = np.unique(found.round()[found > WHOLE])
-    if len(inside) > 1:
+    if classes is not None and found[-1].round() > classes:
         raise ValueError(
-            f"{path} must be the mask of one class, got the values "
-            f"{', '.join(f'{value:g}' for value in inside[:5])} in it: give each class a file of its own, "
-            "or set all that is lesion to 1."
+            f"{path} must be a label map of {classes} classes, with values 0 to {classes}, got {found[-1]:g} in it: "
+            "declare the classes, or renumber the values."
         )
-    mask = nibabel.Nifti1Image((values > WHOLE).astype(np.uint8), affine)
+    # values that miss a whole number above 0 by little are that number; those that miss 0 are outside
+    whole = values.round()
+    labels = nibabel.Nifti1Image(whole.astype(np.uint8 if found[-1] < 256 else np.int32), affine)
     if like is not None:
-        require_same_grid(mask, like, str(path))
-    return mask
+        require_same_grid(labels, like, str(path))
+    return labels
 
 
 def require_same_grid(mask: nibabel.Nifti1Image, image: nibabel.Nifti1Image, name: str) -> None:

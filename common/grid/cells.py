@@ -14,7 +14,6 @@ from common.grid.grid_file import CLASSES, LABELED, GridFile, RowPlan, TablePlan
 from common.grid.settings import (
     METHOD,
     GridError,
-    configuration,
     default_of,
     keywords_of,
     label,
@@ -23,20 +22,25 @@ from common.grid.settings import (
 )
 
 # In a folder's name, where they are not the bundle's or the method's own; the other settings are in the hash alone.
-IN_NAME = {"labeled_batch": "p", "method#neighbors": "k", "method#threshold": "threshold"}
+Draw = tuple[int, int]  # split and seed
+IN_NAME = {"seed": "seed", "labeled_batch": "p", "method#neighbors": "k", "method#threshold": "threshold"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a method with its settings, by id, on one datalist; `name` is its folder's."""
+    """One training: a method with its settings, by id, on one datalist; `name` is its folder's, `title` for people.
+
+    `pool_size` is the number of labelled images in a step, 0 where a step has any number of patches of them.
+    """
 
     name: str
+    title: str
     method: str
     settings: dict[str, Any]
     labeled: int
     split: int
+    seed: int
     epochs: int
-    val_interval: int
     pool_size: int
     key: str
 
@@ -51,10 +55,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: the names of its cells by column and split. With classes as columns, the column is None."""
+    """A row of a table: the names of its cells by column and draw. With classes as columns, the column is None."""
 
     name: str
-    cells: dict[tuple[Any, int], str]
+    cells: dict[tuple[Any, Draw], str]
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ class Table:
     column_key: str
     columns: list[Any]
     labeled: list[int]
-    splits: list[int]
+    draws: list[Draw]
+    score: str
     left_out: bool = False
 
 
@@ -91,8 +96,7 @@ def expand(file: GridFile, identity: Callable[[int, int], Any]) -> Grid:
         identity: what a cell's name depends on beside its settings, by number of labelled images and split.
 
     Raises:
-        ValueError: for a baseline that is no row, rows of one name, a row without any cell, or a model that would never
-            be saved.
+        ValueError: for a baseline that is no row, rows of one name, or a row without any cell.
     """
     grid = Grid(file)
     for plan in file.tables:
@@ -110,7 +114,7 @@ def _table(grid: Grid, plan: TablePlan, identity: Callable[[int, int], Any]) -> 
         for combination in itertools.product(*(row.values[axis] for axis in spanned)):
             chosen = dict(zip(spanned, combination, strict=True))
             name = ", ".join([row.name, *(label(axis, value) for axis, value in chosen.items())])
-            cells, missing = _row_cells(grid, plan, row, {**fixed, **chosen}, identity)
+            cells, missing = _row_cells(grid, plan, row, name, {**fixed, **chosen}, identity)
             if not cells:
                 raise GridError(
                     path, row.key, f"trainable with labeled {plan.labeled}", f"a larger labeled_batch in {name!r}",
@@ -126,9 +130,11 @@ def _table(grid: Grid, plan: TablePlan, identity: Callable[[int, int], Any]) -> 
         raise GridError(
             path, f"{key}.baseline", f"the name of a row ({'; '.join(names)})", repr(plan.baseline), "correct it"
         )
+    draws = list(itertools.product(plan.splits, plan.seeds))
     return Table(
-        plan.name, plan.title, plan.baseline, rows, plan.columns, _columns(plan), plan.labeled, plan.splits, left_out
-    )
+        plan.name, plan.title, plan.baseline, rows, plan.columns, _columns(plan), plan.labeled, draws, plan.score,
+        left_out,
+    )  # fmt: skip
 
 
 def _columns(plan: TablePlan) -> list[Any]:
@@ -140,30 +146,35 @@ def _columns(plan: TablePlan) -> list[Any]:
 
 
 def _row_cells(
-    grid: Grid, plan: TablePlan, row: RowPlan, chosen: Mapping[str, Any], identity: Callable[[int, int], Any]
-) -> tuple[dict[tuple[Any, int], str], bool]:
+    grid: Grid,
+    plan: TablePlan,
+    row: RowPlan,
+    title: str,
+    chosen: Mapping[str, Any],
+    identity: Callable[[int, int], Any],
+) -> tuple[dict[tuple[Any, Draw], str], bool]:
     """The cells of one row, and whether some were left out; new ones are added to the grid."""
-    cells: dict[tuple[Any, int], str] = {}
+    cells: dict[tuple[Any, Draw], str] = {}
     missing = False
     along = row.values[plan.columns] if plan.columns not in (LABELED, CLASSES) else [None]
-    for labeled, value, split in itertools.product(plan.labeled, along, plan.splits):
-        settings = {**plan.settings, **chosen}
+    for labeled, value, split, seed in itertools.product(plan.labeled, along, plan.splits, plan.seeds):
+        settings = {**plan.settings, **({} if plan.seeds == [0] else {"seed": seed}), **chosen}
         if plan.columns not in (LABELED, CLASSES):
             settings[plan.columns] = value
-        cell = make_cell(grid.file, row.key, row.method, settings, labeled, split, identity)
+        cell = make_cell(grid.file, row, title, settings, labeled, split, identity)
         if cell.pool_size > labeled:
             missing = True
             continue
         grid.cells.setdefault(cell.name, cell)
         column = labeled if plan.columns == LABELED else value
-        cells[column, split] = cell.name
+        cells[column, (split, seed)] = cell.name
     return cells, missing
 
 
 def make_cell(
     file: GridFile,
-    key: str,
-    method: str,
+    row: RowPlan,
+    title: str,
     settings: Mapping[str, Any],
     labeled: int,
     split: int,
@@ -171,24 +182,23 @@ def make_cell(
 ) -> Cell:
     """A cell and its name: readable, with a hash of what its result depends on but the code and the images' content.
 
-    That is the method with all its keywords, defaults filled in, the bundle's whole configuration of training and
-    evaluating as it will be, the content of files that these name, and which images are in which part of the data; so a
-    setting that is written out with its default value is the same cell.
+    That is the bundle, the method with all its keywords, defaults filled in, the bundle's whole configuration of
+    training and evaluating as it will be, the content of files that these name, and which images are in which part of
+    the data; so a setting that is written out with its default value is the same cell.
     """
-    defaults = keywords_of(method)
+    method, defaults = row.method, keywords_of(row.method)
     own = {k: v for k, v in settings.items() if not k.startswith(METHOD) or k.removeprefix(METHOD) in defaults}
     merged = {name: value for name, value in file.merged.items() if name != "method"}
     for setting, value in own.items():
         if not setting.startswith(METHOD):
             merged = with_value(merged, setting, value)
     keywords = {**defaults, **{k.removeprefix(METHOD): v for k, v in own.items() if k.startswith(METHOD)}}
-    evaluation = configuration("evaluate.json")
     everything = {
+        "bundle": file.bundle.name,
         "method": method,
         "keywords": keywords,
         "configuration": merged,
-        "evaluation": evaluation,
-        "files": named_files([keywords, merged, evaluation]),
+        "files": named_files([keywords, merged], file.bundle),
         "data": identity(labeled, split),
         "labeled": labeled,
         "split": split,
@@ -198,12 +208,7 @@ def make_cell(
     for setting, short in IN_NAME.items():
         if setting in own and own[setting] != default_of(setting, method, file.merged):
             parts.append(f"{short}{own[setting]}")
-    if merged["val_interval"] > merged["epochs"]:
-        raise GridError(
-            file.path, f"{key}: val_interval", f"at most epochs ({merged['epochs']})", merged["val_interval"],
-            "lower it, or no model is ever saved",
-        )  # fmt: skip
     return Cell(
-        "_".join([*parts, digest]), method, own, labeled, split,
-        merged["epochs"], merged["val_interval"], merged["labeled_batch"], key,
+        "_".join([*parts, digest]), title, method, own, labeled, split, merged["seed"],
+        merged["epochs"], merged["labeled_batch"] if merged["patch_size"] is None else 0, row.key,
     )  # fmt: skip

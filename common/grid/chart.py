@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from common.files import replacing
-from common.grid.grid_file import LABELED
+from common.grid.grid_file import LABELED, SCORES
 from common.grid.tables import Contents
 from common.report.style import LIGHT
 
@@ -23,12 +23,12 @@ STROKES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
 def write_chart(content: Contents, folder: Path) -> list[Path]:
-    """Draws mean IoU over the number of labelled images as PNG and SVG, with bands of one standard deviation.
+    """Draws the mean score over the number of labelled images as PNG and SVG, with bands of one standard deviation.
 
     Nothing is drawn for other columns, for fewer than two of them, or without any value; a figure that an earlier call
     has drawn of a table of this name is then removed.
     """
-    files = [folder / f"miou_{content.table.name}{suffix}" for suffix in (".png", ".svg")]
+    files = [folder / f"{content.table.name}{suffix}" for suffix in (".png", ".svg")]
     drawable = any(entry.values for entry in content.entries.values())
     if content.table.column_key != LABELED or len(content.columns) < 2 or not drawable:
         for file in files:
@@ -66,7 +66,7 @@ def _draw(content: Contents) -> Figure:
     axes.set_xticks(content.columns, [str(number) for number in content.columns])
     axes.minorticks_off()
     axes.set_xlabel("labelled images (bands: ± one standard deviation)", loc="right")
-    axes.set_ylabel("mean IoU", loc="top")
+    axes.set_ylabel(f"mean {SCORES[content.table.score]}", loc="top")
     axes.set_title(content.table.title, fontweight="bold")
     # beside the lines, so that it never lies over one
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=3.6)

@@ -8,7 +8,7 @@ import numpy as np
 
 from common import methods as all_methods
 from common.batches.class_cover import ClassCover
-from common.data.splits import classes_present
+from common.data.labels import classes_present
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
 from common.grid.grid_file import GridFile
@@ -16,10 +16,10 @@ from common.label_space import LabelSpace
 
 
 def check_data(file: GridFile, source: Source) -> None:
-    """Refuses numbers of labelled images and splits that the data does not have."""
+    """Draws every datalist, and so refuses numbers of labelled images and splits that the data does not have."""
     places = {(labeled, split) for table in file.tables for labeled in table.labeled for split in table.splits}
     for labeled, split in sorted(places):
-        source.check(labeled, split)
+        source.datalist(labeled, split)
 
 
 def check_methods(grid: Grid, source: Source) -> None:
@@ -28,7 +28,7 @@ def check_methods(grid: Grid, source: Source) -> None:
     Raises:
         ValueError: when a method refuses its keywords.
     """
-    labels = LabelSpace(source.classes, source.mode)
+    labels = LabelSpace(*source.space())
     known: list[tuple[str, dict]] = []
     for cell in grid.cells.values():
         if (cell.method, cell.keywords) in known:
@@ -51,20 +51,22 @@ def check_pools(grid: Grid, source: Source) -> None:
     Raises:
         ValueError: when they are not.
     """
-    present = cache(lambda label: classes_present(label, len(source.classes)))
+    classes, _ = source.space()
+    present = cache(lambda label: classes_present(label, len(classes)))
     first: dict[tuple[int, int, int], Cell] = {}
     for cell in grid.cells.values():
-        first.setdefault((cell.labeled, cell.split, cell.pool_size), cell)
+        if cell.pool_size:
+            first.setdefault((cell.labeled, cell.split, cell.pool_size), cell)
     for cell in first.values():
-        _check_pool(grid, source, cell, present)
+        _check_pool(grid, source, cell, classes, present)
 
 
-def _check_pool(grid: Grid, source: Source, cell: Cell, present) -> None:
+def _check_pool(grid: Grid, source: Source, cell: Cell, classes: list[str], present) -> None:
     items = source.datalist(cell.labeled, cell.split)["labeled"]
     found = [present(item["label"] if isinstance(item["label"], str) else tuple(item["label"])) for item in items]
-    presence = np.array([[j in classes for j in range(len(source.classes))] for classes in found])
+    presence = np.array([[j in shown for j in range(len(classes))] for shown in found])
     try:
-        ClassCover(presence, cell.pool_size, source.classes)
+        ClassCover(presence, cell.pool_size, classes)
     except ValueError as error:
         raise ValueError(
             f"{grid.file.path}: {cell.key}, labeled {cell.labeled}, split {cell.split}, labeled_batch "

@@ -1,49 +1,63 @@
-"""Where the datalists of a grid come from: a phantom, JSRT's folder, or files made by hand."""
+"""Where the datalists of a grid come from: a phantom, a layout that is distributed, or files made by hand."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
-import os
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.data import jsrt_datalist, load_datalist, save_datalist
-from common.data.datalist import item_files
-from common.data.datalist_rules import PARTS
-from common.data.jsrt import CLASSES
-from common.grid.settings import GridError, suggestion
-from common.phantoms.jsrt import LARGEST, SMALLEST, make_jsrt_phantom
+from common import data as layouts
+from common.data import load_datalist, save_datalist
+from common.data.datalist import fingerprint
+from common.grid.settings import GridError, misfit, suggestion
+from common.phantoms import KINDS, find_phantom
 
-VALIDATION = 5  # images, as in the paper
+# layouts whose datalists are drawn from one folder, with its argument's name
+LAYOUTS = {
+    "jsrt": ("jsrt_datalist", "dir"),
+    "isbi": ("isbi_datalist", "folder"),
+    "patients": ("patients_datalist", "folder"),
+}
+LAYOUTS |= {"folder": ("folder_datalist", "images")}
+DRAWN = ("labeled", "split", "output")  # the grid gives these itself
 
 
-class Jsrt:
-    """Datalists drawn from JSRT's own layout."""
+class Layout:
+    """Datalists drawn from a folder of images."""
 
-    mode = "multilabel"
-    classes = list(CLASSES)
-
-    def __init__(self, file: Path, directory: Any, key: str = "data.jsrt") -> None:
-        if not isinstance(directory, str):
-            raise GridError(file, key, "the folder that holds JSRT", repr(directory), "write jsrt: data/jsrt, say")
-        self.file, self.directory, self.key = file, Path(directory), key
+    def __init__(self, file: Path, spec: Mapping[str, Any]) -> None:
+        name = spec["layout"]
+        if name not in LAYOUTS:
+            known = ", ".join(LAYOUTS)
+            raise GridError(file, "data.layout", f"one of {known}", repr(name), suggestion(name, LAYOUTS))
+        function, place = LAYOUTS[name]
+        self.file, self.draw = file, getattr(layouts, function)
+        self.options = {key: value for key, value in spec.items() if key != "layout"}
+        check_options(file, "data", self.options, self.draw, DRAWN)
+        if place not in self.options:
+            raise GridError(file, "data", f"given with {place}, the folder", ", ".join(spec), f"add {place}")
         self.known: dict[tuple[int, int], dict] = {}
 
-    def check(self, labeled: int, split: int) -> None:
-        """Refuses what no datalist can be made of."""
-        self.datalist(labeled, split)
-
     def datalist(self, labeled: int, split: int) -> dict:
+        """The datalist of a cell.
+
+        Raises:
+            ValueError: when the data does not have so many labelled images or such a split.
+        """
         if (labeled, split) not in self.known:
             try:
-                self.known[labeled, split] = jsrt_datalist(
-                    self.directory, labeled=labeled, split=split, validation=VALIDATION
-                )
+                self.known[labeled, split] = self.draw(**self.options, labeled=labeled, split=split)
             except (ValueError, OSError) as error:
-                raise ValueError(f"{self.file}: {self.key}, labeled {labeled}, split {split}: {error}") from error
+                raise ValueError(f"{self.file}: data, labeled {labeled}, split {split}: {error}") from error
         return self.known[labeled, split]
+
+    def space(self) -> tuple[list[str], str] | None:
+        """The classes and the mode; None before any datalist has been drawn."""
+        first = next(iter(self.known.values()), None)
+        return first and (first["classes"], first["mode"])
 
     def identity(self, labeled: int, split: int) -> Any:
         """What a cell's name depends on, so that a grid with other data has other folders."""
@@ -60,62 +74,50 @@ class Jsrt:
         return file if file.exists() else save_datalist(datalist, file)
 
 
-class Phantom(Jsrt):
-    """Datalists drawn from invented radiographs, which are made when the grid first runs."""
+class Invented(Layout):
+    """Datalists drawn from a phantom, which is made when the grid first runs."""
 
-    def __init__(self, file: Path, spec: Any) -> None:
-        known = {"patients": (140, 2, 1000), "size": (96, SMALLEST, LARGEST), "seed": (0, 0, 2**31)}
-        if not isinstance(spec, dict):
-            raise GridError(file, "data.phantom", f"a mapping with {', '.join(known)}", repr(spec), "see grids/")
-        for name in spec:
-            if name not in known:
-                raise GridError(
-                    file, "data.phantom", f"of the keys {', '.join(known)}", repr(name), suggestion(name, known)
-                )
-        self.spec = {name: spec.get(name, default) for name, (default, _, _) in known.items()}
-        for name, (_, least, most) in known.items():
-            value = self.spec[name]
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise GridError(
-                    file, f"data.phantom.{name}", f"a whole number of {least} to {most}", repr(value), "correct it"
-                )
-        super().__init__(file, "", "data.phantom")
-
-    def check(self, labeled: int, split: int) -> None:
-        least = 2 * (labeled + VALIDATION + 1) - 1  # patients come in turns of training half and test half
-        if self.spec["patients"] < least:
+    def __init__(self, file: Path, spec: Mapping[str, Any]) -> None:
+        self.kind = spec["phantom"]
+        if self.kind not in KINDS:
             raise GridError(
-                self.file,
-                "data.phantom.patients",
-                f"at least {least} for {labeled} labelled, {VALIDATION} validation and 1 unlabelled image in one half",
-                self.spec["patients"],
-                "ask for more patients or fewer labelled images",
+                file, "data.phantom", f"one of {', '.join(KINDS)}", repr(self.kind), suggestion(self.kind, KINDS)
             )
+        self.file, self.phantom = file, find_phantom(self.kind)
+        self.draw, self.known = self.phantom.datalist, {}
+        self.spec = {key: value for key, value in spec.items() if key != "phantom"}
+        check_options(file, "data", self.spec, self.phantom.make, ("directory",))
+        self.folder: Path | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {next(iter(inspect.signature(self.draw).parameters)): self.folder}
+
+    def space(self) -> tuple[list[str], str]:
+        return list(self.phantom.classes), self.phantom.mode
 
     def identity(self, labeled: int, split: int) -> Any:
-        return {"phantom": self.spec, "labeled": labeled, "split": split}
+        return {"phantom": self.kind, **self.spec, "labeled": labeled, "split": split}
 
     def prepare(self, output: Path) -> None:
-        name = "phantom_{patients}_patients_{size}_pixels_seed{seed}".format(**self.spec)
-        self.directory = output / "data" / name
-        if not self.directory.exists():
-            make_jsrt_phantom(self.directory, **self.spec)
+        parts = [f"{key}{value}" for key, value in self.spec.items()]
+        self.folder = output / "data" / "_".join(["phantom", self.kind, *parts])
+        if not self.folder.exists():
+            self.phantom.make(self.folder, **self.spec)
 
 
 class Given:
-    """Datalists made by hand, for other data: files by number of labelled images, one for each split."""
+    """Datalists made by hand: files by number of labelled images, one for each split."""
 
-    def __init__(self, file: Path, spec: Any) -> None:
+    def __init__(self, file: Path, spec: Mapping[str, Any]) -> None:
         self.file, self.paths, self.known = file, {}, {}
-        if not isinstance(spec, dict) or not spec or not all(isinstance(v, list) and v for v in spec.values()):
-            raise GridError(
-                file,
-                "data.datalists",
-                "a mapping of the number of labelled images to a list of files",
-                repr(spec),
-                "write {3: [split0.json, split1.json]}, say",
-            )
-        for labeled, paths in spec.items():
+        files = spec["datalists"]
+        if not isinstance(files, dict) or not files or not all(isinstance(v, list) and v for v in files.values()):
+            expected = "a mapping of the number of labelled images to a list of files"
+            raise GridError(file, "data.datalists", expected, repr(files), "write {3: [split0.json, split1.json]}, say")
+        if len(spec) > 1:
+            raise GridError(file, "data", "given with datalists alone", ", ".join(spec), "take the others out")
+        for labeled, paths in files.items():
             for path in paths:
                 self._add(labeled, path)
 
@@ -126,44 +128,30 @@ class Given:
         except (ValueError, OSError, TypeError) as error:
             raise ValueError(f"{self.file}: {key}: {error}") from error
         if len(datalist["labeled"]) != labeled:
-            raise GridError(
-                self.file, key, f"datalists of {labeled} labelled images", f"{len(datalist['labeled'])} in {path}",
-                "move it to its number",
-            )  # fmt: skip
+            found = f"{len(datalist['labeled'])} in {path}"
+            raise GridError(self.file, key, f"datalists of {labeled} labelled images", found, "move it to its number")
         place = (labeled, datalist.get("split", 0))
         if place in self.known:
             raise GridError(self.file, key, "datalists of different splits", f"split {place[1]} twice", "drop one")
         first = next(iter(self.known.values()), datalist)
         if (datalist["classes"], datalist["mode"]) != (first["classes"], first["mode"]):
-            raise GridError(
-                self.file, key, f"datalists of the classes {first['classes']}", f"others in {path}", "give one data set"
-            )
+            expected = f"datalists of the classes {first['classes']}"
+            raise GridError(self.file, key, expected, f"others in {path}", "give one data set")
         self.known[place], self.paths[place] = datalist, Path(path)
 
-    @cached_property
-    def classes(self) -> list[str]:
-        return next(iter(self.known.values()))["classes"]
-
-    @cached_property
-    def mode(self) -> str:
-        return next(iter(self.known.values()))["mode"]
-
-    def check(self, labeled: int, split: int) -> None:
-        if (labeled, split) not in self.known:
-            there = [s for n, s in self.known if n == labeled]
-            raise GridError(
-                self.file,
-                f"data.datalists.{labeled}",
-                f"given for split {split}",
-                f"the splits {there}",
-                "add its file",
-            )
+    def space(self) -> tuple[list[str], str]:
+        first = next(iter(self.known.values()))
+        return first["classes"], first["mode"]
 
     def datalist(self, labeled: int, split: int) -> dict:
+        if (labeled, split) not in self.known:
+            there = [s for n, s in self.known if n == labeled]
+            key = f"data.datalists.{labeled}"
+            raise GridError(self.file, key, f"given for split {split}", f"the splits {there}", "add its file")
         return self.known[labeled, split]
 
     def identity(self, labeled: int, split: int) -> Any:
-        return fingerprint(self.known[labeled, split])
+        return fingerprint(self.datalist(labeled, split))
 
     def prepare(self, output: Path) -> None:
         """Everything is there."""
@@ -172,25 +160,24 @@ class Given:
         return self.paths[labeled, split].resolve()
 
 
-Source = Jsrt | Given
+Source = Layout | Given
+SOURCES = {"phantom": Invented, "layout": Layout, "datalists": Given}
 
 
-def data_source(file: Path, data: dict[str, Any]) -> Source:
+def data_source(file: Path, data: Mapping[str, Any]) -> Source:
     """The source that a grid file's ``data`` names."""
-    ((kind, spec),) = data.items()
-    return {"phantom": Phantom, "jsrt": Jsrt, "datalists": Given}[kind](file, spec)
+    return next(kind(file, data) for key, kind in SOURCES.items() if key in data)
 
 
-def fingerprint(datalist: dict) -> str:
-    """Eight digits that say which images are in which part; the same after the whole data set has been moved."""
-    base = os.path.commonpath([file for part in PARTS for item in datalist[part] for file in item_files(item)])
-    parts = {
-        part: [{**item, "files": [os.path.relpath(f, base) for f in item_files(item)]} for item in datalist[part]]
-        for part in PARTS
-    }
-    for items in parts.values():
-        for item in items:
-            for key in ("image", "label", "truth"):
-                item.pop(key, None)
-    content = {**datalist, **parts}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+def check_options(file: Path, key: str, options: Mapping[str, Any], function: Any, own: tuple[str, ...]) -> None:
+    """Refuses what is no argument of the function, or of another kind than its default."""
+    known = {name: p.default for name, p in inspect.signature(function).parameters.items() if name not in own}
+    for name, value in options.items():
+        if name not in known:
+            raise GridError(file, key, f"of the keys {', '.join(known)}", repr(name), suggestion(name, known))
+        default = known[name]
+        whole = isinstance(default, int) and not isinstance(default, bool)
+        wrong = misfit(name, value, None if default is inspect.Parameter.empty else default)
+        if wrong or (whole and (not isinstance(value, int) or isinstance(value, bool))):
+            expected = "a whole number" if whole else wrong
+            raise GridError(file, f"{key}.{name}", expected, repr(value), "correct it")

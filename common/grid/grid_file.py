@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from common.bundle_run import BUNDLE
+from common.bundle_run import BUNDLES
 from common.grid import strict_yaml
 from common.grid.settings import (
     METHOD,
@@ -28,10 +28,12 @@ from common.grid.settings import (
 )
 
 LABELED, CLASSES = "labeled", "classes"
-TOP = ("config", "data", "splits", "labeled", "settings", "tables")
-TABLE = ("title", "baseline", "rows", "labeled", "splits", "settings", "columns")
+TOP = ("bundle", "config", "data", "splits", "seeds", "labeled", "score", "settings", "tables")
+TABLE = ("title", "baseline", "rows", "labeled", "splits", "seeds", "score", "settings", "columns")
 
 TAKEN = ("results", "tables")  # results.csv and tables.md are of the whole grid
+# scores of test.csv, and what tables call them
+SCORES = {"iou": "IoU", "dice": "Dice", "surface_dice": "surface Dice", "lesion_f1": "lesion F1"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class TablePlan:
     rows: list[RowPlan]
     labeled: list[int]
     splits: list[int]
+    seeds: list[int]
+    score: str
     settings: dict[str, Any]
     columns: str
 
@@ -63,6 +67,7 @@ class GridFile:
     """A grid file, read; `merged` is the bundle's configuration before any setting of the grid."""
 
     path: Path
+    bundle: Path
     config: str
     merged: dict[str, Any]
     data: dict[str, Any]
@@ -91,6 +96,7 @@ def read_grid(path: str | Path) -> GridFile:
 class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.bundle = Path()
         self.merged: dict[str, Any] = {}
         self.methods: list[str] = []
 
@@ -98,9 +104,10 @@ class _Reader:
         return GridError(self.path, key, expected, found, advice)
 
     def grid(self, content: Any) -> GridFile:
-        self.mapping(content, "the grid", TOP, required=("data", "tables"))
+        self.mapping(content, "the grid", TOP, required=("bundle", "data", "tables"))
+        self.bundle = self.bundle_of(content["bundle"])
         config = self.config(content.get("config", "train.json"))
-        self.merged = configuration(config)
+        self.merged = configuration(self.bundle, f"{config},evaluate.json")
         tables = content["tables"]
         if not isinstance(tables, dict) or not tables:
             raise self.wrong("tables", "a mapping of names to tables", repr(tables), "describe at least one table")
@@ -114,21 +121,27 @@ class _Reader:
             self.methods += self.methods_of(f"tables.{name}.rows", table["rows"])
         shared = self.settings("settings", content.get("settings", {}), self.methods)
         plans = [self.table(str(name), {**content, **table}, table, shared) for name, table in tables.items()]
-        return GridFile(self.path, config, self.merged, self.data(content["data"]), plans)
+        return GridFile(self.path, self.bundle, config, self.merged, self.data(content["data"]), plans)
+
+    def bundle_of(self, value: Any) -> Path:
+        known = sorted(file.parents[1].name for file in BUNDLES.glob("*/configs/evaluate.json"))
+        if value not in known:
+            raise self.wrong("bundle", f"one of {', '.join(known)}", repr(value), suggestion(value, known))
+        return BUNDLES / value
 
     def config(self, value: Any) -> str:
         names = value.split(",") if isinstance(value, str) else value
         for name in names if isinstance(names, list) else [names]:
-            if not isinstance(name, str) or not (BUNDLE / "configs" / name).is_file():
-                there = sorted(file.name for file in (BUNDLE / "configs").glob("*.json"))
+            if not isinstance(name, str) or not (self.bundle / "configs" / name).is_file():
+                there = sorted(file.name for file in (self.bundle / "configs").glob("*.json"))
                 raise self.wrong("config", "files of the bundle, as train.json,demo.json", repr(name), f"use {there}")
         return ",".join(names)
 
     def data(self, value: Any) -> dict[str, Any]:
-        kinds = ("phantom", "jsrt", "datalists")
-        self.mapping(value, "data", kinds)
-        if len(value) != 1:
-            raise self.wrong("data", f"one of {', '.join(kinds)}", ", ".join(value) or "none", "give exactly one")
+        kinds = ("phantom", "layout", "datalists")
+        if not isinstance(value, dict) or sum(kind in value for kind in kinds) != 1:
+            found = ", ".join(value) if isinstance(value, dict) else repr(value)
+            raise self.wrong("data", f"a mapping with one of {', '.join(kinds)}", found or "none", "give exactly one")
         if self.merged.get("data", {}).get("fine") and "datalists" not in value:
             advice = "make the datalists by `python -m common datalist jsrt DIR --fine`"
             raise self.wrong("data", "datalists for a configuration with fine classes", ", ".join(value), advice)
@@ -202,8 +215,13 @@ class _Reader:
             raise self.wrong(f"{key}.labeled", expected, labeled, "write labeled: 3, say")
         own = self.settings(f"{key}.settings", table.get("settings", {}), methods)
         splits = self.numbers(f"{key}.splits", inherited["splits"], 0)
+        seeds = self.numbers(f"{key}.seeds", inherited.get("seeds", [0]), 0)
+        score = inherited.get("score", "iou")
+        if score not in SCORES:
+            raise self.wrong(f"{key}.score", f"one of {', '.join(SCORES)}", repr(score), suggestion(score, SCORES))
         title, baseline = str(table.get("title", name)), str(table["baseline"])
-        return TablePlan(name, title, baseline, rows, labeled, splits, {**shared, **own}, columns)
+        settings = {**shared, **own}
+        return TablePlan(name, title, baseline, rows, labeled, splits, seeds, score, settings, columns)
 
     def columns(self, key: str, name: str, values: list[Any]) -> None:
         """Refuses values that cannot be told apart as columns: lists, and 1 beside 1.0, its equal in Python."""

@@ -1,4 +1,4 @@
-"""The job of one cell, as Snakemake starts it: ``python -m common.grid.job FOLDER --threads N``."""
+"""The job of one cell, as a grid starts it: ``python -m common.grid.job FOLDER --threads N``."""
 
 from __future__ import annotations
 
@@ -31,16 +31,9 @@ def run(folder: Path, threads: int) -> None:
         (folder / FAILED).unlink(missing_ok=True)
         try:
             cell = json.loads((folder / DESCRIPTION).read_text())
-            os.chdir(cell["directory"])
-            train_and_evaluate(
-                folder,
-                cell["method"],
-                Path(cell["datalist"]),
-                cell["config"],
-                cell["settings"],
-                threads,
-                keep_open=[descriptor],
-            )
+            os.chdir(cell.pop("directory"))
+            paths = {key: Path(cell.pop(key)) for key in ("bundle", "datalist")}
+            train_and_evaluate(folder, **paths, **cell, threads=threads, keep_open=[descriptor])
         except Exception as error:
             with replacing(folder / FAILED) as temporary:
                 temporary.write_text(f"{str(error) or type(error).__name__}\n")

@@ -1,4 +1,4 @@
-"""The command ``tables``: checks a grid, runs what is missing of it, and writes its tables and figures."""
+"""The command ``grid``: checks a grid, runs what is missing of it, and writes its tables, figures and reports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from common.grid.chart import write_chart
 from common.grid.check import check_data, check_methods, check_pools
 from common.grid.data import Source, data_source
 from common.grid.grid_file import read_grid
+from common.grid.reports import write_reports
 from common.grid.run import alone, failed, finished, require_snakemake, run_grid
 from common.grid.scores import Scores, log_of, read_scores, write_results
 from common.grid.tables import all_contents, write_csv
 from common.grid.text import render
 
 
-def make_tables(
+def run_and_report(
     file: str | Path,
     output: str | Path,
     cores: int | None = None,
@@ -33,10 +34,10 @@ def make_tables(
     Args:
         file: the grid file.
         output: the grid's folder.
-        cores: number of cells at the same time, each on one core; by default as `default_cores`.
+        cores: number of cells at the same time; by default as `default_cores`.
         dry_run: list the cells, and how long they would take, and write nothing.
         tables_only: run nothing, and write the tables of what there is.
-        snakemake: further options of Snakemake, as typed: ``--executor slurm --jobs 40``.
+        snakemake: options of Snakemake, as typed, to run the cells by it: ``--executor slurm --jobs 40``.
 
     Returns:
         One line for each cell that failed, with its log; none where all is well.
@@ -52,9 +53,11 @@ def make_tables(
         print(overview(grid, output, cores))
         return []
     if not tables_only:
-        require_snakemake()
+        if snakemake:
+            require_snakemake()
         with alone(output) as descriptor:
             source.prepare(output)
+            check_data(grid.file, source)
             check_pools(grid, source)
             print(f"{len(grid.cells)} cells in {len(grid.tables)} tables, {cores} at a time, in {output}.")
             try:
@@ -69,7 +72,10 @@ def show_tables(grid: Grid, source: Source, output: Path) -> Scores:
     """Writes and prints the tables of what there is."""
     scores = read_scores(grid, output)
     print(f"\n{write_tables(grid, source, scores, output)}")
+    reports = write_reports(grid, output)
     print(f"In {output}: tables.md, results.csv, a CSV file of each table, and figures.")
+    for report in reports:
+        print(f"Report: {report}")
     return scores
 
 
@@ -79,10 +85,9 @@ def default_cores() -> int:
 
 
 def checked(file: Path) -> tuple[Grid, Source]:
-    """The grid of a file and its data, once all but its labels has been checked."""
+    """The grid of a file and where its data is from, once all has been checked but what the data holds."""
     plan = read_grid(file)
     source = data_source(file, plan.data)
-    check_data(plan, source)
     grid = expand(plan, source.identity)
     check_methods(grid, source)
     return grid, source
@@ -91,7 +96,7 @@ def checked(file: Path) -> tuple[Grid, Source]:
 def write_tables(grid: Grid, source: Source, scores: Scores, output: Path) -> str:
     """Writes ``results.csv``, ``tables.md``, and of each table a CSV file and a figure; gives the tables as text."""
     write_results(grid, scores, output / "results.csv")
-    contents = all_contents(grid, scores, scores.classes or list(source.classes))
+    contents = all_contents(grid, scores, scores.classes or list(source.space()[0]))
     for content in contents:
         write_csv(content, output / f"{content.table.name}.csv")
         write_chart(content, output)

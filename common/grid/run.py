@@ -1,9 +1,10 @@
-"""Runs the cells of a grid by Snakemake, each as a job in its own folder, and follows them."""
+"""Runs the cells of a grid, each as a job in its own folder, on this machine or by Snakemake, and follows them."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -16,7 +17,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 import common
-from common.compare import epochs
 from common.files import replacing
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
@@ -30,10 +30,10 @@ EVERY = 1.0  # seconds between two looks at the runs
 
 
 def require_snakemake() -> None:
-    """Refuses to go on where Snakemake is not installed."""
+    """Refuses to go on where Snakemake is asked for and not installed."""
     if importlib.util.find_spec("snakemake") is None:
         raise ValueError(
-            "Snakemake must be installed to run a grid, got none: pip install -e '.[tables]', for Python 3.11 or newer."
+            "Snakemake must be installed for its options, got none: pip install -e '.[tables]', Python 3.11 or newer."
         )
 
 
@@ -70,8 +70,8 @@ def run_grid(grid: Grid, source: Source, output: Path, descriptor: int, cores: i
         source: where its datalists come from.
         output: the grid's folder.
         descriptor: of the lock on that folder (`alone`), which Snakemake holds on.
-        cores: number of cells at the same time, each on one core.
-        options: further options of Snakemake, as typed.
+        cores: number of cells at the same time.
+        options: options of Snakemake, as typed; without any, the cells are started by this process.
 
     Raises:
         ChildProcessError: when Snakemake itself ends before every cell has started.
@@ -79,25 +79,90 @@ def run_grid(grid: Grid, source: Source, output: Path, descriptor: int, cores: i
     waiting = [cell for cell in grid.cells.values() if not finished(cell, output)]
     for cell in waiting:
         describe(cell, grid, source, output)
-    if waiting:
-        _run(waiting, grid, output, command(output, waiting, cores, options), descriptor)
+    if not waiting:
+        return
+    jobs = SnakemakeJobs(waiting, output, cores, options, descriptor) if options else LocalJobs(waiting, output, cores)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        follow(jobs, list(grid.cells.values()), output)
+    finally:
+        jobs.end()
+        signal.signal(signal.SIGTERM, before)
+    silent = [cell for cell in waiting if not finished(cell, output) and not failed(cell, output)]
+    begun = [cell for cell in silent if changed_since(cell.folder(output) / "log.txt", jobs.started)]
+    for cell in begun:
+        with replacing(cell.folder(output) / FAILED) as temporary:
+            temporary.write_text("It ended without an error of its own, as when it is killed for memory.\n")
+    if len(silent) > len(begun):
+        raise ChildProcessError(
+            f"every cell must be started, got {len(silent) - len(begun)} of {len(waiting)} that were not: see "
+            f"{jobs.log}, and run the same command again."
+        )
 
 
 def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:
     """Writes all that the cell's job needs to know into its folder, and forgets that it failed."""
     folder = cell.folder(output)
     content = {
+        "bundle": str(grid.file.bundle),
         "method": cell.method,
         "config": grid.file.config,
-        "settings": cell.settings,
-        "labeled": cell.labeled,
-        "split": cell.split,
+        "settings": {"name": cell.title, **cell.settings},
         "datalist": str(source.write(output, cell.labeled, cell.split).resolve()),
         "directory": str(Path.cwd()),
     }
     with replacing(folder / DESCRIPTION) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
     (folder / FAILED).unlink(missing_ok=True)
+
+
+class LocalJobs:
+    """The jobs of cells, so many at a time, as processes of this machine that share its cores evenly."""
+
+    def __init__(self, cells: list[Cell], output: Path, cores: int) -> None:
+        self.waiting, self.output, self.cores = list(cells), output, cores
+        self.running: list[subprocess.Popen] = []
+        self.started, self.log = time.time(), output / "cells"
+
+    def over(self) -> bool:
+        """Starts what there is room for; whether nothing is left to run."""
+        self.running = [job for job in self.running if job.poll() is None]
+        while self.waiting and len(self.running) < self.cores:
+            self.running.append(self.start(self.waiting.pop(0).folder(self.output)))
+        return not self.running
+
+    def start(self, folder: Path) -> subprocess.Popen:
+        threads = max(1, (os.cpu_count() or 1) // self.cores)
+        line = [sys.executable, "-m", "common.grid.job", str(folder), "--threads", str(threads)]
+        with (folder / "log.txt").open("a") as log:  # a session of its own, so that all of a job can be ended
+            return subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
+
+    def end(self) -> None:
+        """Ends the jobs that have not ended; the next call goes on from their checkpoints."""
+        left = [job for job in self.running if job.poll() is None]
+        for kind, seconds in ((signal.SIGTERM, 10), (signal.SIGKILL, None)):
+            for job in left:
+                with suppress(ProcessLookupError):
+                    os.killpg(job.pid, kind)
+            for job in left:
+                with suppress(subprocess.TimeoutExpired):
+                    job.wait(seconds)
+
+
+class SnakemakeJobs:
+    """The jobs of cells under Snakemake, on whatever machines its options name."""
+
+    def __init__(self, cells: list[Cell], output: Path, cores: int, options: str, descriptor: int) -> None:
+        self.started, self.log = time.time(), output / "snakemake.log"
+        with self.log.open("w") as said:
+            line = command(output, cells, cores, options)
+            self.child = subprocess.Popen(line, stdout=said, stderr=said, pass_fds=[descriptor])
+
+    def over(self) -> bool:
+        return self.child.poll() is not None
+
+    def end(self) -> None:
+        end(self.child)
 
 
 def command(output: Path, cells: list[Cell], cores: int, options: str) -> list[str]:
@@ -115,59 +180,42 @@ def command(output: Path, cells: list[Cell], cores: int, options: str) -> list[s
     return [sys.executable, "-m", "snakemake", *map(str, fixed), *shlex.split(options)]
 
 
-def _run(cells: list[Cell], grid: Grid, output: Path, line: list[str], descriptor: int) -> None:
-    """Starts Snakemake and stays with it; a job that ended without a word is marked as failed."""
-    log, started = output / "snakemake.log", time.time()
-    with log.open("w") as said:
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        try:
-            child = subprocess.Popen(line, stdout=said, stderr=said, pass_fds=[descriptor])
-            try:
-                follow(child, list(grid.cells.values()), output)
-            finally:
-                end(child)
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    silent = [cell for cell in cells if not finished(cell, output) and not failed(cell, output)]
-    begun = [cell for cell in silent if changed_since(cell.folder(output) / "log.txt", started)]
-    for cell in begun:
-        with replacing(cell.folder(output) / FAILED) as temporary:
-            temporary.write_text("It ended without an error of its own, as when it is killed for memory.\n")
-    if len(silent) > len(begun):
-        raise ChildProcessError(
-            f"Snakemake must start every cell, got status {child.returncode} with {len(silent) - len(begun)} of "
-            f"{len(cells)} not started: see {log}, and run the same command again."
-        )
-
-
 def changed_since(file: Path, moment: float) -> bool:
     return file.exists() and file.stat().st_mtime >= moment
 
 
-def follow(child: subprocess.Popen, cells: list[Cell], output: Path) -> None:
-    """Shows finished cells and epochs until Snakemake has ended."""
+def follow(jobs: LocalJobs | SnakemakeJobs, cells: list[Cell], output: Path) -> None:
+    """Shows finished cells and epochs, and the time that is left, until all jobs have ended."""
     total = sum(cell.epochs for cell in cells)
     shape = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}]"
     with tqdm(total=total, initial=epochs_done(cells, output), bar_format=shape) as bar:
         while True:
-            over = child.poll() is not None
+            over = jobs.over()
             ended, lost = sum(finished(c, output) for c in cells), sum(failed(c, output) for c in cells)
             bar.set_description_str(
                 f"{ended} of {len(cells)} cells" + (f", {lost} failed" if lost else ""), refresh=False
             )
-            bar.n = epochs_done(cells, output)
-            bar.refresh()
+            done = epochs_done(cells, output)
+            if done != bar.n or over or sys.stderr.isatty():  # a log gets a line for each epoch, not for each second
+                bar.n = done
+                bar.refresh()
             if over:
                 return
             time.sleep(EVERY)
 
 
 def epochs_done(cells: list[Cell], output: Path) -> int:
-    return sum(cell.epochs if finished(cell, output) else epochs(cell.folder(output))[0] for cell in cells)
+    return sum(cell.epochs if finished(cell, output) else epochs(cell.folder(output)) for cell in cells)
+
+
+def epochs(folder: Path) -> int:
+    """Finished epochs of a run; 0 where it has not started."""
+    file = folder / "run.json"
+    return json.loads(file.read_text()).get("epoch", 0) if file.exists() else 0
 
 
 def end(child: subprocess.Popen) -> None:
-    """Ends Snakemake and its jobs, where they have not ended; the next call goes on from their checkpoints."""
+    """Ends Snakemake and its jobs, where they have not ended."""
     if child.poll() is not None:
         return
     import psutil  # Snakemake's

@@ -2,75 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from common.files import replacing
-from common.grid.cells import Cell, Grid
+from common.grid.cells import Cell, Draw, Grid
 from common.grid.run import failed, finished
 from common.grid.settings import METHOD, default_of
-from common.report.results import MEAN, collect
+from common.report.results import MEAN
 from common.report.runs import load_run
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Test scores by cell: ``tables`` has label, iou and dice; cells that failed or have not run are in neither."""
+    """The rows of ``test.csv`` by cell; cells that have not finished have none, and failed ones are named."""
 
-    tables: dict[str, pd.DataFrame]
+    cases: dict[str, pd.DataFrame]
     seconds: dict[str, float]
     failed: list[str]
 
-    def iou(self, cell: str, label: str = MEAN) -> float | None:
-        """A cell's IoU; None where it has not finished, NaN for a class that occurs in no test image."""
-        return float(self.tables[cell]["iou"].get(label, float("nan"))) if cell in self.tables else None
+    def mean(self, cell: str, score: str, label: str = MEAN) -> float | None:
+        """A cell's mean over cases, and over classes; None where it has not finished, NaN where all is undefined."""
+        if cell not in self.cases:
+            return None
+        means = self.cases[cell].groupby("class", sort=False)[score].mean()
+        return float(means.mean() if label == MEAN else means.get(label, float("nan")))
+
+    def series(self, cells: Mapping[Draw, str], score: str, label: str = MEAN) -> pd.Series:
+        """Scores of the cells of several draws with the index (draw, case); the mean over a case's classes."""
+        parts = {}
+        for draw, cell in cells.items():
+            if cell in self.cases:
+                table = self.cases[cell]
+                table = table if label == MEAN else table[table["class"] == label]
+                parts[str(draw)] = table.groupby("case")[score].mean()
+        empty = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["draw", "case"]))
+        return pd.concat(parts, names=["draw", "case"]) if parts else empty
 
     @property
     def classes(self) -> list[str]:
         """The classes that were scored, which need not be those that were trained; none before a cell has finished."""
-        return [
-            name for name in dict.fromkeys(n for table in self.tables.values() for n in table.index) if name != MEAN
-        ]
+        return list(dict.fromkeys(name for table in self.cases.values() for name in table["class"]))
 
 
 def read_scores(grid: Grid, output: Path) -> Scores:
     """Reads the folders of all cells of the grid; others that lie there, of an earlier grid, are not looked at."""
-    tables, seconds = {}, {}
+    cases, seconds = {}, {}
     for cell in grid.cells.values():
         if finished(cell, output):
             run = load_run(cell.folder(output))
-            tables[cell.name] = collect([run], "test").set_index("label")[["iou", "dice"]]
+            cases[cell.name] = run.test
             seconds[cell.name] = float("nan") if run.seconds is None else float(run.seconds)
-    return Scores(tables, seconds, [cell.name for cell in grid.cells.values() if failed(cell, output)])
+    return Scores(cases, seconds, [cell.name for cell in grid.cells.values() if failed(cell, output)])
 
 
 def write_results(grid: Grid, scores: Scores, path: Path) -> Path:
-    """Writes one row for each finished cell and label: the cell, its method and settings, and its scores.
+    """Writes one row for each finished cell, case and class: the cell, its method and settings, and all scores.
 
     The settings are those that any cell is given; where this one is not, its default stands there, and nothing where
     its method has no such keyword.
     """
-    names = list(dict.fromkeys(name for cell in grid.cells.values() for name in cell.settings))
-    rows: list[dict[str, Any]] = []
-    for name, table in scores.tables.items():
+    names = list(dict.fromkeys(name for cell in grid.cells.values() for name in cell.settings if name != "seed"))
+    tables = []
+    for name, table in scores.cases.items():
         cell = grid.cells[name]
         own = {
             setting.removeprefix(METHOD): cell.settings.get(setting, default_of(setting, cell.method, grid.file.merged))
             for setting in names
         }
-        start = {"cell": name, "method": cell.method, **own, "labeled": cell.labeled, "split": cell.split}
-        rows += [
-            {**start, "label": label, "iou": row["iou"], "dice": row["dice"], "seconds": scores.seconds[name]}
-            for label, row in table.iterrows()
-        ]
-    columns = ["cell", "method", *(name.removeprefix(METHOD) for name in names)]
-    columns += ["labeled", "split", "label", "iou", "dice", "seconds"]
+        start: dict[str, Any] = {"cell": name, "method": cell.method, **{k: str_of(v) for k, v in own.items()}}
+        start |= {"labeled": cell.labeled, "split": cell.split, "seed": cell.seed, "seconds": scores.seconds[name]}
+        tables.append(pd.DataFrame(start, index=table.index).join(table.drop(columns=["seed"], errors="ignore")))
     with replacing(path) as temporary:
-        pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False)
+        (pd.concat(tables) if tables else pd.DataFrame(columns=["cell"])).to_csv(temporary, index=False)
     return path
+
+
+def str_of(value: Any) -> Any:
+    """A setting as a table's cell."""
+    return np.nan if value is None else str(value) if isinstance(value, list | dict) else value
 
 
 def log_of(cell: Cell, output: Path) -> Path:

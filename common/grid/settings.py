@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from common import methods as all_methods
-from common.bundle_run import BUNDLE
 from common.settings import keywords
 
 METHOD = "method#"
@@ -42,7 +41,7 @@ def keywords_of(method: str) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if name not in ("labels", "terms", "joining", "seed")}
 
 
-def configuration(config: str) -> dict[str, Any]:
+def configuration(bundle: Path, config: str) -> dict[str, Any]:
     """The bundle's configuration files merged as MONAI merges them: later ones replace single values by their id.
 
     Raises:
@@ -50,20 +49,20 @@ def configuration(config: str) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for name in config.split(","):
-        for key, value in json.loads((BUNDLE / "configs" / name).read_text()).items():
+        for key, value in json.loads((bundle / "configs" / name).read_text()).items():
             merged = with_value(merged, key, value)
     return merged
 
 
-def named_files(content: Any) -> dict[str, str]:
+def named_files(content: Any, bundle: Path) -> dict[str, str]:
     """A hash of the content of each file that a configuration names, by a path or as one of the bundle's own."""
     if isinstance(content, dict | list):
         parts = content.values() if isinstance(content, dict) else content
-        return {name: digest for part in parts for name, digest in named_files(part).items()}
+        return {name: digest for part in parts for name, digest in named_files(part, bundle).items()}
     if not isinstance(content, str):
         return {}
     own = re.fullmatch(r"\$\s*@bundle_root\s*\+\s*(['\"])/(.+)\1\s*", content)
-    file = BUNDLE / own[2] if own else Path(content)
+    file = bundle / own[2] if own else Path(content)
     try:
         return {content: hashlib.sha256(file.read_bytes()).hexdigest()}
     except (OSError, ValueError):  # no file's name

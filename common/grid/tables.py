@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 
 from common.files import replacing
-from common.grid.cells import Grid, Row, Table
+from common.grid.cells import Draw, Grid, Row, Table
 from common.grid.grid_file import CLASSES, LABELED
-from common.grid.pairs import Pairs, pair
 from common.grid.scores import Scores
 from common.grid.settings import label
 from common.report.results import MEAN, spread
+from common.report.statistics import Difference, difference
 
 ALL = "all"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table: the values by split, and how many of its cells there should be and how many failed."""
+    """One place of a table: the values by draw, and how many of its cells there should be and how many failed."""
 
-    values: dict[int, float]
+    values: dict[Draw, float]
     expected: int
     failed: int
 
@@ -44,7 +44,7 @@ class Contents:
     table: Table
     columns: list[Any]
     entries: dict[tuple[str, Any], Entry]
-    pairs: dict[tuple[str, Any], Pairs]
+    differences: dict[tuple[str, Any], Difference]
     seconds: dict[str, float]
     failed: dict[str, list[str]]
 
@@ -65,19 +65,16 @@ def fill(table: Table, scores: Scores, classes: list[str]) -> Contents:
     """
     columns = [*classes, MEAN] if table.column_key == CLASSES else table.columns
     entries = {(row.name, column): _entry(table, row, column, scores) for row in table.rows for column in columns}
-    pairs: dict[tuple[str, Any], Pairs] = {}
+    base = {column: _series(table, table.baseline, column, scores) for column in columns}
+    differences: dict[tuple[str, Any], Difference] = {}
     for row in table.rows:
         if row.name == table.baseline:
             continue
-        own: dict[Any, float] = {}
-        base: dict[Any, float] = {}
+        own = {column: _series(table, row.name, column, scores) for column in columns}
         for column in columns:
-            here, there = entries[row.name, column].values, entries[table.baseline, column].values
-            pairs[row.name, column] = pair(here, there)
-            own |= {(column, split): value for split, value in here.items()}
-            base |= {(column, split): value for split, value in there.items()}
+            differences[row.name, column] = difference(own[column], base[column])
         if table.column_key != CLASSES and len(columns) > 1:
-            pairs[row.name, ALL] = pair(own, base)
+            differences[row.name, ALL] = difference(*(_pooled(series) for series in (own, base)))
     used = {row.name: list(dict.fromkeys(row.cells.values())) for row in table.rows}
     # a series, since the mean of none is then NaN without a warning
     seconds = {
@@ -85,26 +82,46 @@ def fill(table: Table, scores: Scores, classes: list[str]) -> Contents:
         for name, cells in used.items()
     }
     lost = {name: [cell for cell in cells if cell in scores.failed] for name, cells in used.items()}
-    return Contents(table, columns, entries, pairs, seconds, lost)
+    return Contents(table, columns, entries, differences, seconds, lost)
+
+
+def _cells(table: Table, row: Row, column: Any) -> dict[Draw, str]:
+    """The cells of one place, by draw."""
+    place = None if table.column_key == CLASSES else column
+    return {draw: row.cells[place, draw] for draw in table.draws if (place, draw) in row.cells}
+
+
+def _label(table: Table, column: Any) -> str:
+    return column if table.column_key == CLASSES else MEAN
+
+
+def _series(table: Table, name: str, column: Any, scores: Scores) -> pd.Series:
+    (row,) = (row for row in table.rows if row.name == name)
+    return scores.series(_cells(table, row, column), table.score, _label(table, column))
+
+
+def _pooled(series: dict[Any, pd.Series]) -> pd.Series:
+    """The series of all columns as one, a draw being one of a column."""
+    whole = pd.concat(series, names=["column"]).reset_index()
+    whole["draw"] = whole.pop("column").astype(str) + " " + whole["draw"].astype(str)
+    return whole.set_index(["draw", "case"]).iloc[:, 0]
 
 
 def _entry(table: Table, row: Row, column: Any, scores: Scores) -> Entry:
-    by_class = table.column_key == CLASSES
-    place, name = (None, column) if by_class else (column, MEAN)
-    cells = {split: row.cells[place, split] for split in table.splits if (place, split) in row.cells}
-    found = {split: scores.iou(cell, name) for split, cell in cells.items()}
-    values = {split: value for split, value in found.items() if value is not None and np.isfinite(value)}
+    cells = _cells(table, row, column)
+    found = {draw: scores.mean(cell, table.score, _label(table, column)) for draw, cell in cells.items()}
+    values = {draw: value for draw, value in found.items() if value is not None and np.isfinite(value)}
     return Entry(values, len(cells), sum(cell in scores.failed for cell in cells.values()))
 
 
 def write_csv(contents: Contents, path: Path) -> Path:
     """Writes a row for every place of the table, and one for every row against the baseline over all columns."""
     rows = []
-    pooled = [ALL] if any(column == ALL for _, column in contents.pairs) else []
+    pooled = [ALL] if any(column == ALL for _, column in contents.differences) else []
     for row in contents.table.rows:
         for column in [*contents.columns, *pooled]:
             entry = contents.entries.get((row.name, column))
-            against = contents.pairs.get((row.name, column))
+            against = contents.differences.get((row.name, column))
             if (entry is None and against is None) or (entry is not None and not entry.expected):
                 continue
             rows.append(
@@ -112,18 +129,22 @@ def write_csv(contents: Contents, path: Path) -> Path:
                     "row": row.name,
                     "column": column,
                     "runs": len(entry.values) if entry else None,
-                    "mean_iou": entry.mean if entry else None,
+                    "score": contents.table.score,
+                    "mean": entry.mean if entry else None,
                     "standard_deviation": entry.deviation if entry else None,
                     "failed": entry.failed if entry else len(contents.failed[row.name]),
                     "seconds": contents.seconds[row.name],
                     "baseline": contents.table.baseline if against else None,
-                    "pairs": against.count if against else None,
-                    "mean_difference": against.difference if against else None,
+                    "mean_difference": against.mean if against else None,
+                    "low": against.low if against else None,
+                    "high": against.high if against else None,
                     "wilcoxon_p": against.p if against else None,
+                    "cases": against.cases if against else None,
+                    "draws": against.draws if against else None,
                 }
             )
     with replacing(path) as temporary:
-        pd.DataFrame(rows).astype({"runs": "Int64", "pairs": "Int64"}).to_csv(temporary, index=False)
+        pd.DataFrame(rows).astype({"runs": "Int64", "cases": "Int64", "draws": "Int64"}).to_csv(temporary, index=False)
     return path
 
 

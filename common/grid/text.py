@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from common.grid.cells import Grid
-from common.grid.grid_file import CLASSES, LABELED
-from common.grid.pairs import Pairs
+from common.grid.grid_file import CLASSES, LABELED, SCORES
 from common.grid.scores import Scores, log_of
 from common.grid.tables import ALL, Contents, Entry
 from common.report.results import with_spread
+from common.report.statistics import Difference
+from common.report.text import count
 
 DASH = "-"
 
 
 def render(grid: Grid, contents: Sequence[Contents], scores: Scores, output: Path) -> str:
     """All tables with their captions, and the cells that failed."""
-    finished, total = len(scores.tables), len(grid.cells)
-    parts = [f"# {grid.file.path.stem}", f"    python -m common tables {grid.file.path} {output}"]
+    finished, total = len(scores.cases), len(grid.cells)
+    parts = [f"# {grid.file.path.stem}", f"    python -m common grid {grid.file.path} {output}"]
     state = f"{finished} of {total} cells have finished"
     parts.append(f"{state}, {len(scores.failed)} failed." if scores.failed else f"{state}.")
     for content in contents:
@@ -33,7 +34,7 @@ def render(grid: Grid, contents: Sequence[Contents], scores: Scores, output: Pat
 
 def _table(content: Contents) -> list[str]:
     best = _best(content)
-    lines = [["IoU", *content.heads, "seconds", "failed"]]
+    lines = [[SCORES[content.table.score], *content.heads, "seconds", "failed"]]
     for row in content.table.rows:
         cells = [_place(content.entries[row.name, c], row.name in best.get(c, ())) for c in content.columns]
         seconds = content.seconds[row.name]
@@ -51,8 +52,10 @@ def _table(content: Contents) -> list[str]:
 def _caption(content: Contents) -> str:
     table = content.table
     what = "" if table.column_key == CLASSES else ", mean over classes"
-    over = "one split" if len(table.splits) == 1 else f"mean ± standard deviation over {len(table.splits)} splits"
-    text = f"Test images{what}: {over}; "
+    seeds = len({seed for _, seed in table.draws})
+    draws = count(len(table.draws) // seeds, "split") + (f" x {count(seeds, 'seed')}" if seeds > 1 else "")
+    over = "one split" if len(table.draws) == 1 else f"mean ± standard deviation over {draws}"
+    text = f"Test cases{what}: {over}; "
     if table.column_key != LABELED:
         text += f"{table.labeled[0]} labelled images; "
     text += "bold: the highest mean; seconds: of training, mean over runs."
@@ -84,36 +87,29 @@ def _place(entry: Entry, best: bool) -> str:
 
 
 def _differences(content: Contents) -> list[str]:
-    if not content.pairs:
+    if not content.differences:
         return []
-    pooled = any(column == ALL for _, column in content.pairs)
+    pooled = any(column == ALL for _, column in content.differences)
     columns = [*content.columns, *([ALL] if pooled else [])]
     lines = [[f"against {content.table.baseline}", *content.heads, *(["all"] if pooled else [])]]
     for row in content.table.rows:
         if row.name != content.table.baseline:
-            lines.append([row.name, *(_difference(content.pairs[row.name, column]) for column in columns)])
+            lines.append([row.name, *(_difference(content.differences[row.name, column]) for column in columns)])
     text = (
-        f"Mean difference of IoU to {content.table.baseline}, paired by split; p of the two-sided exact Wilcoxon "
-        f"signed-rank test, n pairs. With n pairs the smallest possible p is 2 / 2^n: 0.25 for 3, 0.0625 for 5, 0.031 "
-        f"for 6; {DASH}: fewer than 2 pairs."
+        f"Mean difference of {SCORES[content.table.score]} to {content.table.baseline} on the same test cases, with "
+        "its 95 % bootstrap interval, for which splits (or seeds) and cases are drawn anew; p of the two-sided Wilcoxon "
+        f"signed-rank test over n cases, each the mean over the splits; {DASH}: nothing to compare."
     )
-    if pooled:
-        text += (
-            " All: the pairs of all columns. They share test images and some of the labelled ones, so that p is of "
-            "fewer independent pairs than n."
-        )
     return [markdown(lines), text]
 
 
-def _difference(pairs: Pairs) -> str:
-    if not pairs.count:
+def _difference(found: Difference) -> str:
+    if not found.cases:
         return DASH
-    difference = with_spread(np.array([pairs.difference]), signed=True)
-    return (
-        f"{difference}, p = {pairs.p:.2g}, n = {pairs.count}"
-        if np.isfinite(pairs.p)
-        else f"{difference}, p = {DASH}, n = {pairs.count}"
-    )
+    mean, *ends = (with_spread(np.array([value]), signed=True) for value in (found.mean, found.low, found.high))
+    if not np.isfinite(found.p):
+        return f"{mean}, n = {found.cases}"
+    return f"{mean} [{ends[0]}, {ends[1]}], p = {found.p:.2g}, n = {found.cases}"
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

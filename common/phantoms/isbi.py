@@ -13,10 +13,12 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist import save_datalist
+from common.phantoms import Phantom
 from common.phantoms.brain import Brain, make_brain
 from common.phantoms.scanner import SCANNERS, scan
 
 SMALLEST = 48
+CLASSES = ("lesion",)
 
 
 def make_ms_phantom(
@@ -105,7 +107,7 @@ def phantom_datalist(
         raise ValueError(f"labeled must be 1 to {len(parts['labeled'])}, got {labeled}: make a larger phantom.")
     order = np.random.default_rng([seed, split]).permutation(len(parts["labeled"]))
     parts["labeled"] = [parts["labeled"][i] for i in sorted(order[:labeled])]
-    datalist = {"name": f"MS phantom {folder.name}", "mode": "multilabel", "classes": ["lesion"]}
+    datalist = {"name": f"MS phantom {folder.name}", "mode": "multilabel", "classes": list(CLASSES)}
     datalist |= {"split": split, "seed": seed, "validation": []}
     for part, found in parts.items():
         key = "truth" if part == "unlabeled" else "label"
@@ -163,3 +165,6 @@ def _save(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
     image = nibabel.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     nibabel.save(image, path)
+
+
+PHANTOM = Phantom(make_ms_phantom, phantom_datalist, CLASSES, "multilabel")

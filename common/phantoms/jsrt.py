@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from common.data.layouts.jsrt import jsrt_datalist
+from common.phantoms import Phantom
 from common.phantoms.anatomy import Anatomy, draw_pose
 from common.phantoms.canvas import Canvas
 from common.phantoms.chest import Chest
@@ -183,3 +185,6 @@ def _check_strengths(site_shift: float, anatomy_variation: float) -> None:
     for name, value in (("site_shift", site_shift), ("anatomy_variation", anatomy_variation)):
         if not isinstance(value, (int, float, np.number)) or not 0.0 <= value <= 2.0:
             raise ValueError(f"{name} must be between 0 and 2, got {value!r}; 1 is the default strength")
+
+
+PHANTOM = Phantom(make_jsrt_phantom, jsrt_datalist, ORGANS, "multilabel")

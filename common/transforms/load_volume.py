@@ -10,25 +10,35 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from common.data.volumes import read_lesion_mask, read_volume
+from common.data.labels import load_volume_label
+from common.data.volumes import read_volume
 from common.label_space import LabelSpace
 
 
 class LoadVolumed(MapTransform):
-    """Loads a 3D image and the masks that belong to it as float32 MetaTensors, in MONAI's orientation (RAS+ affine).
+    """Loads a 3D image and its label as float32 MetaTensors, in MONAI's orientation (RAS+ affine).
+
+    ===========  ===============================================================  ==================================
+    mode         file or files                                                    result
+    ===========  ===============================================================  ==================================
+    multilabel   one mask for each class, above 0 is inside                       ``C H W D`` of 0 and 1
+    multilabel   one label map of several classes, value j + 1 is class j         ``C H W D`` of 0 and 1
+    multiclass   one label map, 0 is background                                   ``1 H W D`` of 0 to C
+    ===========  ===============================================================  ==================================
 
     Args:
-        keys: keys of the paths, the image's first; a mask is a path, or a list of one path for each class.
-        labels: the label space, whose classes the masks must be of, one file each; not checked where not given.
+        keys: keys of the paths, the image's first.
+        labels: the label space; one class for each mask where not given.
         allow_missing_keys: whether an item may lack a key other than the image.
 
     Returns:
-        ``1 H W D`` of the image and ``C H W D`` of 0 and 1 of masks, with ``affine`` and
-        ``meta["filename_or_obj"]``.
+        ``1 H W D`` of the image, and the labels, with ``affine`` and ``meta["filename_or_obj"]`` (several files joined
+        by ``|``).
 
     Raises:
         FileNotFoundError, ValueError: as :func:`~common.data.volumes.read_volume` and
-            :func:`~common.data.volumes.read_lesion_mask`: no 3D image, NaN, a mask of another space.
+            :func:`~common.data.labels.load_volume_label`: no 3D image, NaN, a label of another space or
+            of other classes.
     """
 
     def __init__(
@@ -53,12 +63,8 @@ class LoadVolumed(MapTransform):
                     raise KeyError(f"{path} must have a {key}, got only {sorted(map(str, loaded))}.")
                 continue
             files = [loaded[key]] if isinstance(loaded[key], str) else list(loaded[key])
-            if self.labels is not None and (not self.labels.multilabel or len(files) != self.labels.num_classes):
-                raise ValueError(
-                    f"{path} must have one mask for each of the classes {list(self.labels.classes)} (multi-label), got "
-                    f"{len(files)} for {key} in {self.labels.mode} mode: give each class a mask file of its own."
-                )
-            masks = [np.asarray(read_lesion_mask(file, like=image).dataobj, dtype=np.float32) for file in files]
+            labels = self.labels or LabelSpace([str(number) for number in range(len(files))])
+            label = load_volume_label(loaded[key], labels, like=image)
             meta = {"filename_or_obj": "|".join(map(str, files))}
-            loaded[key] = MetaTensor(torch.from_numpy(np.stack(masks)), affine, meta=meta)
+            loaded[key] = MetaTensor(torch.from_numpy(label), affine, meta=meta)
         return loaded

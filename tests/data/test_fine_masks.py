@@ -10,7 +10,7 @@ import pytest
 from common.data import folder_datalist, jsrt_datalist, load_datalist, save_datalist
 from common.data.check import check
 from common.data.datalist_rules import label_classes
-from common.data.jsrt import CLASSES
+from common.data.layouts.jsrt import CLASSES
 from common.phantoms.fine import FINE_CLASSES
 from common.phantoms.jsrt import make_jsrt_phantom
 

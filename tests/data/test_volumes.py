@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from common.data.volumes import read_lesion_mask, read_volume, require_same_grid
+from common.data.volumes import read_volume, read_volume_mask, require_same_grid
 
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, 0, 2.0, -60], [0, 1.5, 0, -40], [0, 0, 0, 1]])
 # DICOM's row and column directions in its own LPS axes
@@ -75,7 +75,7 @@ def test_nifti_keeps_values_and_affine(tmp_path, values, name):
 def test_a_single_channel_in_a_fourth_axis_is_dropped(tmp_path, values):
     assert read_volume(nifti(tmp_path / "a.nii", values[..., None])).shape == values.shape
     mask = (values > np.median(values)).astype(np.uint8)
-    assert read_lesion_mask(nifti(tmp_path / "m.nii", mask[..., None])).shape == values.shape
+    assert read_volume_mask(nifti(tmp_path / "m.nii", mask[..., None])).shape == values.shape
 
 
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd"])
@@ -94,7 +94,7 @@ def test_itk_and_nifti_agree(tmp_path, values, suffix):
     drawn = itk.image_from_array(np.ascontiguousarray(whole.T.astype(np.uint8)))
     drawn.CopyInformation(image)
     itk.imwrite(drawn, str(tmp_path / f"m{suffix}"))
-    mask = read_lesion_mask(tmp_path / f"m{suffix}", like=read)
+    mask = read_volume_mask(tmp_path / f"m{suffix}", like=read)
     np.testing.assert_array_equal(np.asanyarray(mask.dataobj), whole)
 
 
@@ -148,7 +148,7 @@ def test_dicom_slices_without_a_position_are_refused(tmp_path, values):
         read_volume(tmp_path / "lost")
 
 
-@pytest.mark.parametrize("read", [read_volume, read_lesion_mask])
+@pytest.mark.parametrize("read", [read_volume, read_volume_mask])
 def test_files_that_cannot_be_read(tmp_path, values, read):
     with pytest.raises(FileNotFoundError, match=r"none\.nii"):
         read(tmp_path / "none.nii")
@@ -187,17 +187,17 @@ def test_an_affine_that_spans_no_volume_is_refused(tmp_path, values):
 def test_masks_are_bytes_of_what_is_above_0(tmp_path):
     array = np.zeros((5, 6, 7), np.int16)
     array[1, 2, 3], array[2, 2, 2] = 255, 255
-    mask = read_lesion_mask(nifti(tmp_path / "m.nii.gz", array))
+    mask = read_volume_mask(nifti(tmp_path / "m.nii.gz", array))
     assert mask.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asanyarray(mask.dataobj), array > 0)
     array[2, 2, 2] = 3
     with pytest.raises(ValueError, match=r"two\.nii must be the mask of one class, got the values 3, 255"):
-        read_lesion_mask(nifti(tmp_path / "two.nii", array))
-    assert not np.asanyarray(read_lesion_mask(nifti(tmp_path / "empty.nii", array * 0)).dataobj).any()
+        read_volume_mask(nifti(tmp_path / "two.nii", array))
+    assert not np.asanyarray(read_volume_mask(nifti(tmp_path / "empty.nii", array * 0)).dataobj).any()
     scaled = nibabel.Nifti1Image((array > 0) * np.float32(1), AFFINE)  # as 0 and 255 with a slope of 1 / 255
     scaled.set_data_dtype(np.uint8)
     scaled.to_filename(tmp_path / "scaled.nii")
-    assert np.asanyarray(read_lesion_mask(tmp_path / "scaled.nii").dataobj).sum() == 2
+    assert np.asanyarray(read_volume_mask(tmp_path / "scaled.nii").dataobj).sum() == 2
 
 
 @pytest.mark.parametrize("value", [0.4, -1, np.nan])
@@ -205,17 +205,17 @@ def test_values_that_are_no_masks_are_refused(tmp_path, value):
     array = np.zeros((5, 6, 7), np.float32)
     array[1, 2, 3] = value
     with pytest.raises(ValueError, match=r"m\.nii must be a mask .*is this the image"):
-        read_lesion_mask(nifti(tmp_path / "m.nii", array))
+        read_volume_mask(nifti(tmp_path / "m.nii", array))
     with pytest.raises(ValueError, match=r"4d\.nii must be one 3D mask, got an array of 5 x 6 x 7 x 2"):
-        read_lesion_mask(nifti(tmp_path / "4d.nii", np.stack([array, array], -1)))
+        read_volume_mask(nifti(tmp_path / "4d.nii", np.stack([array, array], -1)))
 
 
 def test_a_mask_has_the_grid_of_its_image(tmp_path, values):
     image = nibabel.Nifti1Image(values, AFFINE)
     path = nifti(tmp_path / "m.nii", (values > 500).astype(np.uint8))
-    assert read_lesion_mask(path, like=image).shape == values.shape
+    assert read_volume_mask(path, like=image).shape == values.shape
     with pytest.raises(ValueError, match=r"m\.nii must have the shape of its image, got \(5, 6, 7\) and \(4, 6, 7\)"):
-        read_lesion_mask(path, like=nibabel.Nifti1Image(values[1:], AFFINE))
+        read_volume_mask(path, like=nibabel.Nifti1Image(values[1:], AFFINE))
 
 
 @pytest.mark.parametrize(("millimetres", "fits"), [(0.05, True), (0.2, False), (1.0, False)])

@@ -13,7 +13,7 @@ import pytest
 
 from common.__main__ import main
 from common.data.datalist import load_datalist, save_datalist
-from common.data.ms_datalist import draw_patients, isbi_datalist, patients_datalist
+from common.data.layouts.ms import draw_patients, isbi_datalist, patients_datalist
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
 NAMES = [f"p{index}" for index in range(9)]

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from common.data.ms_layouts import isbi_items, patient_folder_items
+from common.data.layouts.ms_files import isbi_items, patient_folder_items
 from common.data.volume_files import patient_of_name, unlabeled_items
 
 FIRST = np.array([1, 1, 0, 0], np.uint8)

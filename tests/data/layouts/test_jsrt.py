@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.data import load_datalist
-from common.data.jsrt import CLASSES, find_jsrt, jsrt_datalist
+from common.data.layouts.jsrt import CLASSES, find_jsrt, jsrt_datalist
 from common.data.readers import read_image, read_mask
 
 SIDE = 16

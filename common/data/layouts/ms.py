@@ -11,7 +11,7 @@ import numpy as np
 from common.data.datalist import save_datalist, summarize_datalist
 from common.data.datalist_rules import validate_datalist
 from common.data.files import first_few
-from common.data.ms_layouts import isbi_items, patient_folder_items
+from common.data.layouts.ms_files import isbi_items, patient_folder_items
 from common.data.splits import check_numbers
 from common.data.volume_files import unlabeled_items
 
@@ -51,7 +51,7 @@ def isbi_datalist(
         output: JSON file to write; a summary is printed. Without it the datalist is returned.
 
     Raises:
-        FileNotFoundError, ValueError: as `common.data.ms_layouts.isbi_items`, and when the request cannot be met.
+        FileNotFoundError, ValueError: as `common.data.layouts.ms_files.isbi_items`, and when the request cannot be met.
     """
     masks = None if output is None else Path(output).absolute().parent / f"masks_{consensus}"
 
@@ -96,8 +96,8 @@ def patients_datalist(
         output: JSON file to write; a summary is printed. Without it the datalist is returned.
 
     Raises:
-        FileNotFoundError, ValueError: as `common.data.ms_layouts.patient_folder_items`, and when the request cannot be
-            met.
+        FileNotFoundError, ValueError: as `common.data.layouts.ms_files.patient_folder_items`, and when the request
+            cannot be met.
     """
 
     draw = {"labeled": labeled, "validation": validation, "split": split, "seed": seed}

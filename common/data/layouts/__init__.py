@@ -1,0 +1,1 @@
+"""How data sets lie in their folders as they are distributed: from there to a datalist."""
