@@ -79,15 +79,17 @@ class Commands:
         resume: bool = False,
         plan_only: bool = False,
     ) -> None:
-        """Train a model on a folder of 2D images, and the labels alone beside it, and compare the two.
+        """Train a model on a folder of images or volumes, and the labels alone beside it, and compare the two.
 
-        Makes a datalist, reads every file, plans size, batch and epochs for the machine, trains the baseline and the
-        method for the same number of iterations, scores both on the test images, and ends with a table, a report and a
-        bundle that segments new images. Every step is also a command of its own.
+        Makes a datalist, reads every file, plans size, patches, batch and epochs for the machine, trains the baseline
+        and the method for the same number of iterations, scores both on the test images, and ends with a table, a
+        report and a bundle that segments new images. Every step is also a command of its own: the plan is a grid file.
 
         Args:
-            images: folder of the annotated images.
-            output: folder of the result; gets datalist.json, plan.json, results.csv, report.html and the runs.
+            images: folder of the annotated images (PNG, TIFF, JPEG, DICOM, NIfTI, MHD) or volumes (NIfTI, MHD, folders
+                of DICOM slices).
+            output: folder of the result; gets datalist.json, plan.yaml, tables.md, results.csv, report.html, the runs
+                and bundle, the method's.
             masks: a mask folder for each class, "{'right_lung': DIR, 'left_lung': DIR}".
             labels: instead of masks, a folder of label maps: 0 is background, 1 the first class and so on.
             unlabeled: folder of the images without masks; without any, the labels alone are trained on.

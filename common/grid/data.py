@@ -107,7 +107,9 @@ class Invented(Layout):
 
 
 class Given:
-    """Datalists made by hand: files by number of labelled images, one for each split."""
+    """Datalists made by hand: files by number of labelled images, one for each split; beside the grid file, or from
+    the current folder.
+    """
 
     def __init__(self, file: Path, spec: Mapping[str, Any]) -> None:
         self.file, self.paths, self.known = file, {}, {}
@@ -123,6 +125,8 @@ class Given:
 
     def _add(self, labeled: Any, path: Any) -> None:
         key = f"data.datalists.{labeled}"
+        beside = self.file.parent / str(path)
+        path = beside if beside.is_file() else path
         try:
             datalist = load_datalist(path)
         except (ValueError, OSError, TypeError) as error:

@@ -97,8 +97,8 @@ def _differences(content: Contents) -> list[str]:
             lines.append([row.name, *(_difference(content.differences[row.name, column]) for column in columns)])
     text = (
         f"Mean difference of {SCORES[content.table.score]} to {content.table.baseline} on the same test cases, with "
-        "its 95 % bootstrap interval, for which splits (or seeds) and cases are drawn anew; p of the two-sided Wilcoxon "
-        f"signed-rank test over n cases, each the mean over the splits; {DASH}: nothing to compare."
+        "its 95 % bootstrap interval, for which splits (or seeds) and cases are drawn anew; p of the two-sided "
+        f"Wilcoxon signed-rank test over n cases, each the mean over the splits; {DASH}: nothing to compare."
     )
     return [markdown(lines), text]
 

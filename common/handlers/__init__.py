@@ -7,7 +7,7 @@ from common.handlers.curriculum import Curriculum, CurriculumSteps
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
 from common.handlers.report import Report
-from common.handlers.run_bundle import RunBundle
+from common.handlers.run_bundle import RunBundle, TestScores
 from common.handlers.run_folder import RunFolder
 from common.handlers.scores import ValidationScores
 from common.handlers.training_log import TrainingLog
@@ -27,6 +27,7 @@ __all__ = [
     "RunFolder",
     "SameBuffers",
     "TensorBoardPictures",
+    "TestScores",
     "TrainingLog",
     "ValidationScores",
     "load_weights",
