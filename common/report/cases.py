@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from .runs import Run
 from .style import WEIGHT_COLORMAP, encode
 
-ROLES = ("hardest", "median")
-OTHER = "other"
+OTHER = "other"  # saved to stand beside another method's hardest and median case alone
+ROLES = ("hardest", "median", OTHER)
 FILL = 0.30
 PANEL_PIXELS = 400
 
@@ -38,19 +38,18 @@ class Case:
     weight: np.ndarray | None
 
 
-def load_cases(run: Run, others: bool = False) -> list[Case]:
-    """The run's cases of the test part, or of the validation part where there are none; hardest first.
-
-    `others` gives those as well that are there only to stand beside another method's hardest and median case.
-    """
-    roles = (*ROLES, OTHER) if others else ROLES
+def load_cases(run: Run) -> list[Case]:
+    """The run's cases of the test part, or of the validation part where there are none; hardest first."""
     for part in ("test", "validation"):
-        files = sorted((run.folder / "cases" / part).glob("*_*.npz"))
-        files = [path for path in files if path.stem.split("_", 1)[0] in roles]
+        files = [path for path in (run.folder / "cases" / part).glob("*_*.npz") if _role(path) in ROLES]
         if files:
-            files.sort(key=lambda path: roles.index(path.stem.split("_", 1)[0]))
+            files.sort(key=lambda path: (ROLES.index(_role(path)), path.name))
             return [_load(path, part, len(run.classes)) for path in files]
     return []
+
+
+def _role(path: Path) -> str:
+    return path.stem.split("_", 1)[0]
 
 
 def _load(path: Path, part: str, classes: int) -> Case:
@@ -73,22 +72,14 @@ def _load(path: Path, part: str, classes: int) -> Case:
             raise ValueError(f"{path}: {key} must have the shape {shape}, got {arrays[key].shape}")
     role, name = path.stem.split("_", 1)
     masks = {key: arrays[key] > 0 for key in ("truth", "prediction", "pseudo_label") if key in arrays}
-    return Case(
-        part,
-        role,
-        name,
-        image,
-        masks["truth"],
-        masks["prediction"],
-        masks.get("pseudo_label"),
-        arrays.get("weight"),
-    )
+    pseudo_label, weight = masks.get("pseudo_label"), arrays.get("weight")
+    return Case(part, role, name, image, masks["truth"], masks["prediction"], pseudo_label, weight)
 
 
 def case_scores(case: Case, run: Run) -> dict[str, float]:
     """IoU per class of one case: from test.csv where it lists the case, otherwise of the drawn masks."""
     if case.part == "test" and run.test is not None:
-        rows = run.test[run.test["case"] == case.name].drop_duplicates("label").set_index("label")["iou"]
+        rows = run.test[run.test["case"] == case.name].set_index("class")["iou"]
         if set(rows.index) == set(run.classes):
             return {name: float(rows[name]) for name in run.classes}
     return {name: mask_iou(case.truth[i], case.prediction[i]) for i, name in enumerate(run.classes)}

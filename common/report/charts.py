@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .results import Comparison
 from .style import Theme, in_both_themes
 
 # With more points than this a line is smoothed, and the points themselves shown faintly behind it.
 SMOOTH_ABOVE = 40
 WINDOWS = 20
 COLUMNS = 3
+LONGEST_NAME = 26
 
 
 @dataclass(frozen=True)
@@ -91,58 +91,49 @@ def facet_chart(title: str, caption: str, facets: dict[str, list[Line]], legend:
     return Chart(title, caption, in_both_themes(draw), legend, wide=True)
 
 
-def paired_chart(
-    title: str,
-    caption: str,
-    facets: dict[str, list[Comparison]],
-    splits: dict[str, list[int]],
-    colors: dict[str, str],
-) -> Chart:
-    """Per label a row for each method and split: the baseline's score, joined by a line to the method's."""
+def paired_chart(title: str, caption: str, facets: dict[str, pd.DataFrame], pairs: dict[str, str], colors: dict) -> Chart:
+    """A row for each case or draw: each baseline's score (open dot), joined by a line to the method's (filled).
+
+    Args:
+        title, caption: as of a `Chart`.
+        facets: a small chart each: scores with the same index, of which the names are columns.
+        pairs: the name of each method and of its baseline.
+        colors: the colour of every name.
+    """
+    names = list(next(iter(facets.values())).index)
 
     def draw(theme: Theme) -> Figure:
         columns = min(COLUMNS, len(facets))
         rows = -(-len(facets) // columns)
-        count = sum(len(values) for values in splits.values())
-        figure = Figure(figsize=(10.8, rows * (0.75 + 0.24 * count)), layout="constrained")
+        height = 0.75 + max(0.24, 0.12 * len(pairs)) * len(names)
+        figure = Figure(figsize=(10.8, rows * height), layout="constrained")
         figure.get_layout_engine().set(hspace=0.1, wspace=0.05)
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for axes, (label, comparisons) in zip(grid.flat, facets.items(), strict=False):
-            _draw_pairs(axes, comparisons, splits, colors, theme)
+        for axes, (label, table) in zip(grid.flat, facets.items(), strict=False):
+            _draw_pairs(axes, table, pairs, colors, theme)
             axes.set_title(label, fontweight="bold")
         for axes in grid.flat[len(facets) :]:
             axes.set_axis_off()
+        grid[0, 0].set_yticks(range(len(names)), [shorten(str(name)) for name in names])
+        grid[0, 0].set_ylim(len(names) - 0.4, -0.6)
         return figure
 
     return Chart(title, caption, in_both_themes(draw), list(colors.items()), wide=True)
 
 
-def _draw_pairs(
-    axes: Axes,
-    comparisons: list[Comparison],
-    splits: dict[str, list[int]],
-    colors: dict[str, str],
-    theme: Theme,
-) -> None:
-    names, row = [], 0
-    for comparison in comparisons:
-        for split in splits[comparison.method]:
-            at = comparison.splits.index(split) if split in comparison.splits else None
-            several = len(comparisons) > 1
-            names.append(f"{comparison.method}, split {split}" if several else f"split {split}")
-            if at is not None:
-                before, after = comparison.baseline_scores[at], comparison.method_scores[at]
-                method, baseline = (
-                    theme.color(colors[comparison.method]),
-                    theme.color(colors[comparison.baseline]),
-                )
-                style = "solid" if after >= before else (0, (1.2, 1.6))
-                axes.plot([before, after], [row, row], color=method, linewidth=1.8, linestyle=style, alpha=0.75)
-                axes.plot(before, row, "o", markersize=6, color=theme.background, markeredgecolor=baseline, mew=1.6)
-                axes.plot(after, row, "o", markersize=6.5, color=method, markeredgecolor=method)
-            row += 1
-    axes.set_yticks(range(row), names)
-    axes.set_ylim(row - 0.4, -0.6)
+def _draw_pairs(axes: Axes, table: pd.DataFrame, pairs: dict[str, str], colors: dict, theme: Theme) -> None:
+    # Several methods in a row lie a little above each other, so that none hides another.
+    shifts = np.linspace(-0.18, 0.18, len(pairs)) if len(pairs) > 1 else [0.0]
+    for (method, baseline), shift in zip(pairs.items(), shifts, strict=True):
+        color = theme.color(colors[method])
+        for row, (before, after) in enumerate(table[[baseline, method]].to_numpy()):
+            style = (0, (1.2, 1.6)) if after < before else "solid"
+            axes.plot([before, after], [row + shift] * 2, color=color, linewidth=1.6, linestyle=style, alpha=0.7)
+        axes.plot(table[method], np.arange(len(table)) + shift, "o", markersize=6, color=color)
+    for baseline in dict.fromkeys(pairs.values()):
+        edge = theme.color(colors[baseline])
+        look = {"markersize": 6, "color": theme.background, "markeredgecolor": edge, "mew": 1.6}
+        axes.plot(table[baseline], np.arange(len(table)), "o", **look)
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.margins(x=0.08)
@@ -183,3 +174,40 @@ def _limit(axes: Axes, unit: bool) -> None:
 
 def _lowest(axes: Axes) -> list[float]:
     return [float(np.min(line.get_ydata())) for line in axes.get_lines() if len(line.get_ydata())]
+
+
+def joining_chart(joined: pd.DataFrame, title: str = "Dice of each pseudo-label over the steps") -> Chart | None:
+    """Dice of the pseudo-labels whose truth is known, over the step at which they were made; `None` if none is."""
+    known = joined.dropna(subset="dice")
+    if known.empty:
+        return None
+    means = known.groupby("step")["dice"].mean()
+
+    def draw(theme: Theme) -> Figure:
+        figure = Figure(figsize=(5.2, 4.1), layout="constrained")
+        axes = figure.add_subplot()
+        dots = {"markersize": 5.5, "color": theme.color("series-1"), "alpha": 0.7, "mew": 0, "zorder": 3}
+        axes.plot(known["step"], known["dice"], "o", **dots)
+        axes.plot(means.index, means, color=theme.ink, linewidth=2, marker="_", markersize=13, mew=2.4)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_yticks(np.linspace(0, 1, 6))
+        axes.set_xlim(joined["step"].min() - 0.5, joined["step"].max() + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True))
+        axes.set_xlabel("joined at step", loc="right")
+        axes.set_ylabel("Dice")
+        return figure
+
+    caption = (
+        "Dice with the hidden truth, which training does not see, of each pseudo-label as it was made when its image "
+        "joined; 1 is perfect."
+    )
+    if len(known) < len(joined):
+        caption += f" The truth is known for {len(known)} of {len(joined)}."
+    legend = [("pseudo-label", "series-1"), ("mean of the step", "ink")]
+    return Chart(title, caption, in_both_themes(draw), legend)
+
+
+def shorten(name: str) -> str:
+    """A long name with its middle left out: what tells cases apart is mostly at the ends."""
+    half = LONGEST_NAME // 2
+    return name if len(name) <= LONGEST_NAME else f"{name[: half - 1]}…{name[-half:]}"

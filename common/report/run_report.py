@@ -6,45 +6,93 @@ from typing import Any
 
 import pandas as pd
 
-from .case_rows import case_row
-from .cases import load_cases, weight_ceiling
-from .charts import Chart, Line, line_chart
-from .results import MEAN, collect
+from .case_rows import case_rows
+from .charts import Chart, Line, joining_chart, line_chart
+from .latent_map import latent_chart
+from .results import MEAN, OVERLAPS, SCORES, collect, labels_of, scores_in, summary_of, title_of, with_spread
 from .runs import BASELINE, Run
 from .style import class_colors
-from .text import plain, score_text
+from .text import number, plain, score_text
+from .volume_rows import pseudo_label_panels, volume_rows
+from .volume_views import OUTCOME_COLORS, PLAIN_COLOR
+
+MAXIMUM_CASE_ROWS = 60
+MAXIMUM_CLASS_COLUMNS = 8
+# Columns of test.csv that describe a case of a single class beside its scores: title, digits.
+FACTS = {
+    "truth_size": ("truth, {size}", 2),
+    "predicted_size": ("prediction, {size}", 2),
+    "truth_lesions": ("lesions in truth", 0),
+    "predicted_lesions": ("lesions in prediction", 0),
+}
 
 
 def run_context(run: Run) -> dict[str, Any]:
     """Everything the template of a single run needs."""
     # First of all, so that a broken file is reported before anything is drawn.
-    cases = load_cases(run)
-    ceiling = weight_ceiling(cases)
+    pictures = case_rows([run])
     part = "test" if run.test is not None else "validation" if run.best is not None else None
     colors = class_colors(run.classes)
-    return {
+    scores = None if part is None else collect([run], part)
+    return pictures | {
         "run": run,
         "part": part,
-        "table": _class_table(run, part),
+        "table": [] if part is None else _class_table(scores, part),
+        "further": [] if part is None else _further(scores),
+        "case_table": _case_table(scores) if part == "test" else None,
+        "volumes": volume_rows(run),
         "colors": colors,
+        "overlay_colors": overlay_colors(run),
         "charts": training_charts(run, colors),
+        "joining": joining_context(run),
         "pseudo_charts": pseudo_label_charts(run, colors),
-        "cases": [case_row(case, run, colors, ceiling) for case in cases],
-        "ceiling": ceiling,
         "notices": _notices(run, part),
-        "length": run_length(run),
+        "length": {name: _last(run.train, column) for name, column in (("iterations", "iteration"), ("epochs", "epoch"))},
     }
 
 
-def _class_table(run: Run, part: str | None) -> list[dict[str, Any]]:
-    if part is None:
-        return []
-    rows = collect([run], part).to_dict("records")
-    for row in rows:
-        if part == "test" and row["label"] != MEAN:
-            scores = run.test.loc[run.test["label"] == row["label"], "iou"].dropna()
+def overlay_colors(run: Run) -> dict[str, str] | None:
+    """Colours of masks over volumes of a single class by what they mean; several classes have their own."""
+    plain_color = {"prediction where the truth is not known": PLAIN_COLOR}
+    return OUTCOME_COLORS | plain_color if len(run.classes) == 1 else None
+
+
+def _class_table(table: pd.DataFrame, part: str) -> list[dict[str, Any]]:
+    rows = summary_of(table)[["class", *OVERLAPS]].to_dict("records")
+    for row in rows if part == "test" else []:
+        if row["class"] != MEAN:
+            scores = table.loc[table["class"] == row["class"], "iou"].dropna()
             row |= {"cases": len(scores), "deviation": scores.std(), "lowest": scores.min()}
+    return rows if len(rows) > 2 else rows[:1]
+
+
+def _further(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of the scores beyond the overlaps: over cases, each the mean over its classes, and of every class."""
+    rows, classes = [], labels_of(table)[1:]
+    for score in scores_in(table)[len(OVERLAPS) :]:
+        values, digits = table.groupby("case")[score].mean().dropna(), SCORES[score].digits
+        means = table.groupby("class")[score].mean()
+        cells = [with_spread(values, digits=digits), number(values.median(), digits)]
+        cells += [number(means[name], digits) for name in classes]
+        rows.append({"title": title_of(score, table), "cells": cells, "cases": len(values)})
     return rows
+
+
+def _case_table(table: pd.DataFrame) -> dict[str, Any]:
+    """A row of scores for each case, the lowest mean Dice first."""
+    classes, unit = labels_of(table)[1:], lambda title: title_of(title, table)
+    scores = [score for score in ("dice", *scores_in(table)) if score != "absolute_size_error"]
+    means = table.groupby("case", sort=False)[list(dict.fromkeys(scores))].mean()
+    columns = {unit(score): (means[score], SCORES[score].digits) for score in means}
+    if 1 < len(classes) <= MAXIMUM_CLASS_COLUMNS:
+        dice = table.pivot(index="case", columns="class", values="dice")
+        columns |= {f"Dice, {plain(name)}": (dice[name], 3) for name in classes}
+    if not classes:
+        own = table.set_index("case")
+        columns |= {unit(title): (own[name], digits) for name, (title, digits) in FACTS.items() if name in own}
+    order = means["dice"].sort_values(na_position="last", kind="stable").index
+    rows = [(case, [number(values[case], digits) for values, digits in columns.values()]) for case in order]
+    return {"titles": list(columns), "rows": rows[:MAXIMUM_CASE_ROWS], "cases": len(rows)}
 
 
 def _notices(run: Run, part: str | None) -> list[str]:
@@ -61,10 +109,6 @@ def _notices(run: Run, part: str | None) -> list[str]:
     if part is None:
         notices.append("There are no scores yet: the run was stopped before its first validation.")
     return notices
-
-
-def run_length(run: Run) -> dict[str, float | None]:
-    return {"iterations": _last(run.train, "iteration"), "epochs": _last(run.train, "epoch")}
 
 
 def _last(table: pd.DataFrame | None, column: str) -> float | None:
@@ -91,9 +135,12 @@ def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
 def _validation_chart(run: Run, colors: dict[str, str]) -> Chart:
     table, best = run.validation, run.best
     lines = [Line(plain(name), table["iteration"], table[f"iou_{name}"], colors[name]) for name in run.classes]
-    lines.append(Line("mean over classes", table["iteration"], table["iou_mean"], "ink", strong=True))
+    if len(run.classes) > 1:
+        lines.append(Line("mean over classes", table["iteration"], table["iou_mean"], "ink", strong=True))
+    elif "dice_mean" in table:
+        lines.append(Line("Dice", table["iteration"], table["dice_mean"], "ink"))
     marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
-    caption = "IoU (overlap with the truth, 1 is perfect) on the validation images as training goes on."
+    caption = "IoU (overlap with the truth, 1 is perfect) on the validation cases as training goes on."
     if best is not None:
         caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
     return line_chart("Validation", caption, lines, marks=marks)
@@ -160,6 +207,28 @@ def _per_class(run: Run, prefix: str, colors: dict[str, str]) -> list[Line]:
 
 def explains_pseudo_labels(run: Run) -> str:
     """Why a run has no curves about pseudo-labels."""
-    if run.method == BASELINE:
+    if BASELINE in (run.method, run.name):
         return f"{BASELINE} learns from the labelled images alone and makes no pseudo-labels."
     return "This run logged nothing about pseudo-labels."
+
+
+def joining_context(run: Run) -> dict[str, Any] | None:
+    """Map, steps, Dice and pictures of the pseudo-labels that joined the training set; `None` if the run has none."""
+    if run.pseudo_labels is None:
+        return None
+    joined = run.pseudo_labels.joined
+    return {
+        "name": run.name,
+        "map": None if run.latents is None else latent_chart(run.latents),
+        "dice": joining_chart(joined),
+        "steps": [_step(step, images) for step, images in joined.groupby("step")],
+        "pictures": pseudo_label_panels(run) if len(joined) else [],
+        "joined": len(joined),
+        "set_aside": run.pseudo_labels.set_aside,
+    }
+
+
+def _step(step: int, images: pd.DataFrame) -> tuple[int, list[Any]]:
+    known = images["dice"].notna().sum()
+    dice = number(images["dice"].mean()) + (f" ({known} known)" if 0 < known < len(images) else "")
+    return step, [len(images), number(images["score"].mean(), 2), dice, with_spread(images["ml"], digits=1)]
