@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -72,26 +73,16 @@ def line_chart(
 def facet_chart(title: str, caption: str, facets: dict[str, list[Line]], legend: list[tuple[str, str]]) -> Chart:
     """The same lines for every label, one small chart each, on one common scale."""
 
-    def draw(theme: Theme) -> Figure:
-        columns = min(COLUMNS, len(facets))
-        rows = -(-len(facets) // columns)
-        figure = Figure(figsize=(10.8, 2.3 * rows + 0.2), layout="constrained")
-        figure.get_layout_engine().set(hspace=0.07, wspace=0.05)
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes, (label, lines) in zip(grid.flat, facets.items(), strict=False):
-            _draw_lines(axes, lines, theme)
-            axes.set_title(label, fontweight="bold")
-            _limit(axes, unit=True)
-        for axes in grid.flat[len(facets) :]:
-            axes.set_axis_off()
-        for axes in grid[-1]:
-            axes.set_xlabel("iteration", loc="right")
-        return figure
+    def draw(axes: Axes, lines: list[Line], theme: Theme) -> None:
+        _draw_lines(axes, lines, theme)
+        _limit(axes, unit=True)
 
-    return Chart(title, caption, in_both_themes(draw), legend, wide=True)
+    return Chart(title, caption, in_both_themes(lambda theme: _grid(facets, theme, 2.3, draw, True)), legend, wide=True)
 
 
-def paired_chart(title: str, caption: str, facets: dict[str, pd.DataFrame], pairs: dict[str, str], colors: dict) -> Chart:
+def paired_chart(
+    title: str, caption: str, facets: dict[str, pd.DataFrame], pairs: dict[str, str], colors: dict[str, str]
+) -> Chart:
     """A row for each case or draw: each baseline's score (open dot), joined by a line to the method's (filled).
 
     Args:
@@ -100,40 +91,47 @@ def paired_chart(title: str, caption: str, facets: dict[str, pd.DataFrame], pair
         pairs: the name of each method and of its baseline.
         colors: the colour of every name.
     """
-    names = list(next(iter(facets.values())).index)
+    height = 0.75 + max(0.24, 0.12 * len(pairs)) * len(next(iter(facets.values())))
 
-    def draw(theme: Theme) -> Figure:
-        columns = min(COLUMNS, len(facets))
-        rows = -(-len(facets) // columns)
-        height = 0.75 + max(0.24, 0.12 * len(pairs)) * len(names)
-        figure = Figure(figsize=(10.8, rows * height), layout="constrained")
-        figure.get_layout_engine().set(hspace=0.1, wspace=0.05)
-        grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for axes, (label, table) in zip(grid.flat, facets.items(), strict=False):
-            _draw_pairs(axes, table, pairs, colors, theme)
-            axes.set_title(label, fontweight="bold")
-        for axes in grid.flat[len(facets) :]:
-            axes.set_axis_off()
-        grid[0, 0].set_yticks(range(len(names)), [shorten(str(name)) for name in names])
-        grid[0, 0].set_ylim(len(names) - 0.4, -0.6)
-        return figure
+    def draw(axes: Axes, table: pd.DataFrame, theme: Theme) -> None:
+        _draw_pairs(axes, table, pairs, {name: theme.color(color) for name, color in colors.items()})
 
-    return Chart(title, caption, in_both_themes(draw), list(colors.items()), wide=True)
+    pictures = in_both_themes(lambda theme: _grid(facets, theme, height, draw, False))
+    return Chart(title, caption, pictures, list(colors.items()), wide=True)
 
 
-def _draw_pairs(axes: Axes, table: pd.DataFrame, pairs: dict[str, str], colors: dict, theme: Theme) -> None:
+def _grid(facets: dict[str, Any], theme: Theme, height: float, draw: Callable, iterations: bool) -> Figure:
+    """Small charts in rows with common y axes, and a common x axis where it is of iterations."""
+    columns = min(COLUMNS, len(facets))
+    rows = -(-len(facets) // columns)
+    figure = Figure(figsize=(10.8, height * rows + 0.2), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.08, wspace=0.05)
+    grid = figure.subplots(rows, columns, sharex=iterations, sharey=True, squeeze=False)
+    for axes, (label, content) in zip(grid.flat, facets.items(), strict=False):
+        draw(axes, content, theme)
+        axes.set_title(label, fontweight="bold")
+    for axes in grid.flat[len(facets) :]:
+        axes.set_axis_off()
+    for axes in grid[-1] if iterations else ():
+        axes.set_xlabel("iteration", loc="right")
+    return figure
+
+
+def _draw_pairs(axes: Axes, table: pd.DataFrame, pairs: dict[str, str], colors: dict[str, str]) -> None:
     # Several methods in a row lie a little above each other, so that none hides another.
     shifts = np.linspace(-0.18, 0.18, len(pairs)) if len(pairs) > 1 else [0.0]
     for (method, baseline), shift in zip(pairs.items(), shifts, strict=True):
-        color = theme.color(colors[method])
         for row, (before, after) in enumerate(table[[baseline, method]].to_numpy()):
             style = (0, (1.2, 1.6)) if after < before else "solid"
-            axes.plot([before, after], [row + shift] * 2, color=color, linewidth=1.6, linestyle=style, alpha=0.7)
-        axes.plot(table[method], np.arange(len(table)) + shift, "o", markersize=6, color=color)
+            axes.plot(
+                [before, after], [row + shift] * 2, color=colors[method], linewidth=1.6, linestyle=style, alpha=0.7
+            )
+        axes.plot(table[method], np.arange(len(table)) + shift, "o", markersize=6, color=colors[method])
     for baseline in dict.fromkeys(pairs.values()):
-        edge = theme.color(colors[baseline])
-        look = {"markersize": 6, "color": theme.background, "markeredgecolor": edge, "mew": 1.6}
+        look = {"markersize": 7, "markerfacecolor": "none", "markeredgecolor": colors[baseline], "mew": 1.6}
         axes.plot(table[baseline], np.arange(len(table)), "o", **look)
+    axes.set_yticks(range(len(table)), [shorten(str(name)) for name in table.index])
+    axes.set_ylim(len(table) - 0.4, -0.6)
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     axes.margins(x=0.08)
@@ -144,21 +142,12 @@ def _draw_lines(axes: Axes, lines: Sequence[Line], theme: Theme, smooth: bool = 
         color = theme.color(line.color)
         known = line.y.notna().to_numpy()
         x, y = line.x.to_numpy(dtype=float)[known], line.y.to_numpy(dtype=float)[known]
-        width = 2.2 if line.strong else 1.5
         if smooth and len(y) > SMOOTH_ABOVE:
             axes.plot(x, y, color=color, linewidth=0.6, alpha=0.22)
             y = pd.Series(y).rolling(max(5, len(y) // WINDOWS), min_periods=1, center=True).mean().to_numpy()
+        look = {"linewidth": 1.0, "alpha": 0.55} if line.faint else {"linewidth": 2.2 if line.strong else 1.5}
         marker = "o" if len(y) <= 12 and not line.faint else None
-        axes.plot(
-            x,
-            y,
-            color=color,
-            linewidth=1.0 if line.faint else width,
-            alpha=0.55 if line.faint else 1,
-            marker=marker,
-            markersize=3.2,
-            zorder=3 if line.strong else 2,
-        )
+        axes.plot(x, y, color=color, marker=marker, markersize=3.2, zorder=3 if line.strong else 2, **look)
 
 
 def _limit(axes: Axes, unit: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from .case_rows import case_rows
+from .cases import case_rows
 from .charts import Chart, Line, facet_chart, line_chart, paired_chart
 from .results import (
     MEAN,
@@ -32,15 +32,17 @@ from .results import (
 from .run_report import joining_context, overlay_colors
 from .runs import Run
 from .style import CLASS_COLORS, LIGHT, class_colors
-from .text import number, plain
-from .volume_rows import same_volumes
+from .text import number, plain, setting
+from .volume_rows import volume_rows
 
 MAXIMUM_PAIRED_CASES = 40
 MAXIMUM_FACET_ROWS = 12
 NAMES = {MEAN: "mean over classes"}
 
 
-def comparison_context(runs: Sequence[Run], title: str | None = None, baselines: Mapping[str, str] | None = None) -> dict:
+def comparison_context(
+    runs: Sequence[Run], title: str | None = None, baselines: Mapping[str, str] | None = None
+) -> dict:
     """Everything the template of a comparison needs; `baselines` as of `pairing`."""
     names, part = list(dict.fromkeys(run.name for run in runs)), "test"
     if all(run.test is None for run in runs):
@@ -62,7 +64,7 @@ def comparison_context(runs: Sequence[Run], title: str | None = None, baselines:
         "draws": len({run.draw for run in runs}),
         "notices": _notices(runs, scored, part),
         **_scores(scored, part, pairs, colors),
-        "volumes": same_volumes(runs),
+        "volumes": volume_rows(runs),
         "joinings": [joining_context(first[name]) for name in names if name in first],
         "curves": _curves(runs, colors),
         **compare_settings(runs, names),
@@ -85,7 +87,13 @@ def _scores(runs: Sequence[Run], part: str, pairs: dict[str, str], colors: dict[
     plans.append(("Score", [(s, MEAN) for s in scores_in(table)[len(OVERLAPS) :] if SCORES[s].best]))
     tables = [_table(table, pairs, title, columns, several) for title, columns in plans if columns]
     shown = {name: colors[name] for name in names}
-    return {"outcome": outcome, "tables": tables, "paired": _paired(table, part, pairs, shown), "kind": kind, "over": over}
+    return {
+        "outcome": outcome,
+        "tables": tables,
+        "paired": _paired(table, part, pairs, shown),
+        "kind": kind,
+        "over": over,
+    }
 
 
 def method_color(place: int) -> str:
@@ -123,33 +131,24 @@ def _table(
     table: pd.DataFrame, pairs: dict[str, str], title: str, columns: list[tuple[str, str]], several: bool
 ) -> dict[str, Any]:
     """Cells of methods x columns (text, best), and of the differences (text, interval, p)."""
-    rows, names = [], list(dict.fromkeys(table["name"]))
+    rows, names, digits = [], list(dict.fromkeys(table["name"])), [SCORES[score].digits for score, _ in columns]
     means = {name: [cell_of(table, name, label, score, several) for score, label in columns] for name in names}
-    digits = [SCORES[score].digits for score, _ in columns]
-    best = []
-    for place, (score, _) in enumerate(columns):
-        rounded = pd.Series([round(means[name][place][0], digits[place]) for name in names])
-        best.append(getattr(rounded, SCORES[score].best)())
+    rounded = pd.DataFrame({name: [round(cell[0], d) for cell, d in zip(means[name], digits)] for name in names})
+    best = [getattr(rounded.loc[place], SCORES[score].best)() for place, (score, _) in enumerate(columns)]
     for name in names:
         own = table[table["name"] == name]
-        cells = [
-            (plus_minus(*cell, digits=d), len(names) > 1 and round(cell[0], d) == top)
-            for cell, top, d in zip(means[name], best, digits, strict=True)
-        ]
-        draws = len(own.drop_duplicates(["split", "seed"]))
-        rows.append({"name": name, "cells": cells, "draws": draws, "cases": own["case"].nunique()})
-    differences = []
+        texts = [plus_minus(*cell, digits=d) for cell, d in zip(means[name], digits)]
+        tops = [len(names) > 1 and value == top for value, top in zip(rounded[name], best)]
+        rows.append((name, list(zip(texts, tops)), [own.groupby(["split", "seed"]).ngroups, own["case"].nunique()]))
     for name, baseline in pairs.items():
         found = [compare(table, name, baseline, label, score).difference for score, label in columns]
-        cells = [
-            (number(one.mean, d, signed=True), interval_text(one, d), p_text(one.p))
-            for one, d in zip(found, digits, strict=True)
-        ]
-        counts = {"draws": max(one.draws for one in found), "cases": max(one.cases for one in found)}
-        differences.append({"name": f"{name} − {baseline}", "cells": cells} | counts)
+        lines = [(number(x.mean, d, signed=True), interval_text(x, d), p_text(x.p)) for x, d in zip(found, digits)]
+        cells = [("\n".join(filter(None, texts)), False) for texts in lines]
+        rows.append((f"{name} − {baseline}", cells, [max(x.draws for x in found), max(x.cases for x in found)]))
     further = title == "Score"
-    heads = [(title_of(score, table), None) if further else ("mean", label) for score, label in columns]
-    return {"title": title, "further": further, "columns": heads, "rows": rows, "differences": differences}
+    heads = [title_of(score, table) if further else label for score, label in columns]
+    heads = [title, *heads, f"{kind_of_draws(table)}s", "cases"]
+    return {"title": title, "further": further, "heads": heads, "rows": rows}
 
 
 def _paired(table: pd.DataFrame, part: str, pairs: dict[str, str], colors: dict[str, str]) -> Chart | None:
@@ -227,11 +226,12 @@ def _lines(runs: Sequence[Run], table: str, column: str, colors: dict[str, str])
 
 def compare_settings(runs: Sequence[Run], names: list[str]) -> dict[str, Any]:
     """Settings that all runs share, and those in which the methods differ."""
-    shared, differing = {}, {}
+    shared, differing = {}, []
     for key in dict.fromkeys(chain.from_iterable(run.settings for run in runs)):
         values = {name: {str(run.settings.get(key, "")) for run in runs if run.name == name} for name in names}
         if len(set().union(*values.values())) == 1:
             shared[key] = runs[0].settings[key]
         elif all(len(found) == 1 for found in values.values()):
-            differing[key] = {run.name: run.settings.get(key) for run in runs}
+            own = {run.name: run.settings.get(key) for run in runs}
+            differing.append((key, ["–" if own[name] is None else setting(own[name]) for name in names]))
     return {"shared_settings": shared, "differing_settings": differing}

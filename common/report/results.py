@@ -72,7 +72,11 @@ def collect(runs: Sequence[Run], part: str = "test") -> pd.DataFrame:
             table = pd.DataFrame({"case": "all", "class": run.classes} | cells)
         else:
             continue
-        tables.append(pd.concat([pd.DataFrame({"name": run.name, "split": run.split, "seed": run.seed}, table.index), table], axis=1))
+        tables.append(
+            pd.concat(
+                [pd.DataFrame({"name": run.name, "split": run.split, "seed": run.seed}, table.index), table], axis=1
+            )
+        )
     if not tables:
         folders = ", ".join(str(run.folder) for run in runs)
         raise FileNotFoundError(f"one run of {folders} must hold {part}.csv, got none: evaluate the runs first")

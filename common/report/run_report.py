@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from .case_rows import case_rows
+from .cases import case_rows
 from .charts import Chart, Line, joining_chart, line_chart
 from .latent_map import latent_chart
 from .results import MEAN, OVERLAPS, SCORES, collect, labels_of, scores_in, summary_of, title_of, with_spread
 from .runs import BASELINE, Run
 from .style import class_colors
 from .text import number, plain, score_text
-from .volume_rows import pseudo_label_panels, volume_rows
+from .volume_rows import pseudo_label_row, volume_rows
 from .volume_views import OUTCOME_COLORS, PLAIN_COLOR
 
 MAXIMUM_CASE_ROWS = 60
@@ -37,17 +37,17 @@ def run_context(run: Run) -> dict[str, Any]:
     return pictures | {
         "run": run,
         "part": part,
-        "table": [] if part is None else _class_table(scores, part),
-        "further": [] if part is None else _further(scores),
+        "classes": [] if part is None else _class_table(scores, part),
+        "further": None if part is None else _further(scores),
         "case_table": _case_table(scores) if part == "test" else None,
-        "volumes": volume_rows(run),
+        "volumes": volume_rows([run]),
         "colors": colors,
         "overlay_colors": overlay_colors(run),
         "charts": training_charts(run, colors),
         "joining": joining_context(run),
         "pseudo_charts": pseudo_label_charts(run, colors),
         "notices": _notices(run, part),
-        "length": {name: _last(run.train, column) for name, column in (("iterations", "iteration"), ("epochs", "epoch"))},
+        "iterations": None if run.train is None else float(run.train["iteration"].max()),
     }
 
 
@@ -66,7 +66,7 @@ def _class_table(table: pd.DataFrame, part: str) -> list[dict[str, Any]]:
     return rows if len(rows) > 2 else rows[:1]
 
 
-def _further(table: pd.DataFrame) -> list[dict[str, Any]]:
+def _further(table: pd.DataFrame) -> dict[str, list] | None:
     """Rows of the scores beyond the overlaps: over cases, each the mean over its classes, and of every class."""
     rows, classes = [], labels_of(table)[1:]
     for score in scores_in(table)[len(OVERLAPS) :]:
@@ -74,8 +74,8 @@ def _further(table: pd.DataFrame) -> list[dict[str, Any]]:
         means = table.groupby("class")[score].mean()
         cells = [with_spread(values, digits=digits), number(values.median(), digits)]
         cells += [number(means[name], digits) for name in classes]
-        rows.append({"title": title_of(score, table), "cells": cells, "cases": len(values)})
-    return rows
+        rows.append((title_of(score, table), [*cells, len(values)]))
+    return {"heads": ["Score", "mean", "median", *classes, "cases"], "rows": rows} if rows else None
 
 
 def _case_table(table: pd.DataFrame) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _case_table(table: pd.DataFrame) -> dict[str, Any]:
         columns |= {unit(title): (own[name], digits) for name, (title, digits) in FACTS.items() if name in own}
     order = means["dice"].sort_values(na_position="last", kind="stable").index
     rows = [(case, [number(values[case], digits) for values, digits in columns.values()]) for case in order]
-    return {"titles": list(columns), "rows": rows[:MAXIMUM_CASE_ROWS], "cases": len(rows)}
+    return {"heads": ["Case", *columns], "rows": rows[:MAXIMUM_CASE_ROWS], "cases": len(rows)}
 
 
 def _notices(run: Run, part: str | None) -> list[str]:
@@ -109,12 +109,6 @@ def _notices(run: Run, part: str | None) -> list[str]:
     if part is None:
         notices.append("There are no scores yet: the run was stopped before its first validation.")
     return notices
-
-
-def _last(table: pd.DataFrame | None, column: str) -> float | None:
-    if table is None or column not in table or not table[column].notna().any():
-        return None
-    return float(table[column].max())
 
 
 def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
@@ -222,9 +216,9 @@ def joining_context(run: Run) -> dict[str, Any] | None:
         "map": None if run.latents is None else latent_chart(run.latents),
         "dice": joining_chart(joined),
         "steps": [_step(step, images) for step, images in joined.groupby("step")],
-        "pictures": pseudo_label_panels(run) if len(joined) else [],
+        "pictures": pseudo_label_row(run),
         "joined": len(joined),
-        "set_aside": run.pseudo_labels.set_aside,
+        "set_aside": [(image, [reason]) for image, reason in run.pseudo_labels.set_aside],
     }
 
 

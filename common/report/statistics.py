@@ -54,7 +54,9 @@ def difference(method: pd.Series, baseline: pd.Series) -> Difference:
     values = table.to_numpy()
     low, high = interval(values)
     better = int((of_draws > 0).sum())
-    return Difference(float(np.nanmean(values)), low, high, signed_rank_p(of_cases), len(of_cases), len(of_draws), better)
+    return Difference(
+        float(np.nanmean(values)), low, high, signed_rank_p(of_cases), len(of_cases), len(of_draws), better
+    )
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +20,76 @@ MAXIMUM_PSEUDO_LABELS = 4
 
 
 def volumes_of(run: Run) -> pd.DataFrame:
-    """Volumes that test.csv names files of: image, truth, prediction and mean Dice and IoU of each case."""
+    """Volumes that test.csv names files of: image, truth, prediction and mean Dice of each case."""
     table = run.test
     if table is None or not {"image", "prediction"} <= set(table):
         return pd.DataFrame({"dice": []})
     flat = table["unit"].isin(["mm2", "pixels"]) if "unit" in table else False
     table = table[table["prediction"].str.endswith(NIFTI) & table["image"].str.endswith(NIFTI) & ~flat]
     table = table.assign(truth=table.get("truth", ""))
-    plan = {"image": "first", "truth": "first", "prediction": "first", "dice": "mean", "iou": "mean"}
+    plan = {"image": "first", "truth": "first", "prediction": "first", "dice": "mean"}
     return table.groupby("case", sort=False).agg(plan)
 
 
-def volume_rows(run: Run) -> list[dict[str, Any]]:
-    """Panels of the volumes to show: all, or from the lowest Dice to the highest in even steps."""
-    table = volumes_of(run)
-    rows = []
-    for rank, place in spaced(table["dice"].to_numpy(), MAXIMUM_VOLUMES):
-        files = table.iloc[place]
-        row = {"name": files.name, "rank": rank, "panels": [], "missing": None}
-        facts = f"mean Dice {score_text(files['dice'])}, mean IoU {score_text(files['iou'])}"
-        volume = _volume(run, files, {run.name: run.folder / files["prediction"]})
-        if isinstance(volume, str):
-            row["missing"] = volume
-        else:
-            masks = overlays(volume.truth, volume.predictions[run.name], list(class_colors(run.classes).values()))
-            at = {plane: volume.busiest(plane) for plane in PLANES}
-            row["panels"] = [("image, " + _place(volume, "axial", at["axial"]), "", draw_slice(volume, "axial", at["axial"]))]
-            row["panels"] += [(_place(volume, p, i), "", draw_slice(volume, p, i, masks)) for p, i in at.items()]
-        rows.append(row | {"facts": facts})
-    return rows
+def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Panels of volumes: all, or from the lowest Dice to the highest in even steps.
 
-
-def same_volumes(runs: list[Run]) -> list[dict[str, Any]]:
-    """The same volumes for the first run of each name, in the slice where truth and predictions have most."""
-    tables = {run.name: (run, table) for run in reversed(runs) if len(table := volumes_of(run))}
-    tables = {run.name: tables[run.name] for run in runs if run.name in tables}
-    if not tables:
+    One method is shown in three planes, several side by side with the first run of each, in an axial slice.
+    """
+    first = {run.name: (run, volumes_of(run)) for run in reversed(runs)}
+    found = {run.name: first[run.name] for run in runs if len(first[run.name][1])}
+    if not found:
         return []
     # Volumes that every method has been tested on; the ranking is that of the first one.
-    leader, files_of = next(iter(tables.values()))
-    shared = files_of[[all(case in table.index for _, table in tables.values()) for case in files_of.index]]
+    leader, table = next(iter(found.values()))
+    table = table[[all(case in other.index for _, other in found.values()) for case in table.index]]
+    colors, several = list(class_colors(leader.classes).values()), len(found) > 1
     rows = []
-    for rank, place in spaced(shared["dice"].to_numpy(), MAXIMUM_VOLUMES):
-        files = shared.iloc[place]
-        row = {"name": files.name, "rank": rank, "facts": f"of {leader.name}", "panels": [], "missing": None}
-        predictions = {name: run.folder / table.loc[files.name, "prediction"] for name, (run, table) in tables.items()}
-        volume = _volume(leader, files, predictions)
+    for rank, place in spaced(table["dice"].to_numpy(), MAXIMUM_VOLUMES):
+        case = table.index[place]
+        row = {"name": case, "facts": f"{rank} of {leader.name}", "panels": [], "missing": None}
+        rows.append(row)
+        predictions = {name: run.folder / own.loc[case, "prediction"] for name, (run, own) in found.items()}
+        volume = _volume(leader, table.loc[case], predictions)
         if isinstance(volume, str):
             row["missing"] = volume
-        else:
-            index = volume.busiest("axial")
-            row["facts"] += f"; {_place(volume, 'axial', index)}"
-            row["panels"] = [("image", "", draw_slice(volume, "axial", index))]
-            for name, prediction in volume.predictions.items():
-                masks = overlays(volume.truth, prediction, list(class_colors(leader.classes).values()))
-                dice = f"Dice {score_text(tables[name][1].loc[files.name, 'dice'])}"
-                row["panels"].append((name, dice, draw_slice(volume, "axial", index, masks)))
-        rows.append(row)
+            continue
+        at = {plane: volume.busiest(plane) for plane in (("axial",) if several else PLANES)}
+        place = at["axial"]
+        row["panels"] = [(f"image, {_place(volume, 'axial', place)}", "", draw_slice(volume, "axial", place))]
+        for name, prediction in volume.predictions.items():
+            masks = overlays(volume.truth, prediction, colors)
+            facts = f"Dice {score_text(found[name][1].loc[case, 'dice'])}"
+            for plane, index in at.items():
+                title = name if several else _place(volume, plane, index)
+                row["panels"].append((title, facts, draw_slice(volume, plane, index, masks)))
     return rows
 
 
-def pseudo_label_panels(run: Run) -> list[tuple[str, str, str | None]]:
-    """Title, line below and picture of some pseudo-labels from the first to join to the last."""
-    joined = run.pseudo_labels.joined
-    panels = []
+def pseudo_label_row(run: Run) -> dict[str, Any] | None:
+    """Panels of some pseudo-labels from the first to join to the last; `None` where none is of a volume."""
+    joined, panels = run.pseudo_labels.joined, []
+    if not joined["image"].str.endswith(NIFTI).any():
+        return None
     for place in np.unique(np.linspace(0, len(joined) - 1, min(MAXIMUM_PSEUDO_LABELS, len(joined))).astype(int)):
         entry = joined.iloc[place]
         title = f"{ordinal(place + 1)} of {len(joined)} to join, step {entry['step']}: {entry['name']}"
         facts = [f"Dice {score_text(entry['dice'])}" if entry["dice"] == entry["dice"] else "truth not known"]
         facts += [f"{number(entry['ml'], 1)} ml"] if entry["ml"] == entry["ml"] else []
         facts += [f"nearest: {entry['nearest']}"] if entry["nearest"] else []
-        panels.append((title, ", ".join(facts), _pseudo_label_picture(run, entry)))
-    return panels if any(picture for *_, picture in panels) or joined["image"].str.endswith(NIFTI).any() else []
-
-
-def _pseudo_label_picture(run: Run, entry: pd.Series) -> str | None:
-    volume = _volume(run, entry, {"": run.folder / "pseudo_labels" / entry["label"]}) if entry["label"] else ""
-    if isinstance(volume, str):
-        return None
-    masks = overlays(volume.truth, volume.predictions[""], list(class_colors(run.classes).values()))
-    return draw_slice(volume, "axial", volume.busiest("axial"), masks)
+        volume = _volume(run, entry, {"": run.folder / "pseudo_labels" / entry["label"]})
+        picture = None
+        if not isinstance(volume, str):
+            masks = overlays(volume.truth, volume.predictions[""], list(class_colors(run.classes).values()))
+            picture = draw_slice(volume, "axial", volume.busiest("axial"), masks)
+        panels.append((title, ", ".join(facts), picture))
+    facts = "axial, in the slice with the most voxels"
+    return {
+        "name": "Pseudo-labels from the first to join to the last",
+        "facts": facts,
+        "missing": None,
+        "panels": panels,
+    }
 
 
 def _volume(run: Run, files: pd.Series, predictions: dict[str, Path]) -> Volume | str:

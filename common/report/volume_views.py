@@ -25,17 +25,8 @@ PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 EDGES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 FILL = 0.36
 PANEL_PIXELS = 460
+Overlay = tuple[np.ndarray, str, bool]  # a mask, its colour, and whether it is filled or but a dashed outline
 SCALE_BARS = (50, 20, 10, 5, 2, 1)
-
-
-@dataclass(frozen=True)
-class Overlay:
-    """A mask to draw, with the colour and style of its outline and how much of the colour fills it."""
-
-    mask: np.ndarray
-    color: str
-    style: str = "solid"
-    fill: float = FILL
 
 
 @dataclass(frozen=True)
@@ -118,13 +109,14 @@ def overlays(truth: np.ndarray | None, prediction: np.ndarray, colors: Sequence[
     Of several classes, each in its colour: the prediction filled, the truth as a dashed outline.
     """
     if len(prediction) > 1:
-        filled = [Overlay(mask, color) for mask, color in zip(prediction, colors, strict=True)]
-        truths = () if truth is None else zip(truth, colors, strict=True)
-        return filled + [Overlay(mask, color, "dashed", 0) for mask, color in truths]
+        filled = [(mask, color, True) for mask, color in zip(prediction, colors, strict=True)]
+        return filled + [
+            (mask, color, False) for mask, color in zip(() if truth is None else truth, colors, strict=False)
+        ]
     if truth is None:
-        return [Overlay(prediction[0], PLAIN_COLOR)]
+        return [(prediction[0], PLAIN_COLOR, True)]
     masks = (truth & prediction, ~truth & prediction, truth & ~prediction)
-    return [Overlay(mask[0], color) for mask, color in zip(masks, OUTCOME_COLORS.values(), strict=True)]
+    return [(mask[0], color, True) for mask, color in zip(masks, OUTCOME_COLORS.values(), strict=True)]
 
 
 def draw_slice(volume: Volume, plane: str, index: int, masks: Sequence[Overlay] = ()) -> str:
@@ -146,8 +138,8 @@ def draw_slice(volume: Volume, plane: str, index: int, masks: Sequence[Overlay] 
     axes.set(xticks=[], yticks=[])
     low, high = volume.window
     axes.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear", aspect="auto")
-    for overlay in masks:
-        _draw_mask(axes, _radiological(overlay.mask[region]), overlay, extent)
+    for mask, color, filled in masks:
+        _draw_mask(axes, _radiological(mask[region]), color, filled, extent)
     _annotate(axes, plane, side)
     axes.set(xlim=(-0.52 * side, 0.52 * side), ylim=(-0.52 * side, 0.52 * side))
     return encode(figure, dpi=100)
@@ -158,18 +150,19 @@ def _radiological(plane: np.ndarray) -> np.ndarray:
     return plane.T[::-1, ::-1]
 
 
-def _draw_mask(axes: Axes, mask: np.ndarray, overlay: Overlay, extent: tuple[float, float, float, float]) -> None:
+def _draw_mask(axes: Axes, mask: np.ndarray, color: str, filled: bool, extent: tuple[float, ...]) -> None:
     if not mask.any():
         return
     left, right, bottom, top = extent
-    fill = np.zeros((*mask.shape, 4))
-    fill[mask] = to_rgba(overlay.color, overlay.fill)
-    axes.imshow(fill, extent=extent, interpolation="nearest", aspect="auto")
+    if filled:
+        fill = np.zeros((*mask.shape, 4))
+        fill[mask] = to_rgba(color, FILL)
+        axes.imshow(fill, extent=extent, interpolation="nearest", aspect="auto")
     height, width = mask.shape
     columns = left + (np.arange(-1, width + 1) + 0.5) * (right - left) / width
     rows = top - (np.arange(-1, height + 1) + 0.5) * (top - bottom) / height
     # A border of zeros closes the outline of a mask that touches the edge.
-    look = {"colors": [overlay.color], "linewidths": 1.1, "linestyles": overlay.style}
+    look = {"colors": [color], "linewidths": 1.1, "linestyles": "solid" if filled else "dashed"}
     axes.contour(columns, rows, np.pad(mask.astype(float), 1), levels=[0.5], **look)
 
 
