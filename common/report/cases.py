@@ -43,12 +43,13 @@ class Case:
     weight: np.ndarray | None
 
 
-def load_cases(run: Run) -> list[Case]:
+def load_cases(run: Run, others: bool = True) -> list[Case]:
     """The run's cases of the test part, or of the validation part where there are none; hardest first."""
+    roles = ROLES if others else ROLES[:-1]
     for part in ("test", "validation"):
-        files = [path for path in (run.folder / "cases" / part).glob("*_*.npz") if _role(path) in ROLES]
+        files = [path for path in (run.folder / "cases" / part).glob("*_*.npz") if _role(path) in roles]
         if files:
-            files.sort(key=lambda path: (ROLES.index(_role(path)), path.name))
+            files.sort(key=lambda path: (roles.index(_role(path)), path.name))
             return [_load(path, part, len(run.classes)) for path in files]
     return []
 
@@ -153,7 +154,7 @@ def case_rows(runs: Sequence[Run]) -> dict[str, Any]:
     names = list(dict.fromkeys(run.name for run in runs))
     saved: dict[tuple, dict[str, tuple[Case, Run]]] = {}
     for run in runs:
-        for case in load_cases(run):
+        for case in load_cases(run, others=len(names) > 1):
             saved.setdefault((run.draw, case.part, case.name), {})[run.name] = (case, run)
     chosen = [key for key, found in saved.items() if any(case.role != OTHER for case, _ in found.values())]
     keys = sorted(chosen, key=lambda key: (key[1] != "test", -len(saved[key])))

@@ -40,13 +40,10 @@ MAXIMUM_FACET_ROWS = 12
 NAMES = {MEAN: "mean over classes"}
 
 
-def comparison_context(
-    runs: Sequence[Run], title: str | None = None, baselines: Mapping[str, str] | None = None
-) -> dict:
+def comparison_context(runs: Sequence[Run], title: str | None, baselines: Mapping[str, str] | None) -> dict[str, Any]:
     """Everything the template of a comparison needs; `baselines` as of `pairing`."""
-    names, part = list(dict.fromkeys(run.name for run in runs)), "test"
-    if all(run.test is None for run in runs):
-        part = "validation"
+    names = list(dict.fromkeys(run.name for run in runs))
+    part = "validation" if all(run.test is None for run in runs) else "test"
     scored = [run for run in runs if (run.test if part == "test" else run.best) is not None]
     pairs = pairing(names, baselines)
     subjects = [name for name in names if name in pairs]
@@ -85,15 +82,10 @@ def _scores(runs: Sequence[Run], part: str, pairs: dict[str, str], colors: dict[
         outcome = [f"{', '.join(scores)} mean IoU; there is no other method to compare it with yet."]
     plans = [(SCORES[s].title, [(s, label) for label in labels_of(table)]) for s in OVERLAPS]
     plans.append(("Score", [(s, MEAN) for s in scores_in(table)[len(OVERLAPS) :] if SCORES[s].best]))
-    tables = [_table(table, pairs, title, columns, several) for title, columns in plans if columns]
+    tables = [_table(table, pairs, title, columns) for title, columns in plans if columns]
     shown = {name: colors[name] for name in names}
-    return {
-        "outcome": outcome,
-        "tables": tables,
-        "paired": _paired(table, part, pairs, shown),
-        "kind": kind,
-        "over": over,
-    }
+    paired = _paired(table, part, pairs, shown)
+    return {"outcome": outcome, "tables": tables, "paired": paired, "kind": kind, "over": over}
 
 
 def method_color(place: int) -> str:
@@ -127,24 +119,29 @@ def _notices(runs: Sequence[Run], scored: list[Run], part: str) -> list[str]:
     return notices
 
 
-def _table(
-    table: pd.DataFrame, pairs: dict[str, str], title: str, columns: list[tuple[str, str]], several: bool
-) -> dict[str, Any]:
+def _table(table: pd.DataFrame, pairs: dict[str, str], title: str, columns: list[tuple[str, str]]) -> dict[str, Any]:
     """Cells of methods x columns (text, best), and of the differences (text, interval, p)."""
-    rows, names, digits = [], list(dict.fromkeys(table["name"])), [SCORES[score].digits for score, _ in columns]
-    means = {name: [cell_of(table, name, label, score, several) for score, label in columns] for name in names}
-    rounded = pd.DataFrame({name: [round(cell[0], d) for cell, d in zip(means[name], digits)] for name in names})
-    best = [getattr(rounded.loc[place], SCORES[score].best)() for place, (score, _) in enumerate(columns)]
-    for name in names:
-        own = table[table["name"] == name]
-        texts = [plus_minus(*cell, digits=d) for cell, d in zip(means[name], digits)]
-        tops = [len(names) > 1 and value == top for value, top in zip(rounded[name], best)]
-        rows.append((name, list(zip(texts, tops)), [own.groupby(["split", "seed"]).ngroups, own["case"].nunique()]))
+    rows, names, several = [], list(dict.fromkeys(table["name"])), over_text(table)[0]
+    digits = [SCORES[score].digits for score, _ in columns]
+    cells = {name: [cell_of(table, name, label, score, several) for score, label in columns] for name in names}
+    rounded = [[round(own[place][0], d) for own in cells.values()] for place, d in enumerate(digits)]
+    best = [
+        getattr(pd.Series(values), SCORES[score].best)() for values, (score, _) in zip(rounded, columns, strict=True)
+    ]
+    for name, own in cells.items():
+        texts = [
+            (plus_minus(*cell, digits=d), len(names) > 1 and round(cell[0], d) == top)
+            for cell, d, top in zip(own, digits, best, strict=True)
+        ]
+        of_name = table[table["name"] == name]
+        rows.append((name, texts, [of_name.groupby(["split", "seed"]).ngroups, of_name["case"].nunique()]))
     for name, baseline in pairs.items():
         found = [compare(table, name, baseline, label, score).difference for score, label in columns]
-        lines = [(number(x.mean, d, signed=True), interval_text(x, d), p_text(x.p)) for x, d in zip(found, digits)]
-        cells = [("\n".join(filter(None, texts)), False) for texts in lines]
-        rows.append((f"{name} − {baseline}", cells, [max(x.draws for x in found), max(x.cases for x in found)]))
+        texts = [
+            (f"{number(one.mean, d, signed=True)}\n{interval_text(one, d)}\n{p_text(one.p)}".rstrip(), False)
+            for one, d in zip(found, digits, strict=True)
+        ]
+        rows.append((f"{name} − {baseline}", texts, [max(one.draws for one in found), max(one.cases for one in found)]))
     further = title == "Score"
     heads = [title_of(score, table) if further else label for score, label in columns]
     heads = [title, *heads, f"{kind_of_draws(table)}s", "cases"]
@@ -154,9 +151,7 @@ def _table(
 def _paired(table: pd.DataFrame, part: str, pairs: dict[str, str], colors: dict[str, str]) -> Chart | None:
     if not pairs:
         return None
-    cases = table["case"].nunique()
-    by_case = part == "test" and cases <= MAXIMUM_PAIRED_CASES
-    kind = kind_of_draws(table)
+    kind, by_case = kind_of_draws(table), part == "test" and table["case"].nunique() <= MAXIMUM_PAIRED_CASES
     draws = {"split": "split {0}", "seed": "seed {1}", "draw": "split {0}, seed {1}"}[kind]
     keys = table["case"] if by_case else [draws.format(*draw) for draw in table[["split", "seed"]].to_numpy()]
     table = table.assign(row=keys).sort_values(["split", "seed"], kind="stable")
@@ -165,7 +160,7 @@ def _paired(table: pd.DataFrame, part: str, pairs: dict[str, str], colors: dict[
         shown = [score for score in scores_in(table) if score in ("iou", "precision", "sensitivity")]
         plans = {SCORES[score].title: (score, MEAN) for score in shown}
     elif table["row"].nunique() > MAXIMUM_FACET_ROWS:
-        plans = dict([next(iter(plans.items()))])
+        plans = {NAMES[MEAN]: ("iou", MEAN)}
     facets = {}
     for title, (score, label) in plans.items():
         rows = table if label == MEAN else table[table["class"] == label]
@@ -185,26 +180,19 @@ def _paired(table: pd.DataFrame, part: str, pairs: dict[str, str], colors: dict[
 
 def _curves(runs: Sequence[Run], colors: dict[str, str]) -> list[Chart]:
     """Validation scores and training loss of all runs."""
-    charts = []
-    validated = [run for run in runs if run.validation is not None]
-    if validated:
-        plans = {NAMES.get(label, plain(label)): f"iou_{label}" for label in (MEAN, *runs[0].classes)}
-        if len(runs[0].classes) == 1:
-            plans = {"IoU": "iou_mean", "Dice": "dice_mean"}
-        facets = {title: _lines(validated, "validation", column, colors) for title, column in plans.items()}
-        caption = (
-            f"{'Overlap' if len(runs[0].classes) == 1 else 'IoU'} on the validation cases as training goes on. Thin: "
-            "one line per run; thick: a method's mean over its runs."
-        )
-        facets = {title: lines for title, lines in facets.items() if lines}
-        charts.append(facet_chart("Validation of all runs", caption, facets, list(colors.items())))
-    losses = _lines([run for run in runs if run.train is not None], "train", "loss", colors)
+    charts, legend, lines = [], list(colors.items()), "Thin: one line per run; thick: a method's mean over its runs."
+    plans = {NAMES.get(label, plain(label)): f"iou_{label}" for label in (MEAN, *runs[0].classes)}
+    if len(runs[0].classes) == 1:
+        plans = {"IoU": "iou_mean", "Dice": "dice_mean"}
+    facets = {title: _lines(runs, "validation", column, colors) for title, column in plans.items()}
+    facets = {title: found for title, found in facets.items() if found}
+    if facets:
+        caption = f"Overlap with the truth on the validation cases (IoU) as training goes on. {lines}"
+        charts.append(facet_chart("Validation of all runs", caption, facets, legend))
+    losses = _lines(runs, "train", "loss", colors)
     if losses:
-        caption = (
-            "What training minimises, one line per run and a method's mean. The losses of different methods have "
-            "different terms and do not compare."
-        )
-        charts.append(replace(line_chart("Training loss", caption, losses, unit=False), legend=list(colors.items())))
+        caption = f"What training minimises; the losses of methods with different terms do not compare. {lines}"
+        charts.append(replace(line_chart("Training loss", caption, losses, unit=False), legend=legend))
     return charts
 
 
@@ -213,7 +201,7 @@ def _lines(runs: Sequence[Run], table: str, column: str, colors: dict[str, str])
     found: dict[str, list[pd.Series]] = {}
     for run in runs:
         values = getattr(run, table)
-        if column in values and values[column].notna().any():
+        if values is not None and column in values and values[column].notna().any():
             found.setdefault(run.name, []).append(values.set_index("iteration")[column])
     lines = [Line(n, y.index.to_series(), y, colors[n], faint=True) for n, tables in found.items() for y in tables]
     for name, tables in found.items():

@@ -107,14 +107,11 @@ def summarize(runs: Sequence[Run], part: str = "test") -> pd.DataFrame:
 
 def summary_of(table: pd.DataFrame) -> pd.DataFrame:
     """`summarize` of what `collect` gives."""
-    draw, scores = ["name", "split", "seed"], scores_in(table)
-    classes = table.groupby([*draw, "class"], sort=False)[scores].mean()
-    means = classes.groupby(draw, sort=False).mean()
-    means.index = pd.MultiIndex.from_tuples([(*key, MEAN) for key in means.index], names=classes.index.names)
-    order = {key: place for place, key in enumerate(means.index.droplevel("class"))}
-    both = pd.concat([classes, means]).reset_index()
-    place = [order[key] for key in zip(*(both[name] for name in draw), strict=True)]
-    return both.iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+    draw, scores, found = ["name", "split", "seed"], scores_in(table), {}
+    for key, own in table.groupby(draw, sort=False):
+        found[key] = own.groupby("class", sort=False)[scores].mean()
+        found[key].loc[MEAN] = found[key].mean()
+    return pd.concat(found, names=[*draw, "class"]).reset_index()
 
 
 def write_results(runs: Sequence[Run], path: Path | str) -> Path:

@@ -102,101 +102,67 @@ def _notices(run: Run, part: str | None) -> list[str]:
     if run.train is None:
         notices.append("There is no training log: the run stopped before its first logged iteration.")
     if part == "validation":
-        notices.append(
-            f"This run has not been evaluated on its test part. The scores are those of its best validation "
-            f"epoch ({run.best['epoch']:.0f}), which flatter a model because the epoch was chosen by them."
-        )
+        text = "This run has not been evaluated on its test part. The scores are those of its best validation epoch"
+        notices.append(f"{text} ({run.best['epoch']:.0f}), which flatter a model because the epoch was chosen by them.")
     if part is None:
         notices.append("There are no scores yet: the run was stopped before its first validation.")
     return notices
 
 
+def lines_of(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> list[Line]:
+    """A line for each column (its label and colour) of which the table holds numbers; strong where it is in ink."""
+    return [
+        Line(plain(label), table["iteration"], table[column], color, strong=color == "ink")
+        for column, (label, color) in columns.items()
+        if column in table and table[column].notna().any()
+    ]
+
+
 def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     """Validation scores, loss terms, and the learning rate where it varies."""
-    charts = []
+    charts, best = [], run.best
     if run.validation is not None:
-        charts.append(_validation_chart(run, colors))
+        several = len(run.classes) > 1
+        mean = {"iou_mean": ("mean over classes", "ink")} if several else {"dice_mean": ("Dice", "ink")}
+        lines = lines_of(run.validation, _of_classes("iou", colors) | mean)
+        marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
+        caption = "IoU (overlap with the truth, 1 is perfect) on the validation cases as training goes on."
+        if best is not None:
+            caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
+        charts.append(line_chart("Validation", caption, lines, marks=marks))
     if run.train is not None:
-        charts.append(_loss_chart(run))
-        rate = run.train.get("learning_rate")
-        if rate is not None and rate.nunique() > 1:
-            caption = "Step size of the optimizer at every iteration."
-            lines = [Line("learning rate", run.train["iteration"], rate, "ink")]
+        terms = [name for name in run.train if name.startswith("loss_")]
+        columns = {name: (name.removeprefix("loss_"), f"series-{place + 1}") for place, name in enumerate(terms)}
+        lines = lines_of(run.train, columns | {"loss": ("total", "ink")})
+        caption = "What training minimises, at every logged iteration; lower is better."
+        # A single term is the total: drawing it twice would only puzzle.
+        lines, more = (lines, " The coloured lines are its terms.") if len(lines) > 2 else (lines[-1:], "")
+        charts.append(line_chart("Training loss", caption + more, lines, unit=False))
+        if run.train.get("learning_rate", pd.Series(dtype=float)).nunique() > 1:
+            caption, lines = "Step size of the optimizer.", lines_of(run.train, {"learning_rate": ("", "ink")})
             charts.append(line_chart("Learning rate", caption, lines, unit=False, smooth=False))
     return charts
 
 
-def _validation_chart(run: Run, colors: dict[str, str]) -> Chart:
-    table, best = run.validation, run.best
-    lines = [Line(plain(name), table["iteration"], table[f"iou_{name}"], colors[name]) for name in run.classes]
-    if len(run.classes) > 1:
-        lines.append(Line("mean over classes", table["iteration"], table["iou_mean"], "ink", strong=True))
-    elif "dice_mean" in table:
-        lines.append(Line("Dice", table["iteration"], table["dice_mean"], "ink"))
-    marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
-    caption = "IoU (overlap with the truth, 1 is perfect) on the validation cases as training goes on."
-    if best is not None:
-        caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
-    return line_chart("Validation", caption, lines, marks=marks)
-
-
-def _loss_chart(run: Run) -> Chart:
-    table = run.train
-    terms = [name for name in table if name.startswith("loss_") and table[name].notna().any()]
-    lines = [
-        Line(plain(name.removeprefix("loss_")), table["iteration"], table[name], f"series-{index + 1}")
-        for index, name in enumerate(terms)
-    ]
-    # A single term is the total: drawing it twice would only puzzle.
-    lines = lines if len(terms) > 1 else []
-    lines.append(Line("total", table["iteration"], table["loss"], "ink", strong=True))
-    caption = "What training minimises, at every logged iteration; lower is better."
-    if len(terms) > 1:
-        caption += " The coloured lines are its terms."
-    return line_chart("Training loss", caption, lines, unit=False)
+def _of_classes(prefix: str, colors: dict[str, str]) -> dict[str, tuple[str, str]]:
+    return {f"{prefix}_{name}": (name, color) for name, color in colors.items()}
 
 
 def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     """What the pseudo-labels were while training; empty for a method without them."""
-    if run.train is None:
-        return []
     hidden = "the truth, which is known for these unlabelled images but hidden from training"
+    equal = f"Share of pixels whose pseudo-label equals, in every class, {hidden}."
+    counts = "Share of the unlabelled images' pixels with a weight over 0.1: training learns from these."
+    weight = "Mean weight of the pixels by the class of their pseudo-label: 0 is ignored, 1 counts in full."
+    weights = _of_classes("weight", colors) | {"weight_mean": ("all pixels", "ink")}
     plans = (
-        (
-            "Pseudo-label accuracy",
-            f"Share of pixels whose pseudo-label equals, in every class, {hidden}.",
-            _overall(run, "pseudo_accuracy", "accuracy"),
-        ),
-        (
-            "Pseudo-label IoU",
-            f"Overlap of the pseudo-labels with {hidden}.",
-            _per_class(run, "pseudo_iou", colors),
-        ),
-        (
-            "Pixels that count",
-            "Share of the unlabelled images' pixels with a weight over 0.1: training learns from these.",
-            _overall(run, "pixel_share", "pixels that count"),
-        ),
-        (
-            "Weight of the pseudo-labels",
-            "Mean weight of the pixels by the class of their pseudo-label: 0 is ignored, 1 counts in full.",
-            _per_class(run, "weight", colors) + _overall(run, "weight_mean", "all pixels"),
-        ),
+        ("Pseudo-label accuracy", equal, {"pseudo_accuracy": ("accuracy", "ink")}),
+        ("Pseudo-label IoU", f"Overlap of the pseudo-labels with {hidden}.", _of_classes("pseudo_iou", colors)),
+        ("Pixels that count", counts, {"pixel_share": ("pixels that count", "ink")}),
+        ("Weight of the pseudo-labels", weight, weights),
     )
-    return [line_chart(title, caption, lines) for title, caption, lines in plans if lines]
-
-
-def _overall(run: Run, column: str, label: str) -> list[Line]:
-    known = column in run.train and run.train[column].notna().any()
-    return [Line(label, run.train["iteration"], run.train[column], "ink", strong=True)] if known else []
-
-
-def _per_class(run: Run, prefix: str, colors: dict[str, str]) -> list[Line]:
-    return [
-        Line(plain(name), run.train["iteration"], run.train[f"{prefix}_{name}"], colors[name])
-        for name in run.classes
-        if f"{prefix}_{name}" in run.train and run.train[f"{prefix}_{name}"].notna().any()
-    ]
+    found = [] if run.train is None else [(*words, lines_of(run.train, columns)) for *words, columns in plans]
+    return [line_chart(title, caption, lines) for title, caption, lines in found if lines]
 
 
 def explains_pseudo_labels(run: Run) -> str:
