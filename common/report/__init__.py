@@ -1,15 +1,17 @@
 """Reports: what a run, or several runs side by side, came to."""
 
-from .lesion_results import format_lesion_table, lesion_results, write_lesion_results
-from .page import render
-from .results import format_table, summarize, write_results
+from .page import render, render_runs
+from .results import collect, format_table, summarize, write_results
+from .runs import Run, find_runs, load_run
 
 __all__ = [
-    "format_lesion_table",
+    "Run",
+    "collect",
+    "find_runs",
     "format_table",
-    "lesion_results",
+    "load_run",
     "render",
+    "render_runs",
     "summarize",
-    "write_lesion_results",
     "write_results",
 ]

@@ -1,22 +1,27 @@
-"""The saved cases of a run, drawn as overlays."""
+"""The saved cases of one run, or of several side by side, drawn as overlays."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from .runs import Run
-from .style import WEIGHT_COLORMAP, encode
+from .style import WEIGHT_COLORMAP, class_colors, encode
+from .text import score_text
 
-ROLES = ("hardest", "median")
-OTHER = "other"
+OTHER = "other"  # saved to stand beside another method's hardest and median case alone
+ROLES = ("hardest", "median", OTHER)
+KINDS = {"prediction": "Prediction", "pseudo_label": "Pseudo-label", "weight": "Weight"}
+MAXIMUM_CASES = 6
 FILL = 0.30
 PANEL_PIXELS = 400
 
@@ -38,19 +43,19 @@ class Case:
     weight: np.ndarray | None
 
 
-def load_cases(run: Run, others: bool = False) -> list[Case]:
-    """The run's cases of the test part, or of the validation part where there are none; hardest first.
-
-    `others` gives those as well that are there only to stand beside another method's hardest and median case.
-    """
-    roles = (*ROLES, OTHER) if others else ROLES
+def load_cases(run: Run, others: bool = True) -> list[Case]:
+    """The run's cases of the test part, or of the validation part where there are none; hardest first."""
+    roles = ROLES if others else ROLES[:-1]
     for part in ("test", "validation"):
-        files = sorted((run.folder / "cases" / part).glob("*_*.npz"))
-        files = [path for path in files if path.stem.split("_", 1)[0] in roles]
+        files = [path for path in (run.folder / "cases" / part).glob("*_*.npz") if _role(path) in roles]
         if files:
-            files.sort(key=lambda path: roles.index(path.stem.split("_", 1)[0]))
+            files.sort(key=lambda path: (roles.index(_role(path)), path.name))
             return [_load(path, part, len(run.classes)) for path in files]
     return []
+
+
+def _role(path: Path) -> str:
+    return path.stem.split("_", 1)[0]
 
 
 def _load(path: Path, part: str, classes: int) -> Case:
@@ -73,22 +78,14 @@ def _load(path: Path, part: str, classes: int) -> Case:
             raise ValueError(f"{path}: {key} must have the shape {shape}, got {arrays[key].shape}")
     role, name = path.stem.split("_", 1)
     masks = {key: arrays[key] > 0 for key in ("truth", "prediction", "pseudo_label") if key in arrays}
-    return Case(
-        part,
-        role,
-        name,
-        image,
-        masks["truth"],
-        masks["prediction"],
-        masks.get("pseudo_label"),
-        arrays.get("weight"),
-    )
+    pseudo_label, weight = masks.get("pseudo_label"), arrays.get("weight")
+    return Case(part, role, name, image, masks["truth"], masks["prediction"], pseudo_label, weight)
 
 
 def case_scores(case: Case, run: Run) -> dict[str, float]:
     """IoU per class of one case: from test.csv where it lists the case, otherwise of the drawn masks."""
     if case.part == "test" and run.test is not None:
-        rows = run.test[run.test["case"] == case.name].drop_duplicates("label").set_index("label")["iou"]
+        rows = run.test[run.test["case"] == case.name].set_index("class")["iou"]
         if set(rows.index) == set(run.classes):
             return {name: float(rows[name]) for name in run.classes}
     return {name: mask_iou(case.truth[i], case.prediction[i]) for i, name in enumerate(run.classes)}
@@ -147,3 +144,59 @@ def _panel(picture: np.ndarray, outlines: list[tuple[np.ndarray, str]] = ()) -> 
     axes.set_ylim(height - 0.5, -0.5)
     axes.set_axis_off()
     return encode(figure, dpi=100)
+
+
+def case_rows(runs: Sequence[Run]) -> dict[str, Any]:
+    """The same cases for all names, at most `MAXIMUM_CASES`, preferring those that most names saved.
+
+    `cases` has a row of panels and scores for each, `ceiling` ends the scale of the weights, if any is shown.
+    """
+    names = list(dict.fromkeys(run.name for run in runs))
+    saved: dict[tuple, dict[str, tuple[Case, Run]]] = {}
+    for run in runs:
+        for case in load_cases(run, others=len(names) > 1):
+            saved.setdefault((run.draw, case.part, case.name), {})[run.name] = (case, run)
+    chosen = [key for key, found in saved.items() if any(case.role != OTHER for case, _ in found.values())]
+    keys = sorted(chosen, key=lambda key: (key[1] != "test", -len(saved[key])))
+    keys = sorted(keys[:MAXIMUM_CASES], key=lambda key: key[0])
+    shown = [case for key in keys for case, _ in saved[key].values()]
+    ceiling = weight_ceiling(shown)
+    columns = [(name, "prediction") for name in names]
+    columns += [
+        (name, kind)
+        for name in names
+        for kind in ("pseudo_label", "weight")
+        if any(name in saved[key] and getattr(saved[key][name][0], kind) is not None for key in keys)
+    ]
+    return {
+        "cases": [_row(key, saved[key], columns, ceiling) for key in keys],
+        "ceiling": ceiling if any(case.weight is not None for case in shown) else None,
+    }
+
+
+def _row(key: tuple, found: dict[str, tuple[Case, Run]], columns: list[tuple[str, str]], ceiling: float) -> dict:
+    (split, seed), part, name = key
+    several = len(dict(columns)) > 1
+    first, run = next(iter(found.values()))
+    shades = list(class_colors(run.classes).values())
+    panels = [("Image", "", draw_image(first.image)), ("Truth", "", draw_masks(first.image, first.truth, shades))]
+    for method, kind in columns:
+        title = KINDS[kind] if not several else method if kind == "prediction" else f"{KINDS[kind]} of {method}"
+        case = found[method][0] if method in found else None
+        panels.append((title, "", _draw(case, kind, shades, ceiling)))
+    roles = [f"{case.role} of {method}" if several else case.role for method, (case, _) in found.items()]
+    facts = [f"{part} case of split {split}" + (f", seed {seed}" if seed else "")]
+    facts += [role for role in roles if not role.startswith(OTHER)]
+    scores = []
+    for method in (name for name in dict(columns) if name in found):
+        values = pd.Series(case_scores(*found[method]))
+        texts = ["absent" if value != value else score_text(value) for value in values]
+        scores.append((method, [score_text(values.mean()), *texts]))
+    return {"name": name, "facts": "; ".join(facts), "missing": None, "panels": panels, "scores": scores}
+
+
+def _draw(case: Case | None, kind: str, shades: list[str], ceiling: float) -> str | None:
+    values = None if case is None else getattr(case, kind)
+    if values is None:
+        return None
+    return draw_weight(values, ceiling) if kind == "weight" else draw_masks(case.image, values, shades)

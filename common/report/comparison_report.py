@@ -2,60 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from .case_rows import same_cases
-from .charts import Chart, Line, facet_chart, paired_chart
-from .results import MEAN, collect, compare, describe, methods_of, with_spread
+from .cases import case_rows
+from .charts import Chart, Line, facet_chart, line_chart, paired_chart
+from .results import (
+    MEAN,
+    OVERLAPS,
+    SCORES,
+    cell_of,
+    collect,
+    compare,
+    describe,
+    interval_text,
+    kind_of_draws,
+    labels_of,
+    over_text,
+    p_text,
+    pairing,
+    plus_minus,
+    scores_in,
+    title_of,
+)
+from .run_report import joining_context, overlay_colors
 from .runs import Run
-from .style import class_colors
-from .text import plain
+from .style import CLASS_COLORS, LIGHT, class_colors
+from .text import number, plain, setting
+from .volume_rows import volume_rows
 
-MAXIMUM_PAIRED_ROWS = 40
+MAXIMUM_PAIRED_CASES = 40
+MAXIMUM_FACET_ROWS = 12
+NAMES = {MEAN: "mean over classes"}
 
 
-def comparison_context(runs: list[Run]) -> dict[str, Any]:
-    """Everything the template of a comparison needs."""
-    classes = runs[0].classes
-    part = "test" if any(run.test is not None for run in runs) else "validation"
+def comparison_context(runs: Sequence[Run], title: str | None, baselines: Mapping[str, str] | None) -> dict[str, Any]:
+    """Everything the template of a comparison needs; `baselines` as of `pairing`."""
+    names = list(dict.fromkeys(run.name for run in runs))
+    part = "validation" if all(run.test is None for run in runs) else "test"
     scored = [run for run in runs if (run.test if part == "test" else run.best) is not None]
-    methods = list(dict.fromkeys(run.method for run in runs))
-    context = {
+    pairs = pairing(names, baselines)
+    subjects = [name for name in names if name in pairs]
+    against = list(dict.fromkeys(pairs.values()))
+    colors = {name: method_color(place) for place, name in enumerate(names)}
+    first = {run.name: run for run in reversed(runs) if run.pseudo_labels is not None}
+    return case_rows(runs) | {
         "runs": runs,
-        "classes": classes,
-        "methods": methods,
+        "subject": title or " against ".join(", ".join(part) for part in (subjects or names, against) if part),
+        "names": names,
         "part": part,
-        "colors": class_colors(classes),
-        "method_colors": {name: f"series-{index}" for index, name in enumerate(methods)},
-        "splits": sorted({run.split for run in runs}),
+        "colors": class_colors(runs[0].classes),
+        "overlay_colors": overlay_colors(runs[0]),
+        "method_colors": colors,
+        "draws": len({run.draw for run in runs}),
         "notices": _notices(runs, scored, part),
-        "outcome": [],
-        "tables": [],
-        "paired": None,
+        **_scores(scored, part, pairs, colors),
+        "volumes": volume_rows(runs),
+        "joinings": [joining_context(first[name]) for name in names if name in first],
+        "curves": _curves(runs, colors),
+        **compare_settings(runs, names),
     }
-    if scored:
-        results = collect(scored, part)
-        order = methods_of(results)
-        context["outcome"] = _outcome(results, order)
-        context["tables"] = [_table(results, order, score) for score in ("iou", "dice")]
-        context["paired"] = _paired(results, order, context["method_colors"])
-    context["curves"] = _curves(runs, context["method_colors"])
-    return context | same_cases(runs, methods, list(context["colors"].values())) | compare_settings(runs)
 
 
-def _outcome(results: pd.DataFrame, methods: list[str]) -> list[str]:
-    if len(methods) > 1:
-        return [describe(compare(results, name, methods[0])) for name in methods[1:]]
-    scores = with_spread(_scores(results, methods[0], MEAN, "iou"))
-    return [f"{methods[0]} {scores} mean IoU; there is no other method to compare it with yet."]
+def _scores(runs: Sequence[Run], part: str, pairs: dict[str, str], colors: dict[str, str]) -> dict[str, Any]:
+    """Sentences, tables and the paired chart; nothing of these where no run has scores."""
+    if not runs:
+        return {"outcome": [], "tables": [], "paired": None, "kind": "split", "over": ""}
+    table = collect(runs, part)
+    several, over = over_text(table)
+    kind, names = kind_of_draws(table), list(dict.fromkeys(table["name"]))
+    pairs = {name: baseline for name, baseline in pairs.items() if {name, baseline} <= set(names)}
+    outcome = [describe(compare(table, name, baseline), kind) for name, baseline in pairs.items()]
+    if not outcome:
+        scores = [f"{name} {plus_minus(*cell_of(table, name, MEAN, 'iou', several))}" for name in names]
+        outcome = [f"{', '.join(scores)} mean IoU; there is no other method to compare it with yet."]
+    plans = [(SCORES[s].title, [(s, label) for label in labels_of(table)]) for s in OVERLAPS]
+    plans.append(("Score", [(s, MEAN) for s in scores_in(table)[len(OVERLAPS) :] if SCORES[s].best]))
+    tables = [_table(table, pairs, title, columns) for title, columns in plans if columns]
+    shown = {name: colors[name] for name in names}
+    paired = _paired(table, part, pairs, shown)
+    return {"outcome": outcome, "tables": tables, "paired": paired, "kind": kind, "over": over}
 
 
-def _notices(runs: list[Run], scored: list[Run], part: str) -> list[str]:
+def method_color(place: int) -> str:
+    """The colour of the method at this place: of the theme's series, then of the classes' palette."""
+    own = len(LIGHT.series)
+    return f"series-{place}" if place < own else CLASS_COLORS[(place - own) % len(CLASS_COLORS)]
+
+
+def _notices(runs: Sequence[Run], scored: list[Run], part: str) -> list[str]:
     notices = []
     if not scored:
         return ["No run has scores yet: all were stopped before their first validation."]
@@ -64,127 +103,123 @@ def _notices(runs: list[Run], scored: list[Run], part: str) -> list[str]:
             "No run has been evaluated on its test part. The scores are those of each run's best validation "
             "epoch, which flatter a model because the epoch was chosen by them."
         )
-    left_out = [f"{run.method} split {run.split}" for run in runs if run not in scored]
+    left_out = [f"{run.name} split {run.split}, seed {run.seed}" for run in runs if run not in scored]
     if left_out:
-        reason = "no test scores yet" if part == "test" else "no validation scores yet"
-        notices.append(f"Left out of tables, with {reason}: {', '.join(left_out)}.")
-    splits = {name: {run.split for run in scored if run.method == name} for name in {run.method for run in scored}}
-    if len({frozenset(values) for values in splits.values()}) > 1:
-        notices.append(
-            "The methods were not run on the same splits. Differences and the sentence above use the splits "
-            "that both methods have; the rows of the table use all splits of each method."
-        )
+        notices.append(f"Left out of tables, with no {part} scores yet: {'; '.join(left_out)}.")
+    draws, cases = {}, {}
+    for run in scored:
+        draws.setdefault(run.name, set()).add(run.draw)
+        cases.setdefault(run.name, set()).update([] if run.test is None else run.test["case"])
+    for what, found in (("run on the same splits and seeds", draws), ("tested on the same cases", cases)):
+        if len(set(map(frozenset, found.values()))) > 1:
+            notices.append(
+                f"The methods were not {what}. Differences and the sentence above use what both methods have; "
+                "the rows of the tables use all of each method."
+            )
     return notices
 
 
-def _scores(results: pd.DataFrame, method: str, label: str, score: str) -> pd.Series:
-    return results.loc[(results["method"] == method) & (results["label"] == label), score]
-
-
-def _table(results: pd.DataFrame, methods: list[str], score: str) -> dict[str, Any]:
-    labels = [MEAN, *(label for label in dict.fromkeys(results["label"]) if label != MEAN)]
-    best = {
-        label: max((round(_scores(results, name, label, score).mean(), 3) for name in methods), default=np.nan)
-        for label in labels
-    }
-    rows = []
-    for name in methods:
-        values = {label: _scores(results, name, label, score) for label in labels}
-        cells = [
-            (with_spread(values[label]), len(methods) > 1 and round(values[label].mean(), 3) == best[label])
-            for label in labels
+def _table(table: pd.DataFrame, pairs: dict[str, str], title: str, columns: list[tuple[str, str]]) -> dict[str, Any]:
+    """Cells of methods x columns (text, best), and of the differences (text, interval, p)."""
+    rows, names, several = [], list(dict.fromkeys(table["name"])), over_text(table)[0]
+    digits = [SCORES[score].digits for score, _ in columns]
+    cells = {name: [cell_of(table, name, label, score, several) for score, label in columns] for name in names}
+    rounded = [[round(own[place][0], d) for own in cells.values()] for place, d in enumerate(digits)]
+    best = [
+        getattr(pd.Series(values), SCORES[score].best)() for values, (score, _) in zip(rounded, columns, strict=True)
+    ]
+    for name, own in cells.items():
+        texts = [
+            (plus_minus(*cell, digits=d), len(names) > 1 and round(cell[0], d) == top)
+            for cell, d, top in zip(own, digits, best, strict=True)
         ]
-        rows.append(
-            {
-                "name": name,
-                "splits": results.loc[results["method"] == name, "split"].nunique(),
-                "cells": cells,
-            }
-        )
-    differences = []
-    for name in methods[1:]:
-        pairs = [compare(results, name, methods[0], label, score).difference for label in labels]
-        differences.append(
-            {
-                "name": f"{name} − {methods[0]}",
-                "splits": len(compare(results, name, methods[0], score=score).splits),
-                "cells": [with_spread(values, signed=True) for values in pairs],
-            }
-        )
-    return {
-        "score": {"iou": "IoU", "dice": "Dice"}[score],
-        "labels": labels,
-        "rows": rows,
-        "differences": differences,
-    }
-
-
-def _paired(results: pd.DataFrame, methods: list[str], colors: dict[str, str]) -> Chart | None:
-    baseline = methods[0]
-    splits = {name: compare(results, name, baseline).splits for name in methods[1:]}
-    rows = sum(map(len, splits.values()))
-    if not rows:
-        return None
-    labels = [MEAN, *(label for label in dict.fromkeys(results["label"]) if label != MEAN)]
-    # So many rows would need a page per class: the mean alone tells the outcome.
-    labels = labels if rows <= MAXIMUM_PAIRED_ROWS else labels[:1]
-    facets = {
-        "mean over classes" if label == MEAN else plain(label): [
-            compare(results, name, baseline, label) for name in methods[1:]
+        of_name = table[table["name"] == name]
+        rows.append((name, texts, [of_name.groupby(["split", "seed"]).ngroups, of_name["case"].nunique()]))
+    for name, baseline in pairs.items():
+        found = [compare(table, name, baseline, label, score).difference for score, label in columns]
+        texts = [
+            (f"{number(one.mean, d, signed=True)}\n{interval_text(one, d)}\n{p_text(one.p)}".rstrip(), False)
+            for one, d in zip(found, digits, strict=True)
         ]
-        for label in labels
-    }
-    caption = (
-        f"IoU of {baseline} (open dot) and of the other method (filled dot) on the same split. "
-        "A solid line means the method is better there, a dotted line that it is worse. "
-        "Each small chart has its own scale."
-    )
-    shown = {name: colors[name] for name in methods}
-    return paired_chart("Every split on its own", caption, facets, splits, shown)
+        rows.append((f"{name} − {baseline}", texts, [max(one.draws for one in found), max(one.cases for one in found)]))
+    further = title == "Score"
+    heads = [title_of(score, table) if further else label for score, label in columns]
+    heads = [title, *heads, f"{kind_of_draws(table)}s", "cases"]
+    return {"title": title, "further": further, "heads": heads, "rows": rows}
 
 
-def _curves(runs: list[Run], colors: dict[str, str]) -> Chart | None:
-    validated = [run for run in runs if run.validation is not None]
-    if not validated:
+def _paired(table: pd.DataFrame, part: str, pairs: dict[str, str], colors: dict[str, str]) -> Chart | None:
+    if not pairs:
         return None
+    kind, by_case = kind_of_draws(table), part == "test" and table["case"].nunique() <= MAXIMUM_PAIRED_CASES
+    draws = {"split": "split {0}", "seed": "seed {1}", "draw": "split {0}, seed {1}"}[kind]
+    keys = table["case"] if by_case else [draws.format(*draw) for draw in table[["split", "seed"]].to_numpy()]
+    table = table.assign(row=keys).sort_values(["split", "seed"], kind="stable")
+    plans = {NAMES.get(label, plain(label)): ("iou", label) for label in labels_of(table)}
+    if len(plans) == 1:  # one class: the scores beside its IoU say more
+        shown = [score for score in scores_in(table) if score in ("iou", "precision", "sensitivity")]
+        plans = {SCORES[score].title: (score, MEAN) for score in shown}
+    elif table["row"].nunique() > MAXIMUM_FACET_ROWS:
+        plans = {NAMES[MEAN]: ("iou", MEAN)}
     facets = {}
-    for label in (MEAN, *runs[0].classes):
-        lines = [
-            Line(
-                run.method,
-                run.validation["iteration"],
-                run.validation[f"iou_{label}"],
-                colors[run.method],
-                faint=True,
-            )
-            for run in validated
-        ]
-        lines += _mean_lines(validated, f"iou_{label}", colors)
-        facets["mean over classes" if label == MEAN else plain(label)] = lines
+    for title, (score, label) in plans.items():
+        rows = table if label == MEAN else table[table["class"] == label]
+        means = rows.groupby(["row", "name", "class"], sort=False)[score].mean()
+        facets[title] = means.groupby(level=["row", "name"], sort=False).mean().unstack("name")
+    order = next(iter(facets.values()))
+    order = order.sort_values(next(iter(pairs.values()))).index if by_case else order.index
+    facets = {title: values.reindex(index=order, columns=list(colors)) for title, values in facets.items()}
+    what = "case" if by_case else kind
     caption = (
-        "IoU on the validation images as training goes on. Thin: one line per run; "
-        "thick: a method's mean over its splits."
+        f"{'Scores' if len(labels_of(table)) == 1 else 'IoU'} of each baseline (open dot) and of the other methods "
+        f"(filled dots) on the same {what}{f', means over {kind}s' if by_case else ''}. A solid line means the method "
+        "is better there, a dotted line that it is worse. Each small chart has its own scale."
     )
-    return facet_chart("Validation of all runs", caption, facets, list(colors.items()))
+    return paired_chart(f"Every {what} on its own", caption, facets, pairs, colors)
 
 
-def _mean_lines(runs: list[Run], column: str, colors: dict[str, str]) -> Iterator[Line]:
-    for method in dict.fromkeys(run.method for run in runs):
-        tables = [run.validation.set_index("iteration")[column] for run in runs if run.method == method]
-        # Only iterations that every split reached: a mean over fewer would jump where one ends.
+def _curves(runs: Sequence[Run], colors: dict[str, str]) -> list[Chart]:
+    """Validation scores and training loss of all runs."""
+    charts, legend, lines = [], list(colors.items()), "Thin: one line per run; thick: a method's mean over its runs."
+    plans = {NAMES.get(label, plain(label)): f"iou_{label}" for label in (MEAN, *runs[0].classes)}
+    if len(runs[0].classes) == 1:
+        plans = {"IoU": "iou_mean", "Dice": "dice_mean"}
+    facets = {title: _lines(runs, "validation", column, colors) for title, column in plans.items()}
+    facets = {title: found for title, found in facets.items() if found}
+    if facets:
+        caption = f"Overlap with the truth on the validation cases (IoU) as training goes on. {lines}"
+        charts.append(facet_chart("Validation of all runs", caption, facets, legend))
+    losses = _lines(runs, "train", "loss", colors)
+    if losses:
+        caption = f"What training minimises; the losses of methods with different terms do not compare. {lines}"
+        charts.append(replace(line_chart("Training loss", caption, losses, unit=False), legend=legend))
+    return charts
+
+
+def _lines(runs: Sequence[Run], table: str, column: str, colors: dict[str, str]) -> list[Line]:
+    """A faint line for each run, and a strong one for the mean of each method that has several."""
+    found: dict[str, list[pd.Series]] = {}
+    for run in runs:
+        values = getattr(run, table)
+        if values is not None and column in values and values[column].notna().any():
+            found.setdefault(run.name, []).append(values.set_index("iteration")[column])
+    lines = [Line(n, y.index.to_series(), y, colors[n], faint=True) for n, tables in found.items() for y in tables]
+    for name, tables in found.items():
+        # Only iterations that every run reached: a mean over fewer would jump where one ends.
         mean = pd.concat(tables, axis=1, join="inner").mean(axis=1)
         if len(mean):
-            yield Line(method, mean.index.to_series(), mean, colors[method], strong=True)
+            lines.append(Line(name, mean.index.to_series(), mean, colors[name], strong=True))
+    return lines
 
 
-def compare_settings(runs: list[Run]) -> dict[str, Any]:
+def compare_settings(runs: Sequence[Run], names: list[str]) -> dict[str, Any]:
     """Settings that all runs share, and those in which the methods differ."""
-    names = list(dict.fromkeys(chain.from_iterable(run.settings for run in runs)))
-    shared, differing = {}, {}
-    for name in names:
-        values = {run.method: {str(r.settings.get(name, "")) for r in runs if r.method == run.method} for run in runs}
+    shared, differing = {}, []
+    for key in dict.fromkeys(chain.from_iterable(run.settings for run in runs)):
+        values = {name: {str(run.settings.get(key, "")) for run in runs if run.name == name} for name in names}
         if len(set().union(*values.values())) == 1:
-            shared[name] = runs[0].settings[name]
+            shared[key] = runs[0].settings[key]
         elif all(len(found) == 1 for found in values.values()):
-            differing[name] = {run.method: run.settings.get(name) for run in runs}
+            own = {run.name: run.settings.get(key) for run in runs}
+            differing.append((key, ["–" if own[name] is None else setting(own[name]) for name in names]))
     return {"shared_settings": shared, "differing_settings": differing}

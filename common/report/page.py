@@ -1,7 +1,8 @@
-"""Renders a run's folder as one self-contained HTML file."""
+"""Renders runs as one self-contained HTML file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common.files import replacing
 
 from .comparison_report import comparison_context
-from .lesion_comparison import lesion_comparison_context
-from .lesion_report import lesion_run_context
-from .lesion_runs import find_lesion_runs, holds_lesions
-from .results import with_spread
 from .run_report import explains_pseudo_labels, run_context
-from .runs import find_runs
+from .runs import Run, check_comparable, find_runs
 from .style import DARK, LIGHT, weight_gradient
 from .text import count, duration, moment, plain, score_text, setting
 
@@ -23,10 +20,8 @@ from .text import count, duration, moment, plain, score_text, setting
 def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
     """Write report.html for one run, or for the comparison of all runs in the sub-folders of `run_dir`.
 
-    Runs of 3D lesion segmentation, told by their files and settings, get pages of their own.
-
     Args:
-        run_dir: a folder that holds run.json, or whose sub-folders do.
+        run_dir: a folder that holds run.json, or whose sub-folders (or those of its folder cells) do.
         output: the file to write, report.html in `run_dir` by default.
 
     Returns:
@@ -36,23 +31,31 @@ def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
         FileNotFoundError: if the folder is missing or holds no run.
         ValueError: if a file of a run is malformed, or the runs cannot be compared.
     """
-    template, context = _page(run_dir)
+    runs, several = find_runs(run_dir)
+    output = Path(run_dir) / "report.html" if output is None else output
+    return render_runs(runs, output) if several else _write("run.html", run_context(runs[0]), output)
+
+
+def render_runs(
+    runs: Sequence[Run], output: Path | str, title: str | None = None, baselines: Mapping[str, str] | None = None
+) -> Path:
+    """Write the comparison of loaded runs, in their order.
+
+    Args:
+        runs: runs of the same classes; those of the same name are the draws of one method.
+        output: the file to write.
+        title: the headline; by default the names of the methods.
+        baselines: the name that each name is compared with; by default Supervised, or else the first name.
+    """
+    check_comparable(runs)
+    return _write("comparison.html", comparison_context(runs, title, baselines), output)
+
+
+def _write(template: str, context: dict[str, Any], output: Path | str) -> Path:
     page = _environment().get_template(template).render(context)
-    output = Path(run_dir) / "report.html" if output is None else Path(output)
     with replacing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return output
-
-
-def _page(run_dir: Path | str) -> tuple[str, dict[str, Any]]:
-    """The template and what it needs."""
-    if holds_lesions(run_dir):
-        runs, several = find_lesion_runs(run_dir)
-        if several:
-            return "lesion_comparison.html", lesion_comparison_context(runs)
-        return "lesion_run.html", lesion_run_context(runs[0])
-    runs, several = find_runs(run_dir)
-    return ("comparison.html", comparison_context(runs)) if several else ("run.html", run_context(runs[0]))
+    return Path(output)
 
 
 def _environment() -> Environment:
@@ -70,7 +73,6 @@ def _environment() -> Environment:
         "moment": moment,
         "setting": setting,
         "count": count,
-        "with_spread": with_spread,
         "css": css_color,
     }
     environment.globals |= {

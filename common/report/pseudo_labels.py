@@ -21,7 +21,7 @@ class PseudoLabels:
 
     `joined` has a row for each image in the order of joining, with image, name, step (from 1), score (sum of the
     distances to the nearest training images, POPCORN eq. 7), nearest (name of the nearest of them), label, truth
-    (paths, "" where there is none), lesion_ml and dice (NaN where unknown).
+    (paths, "" where there is none), ml (size) and dice (NaN where unknown).
     """
 
     joined: pd.DataFrame
@@ -61,7 +61,7 @@ def read_manifest(path: Path) -> PseudoLabels | None:
         )
     names = image_names([entry["image"] for entry in images])
     rows = [_joined_row(entry, name, path) for entry, name in zip(images, names, strict=True)]
-    columns = ["image", "name", "step", "score", "lesion_ml", "dice", "label", "truth", "nearest"]
+    columns = ["image", "name", "step", "score", "ml", "dice", "label", "truth", "nearest"]
     aside = image_names([entry["image"] for entry in set_aside])
     reasons = [str(entry.get("reason") or "no reason given") for entry in set_aside]
     return PseudoLabels(pd.DataFrame(rows, columns=columns), list(zip(aside, reasons, strict=True)))
@@ -76,11 +76,11 @@ def _are_entries(entries: Any, **kinds: type) -> bool:
 
 def _joined_row(entry: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     row = {"image": entry["image"], "name": name, "step": entry["step"]}
-    for key in ("score", "lesion_ml", "dice"):
+    for column, key in (("score", "score"), ("ml", "lesion_ml"), ("dice", "dice")):
         value = entry.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise ValueError(f"{path}: {key} of {name} must be a number or null, got {value!r}")
-        row[key] = float("nan") if value is None else float(value)
+        row[column] = float("nan") if value is None else float(value)
     row |= {key: entry.get(key) if isinstance(entry.get(key), str) else "" for key in ("label", "truth")}
     neighbors = entry.get("neighbors") or []
     if not _are_entries(neighbors, image=str):

@@ -1,7 +1,8 @@
-"""Scores of all runs in one table, the paired comparison with the baseline, and both as text."""
+"""Scores of all runs in one table, the comparison of two methods, and both as text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,140 +11,244 @@ import pandas as pd
 
 from common.files import replacing
 
-from .runs import BASELINE, Run, find_runs
+from .runs import BASELINE, Run
+from .statistics import Difference, difference
+from .text import count, number
 
-COLUMNS = ["method", "split", "label", "iou", "dice"]
 MEAN = "mean"
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a column of test.csv is shown; `best` is max or min, or None where neither is better."""
+
+    title: str
+    digits: int = 3
+    best: str | None = "max"
+
+
+# Sizes and distances have units, which differ between data sets: their titles are completed by `title_of`.
+SCORES = {
+    "iou": Score("IoU"),
+    "dice": Score("Dice"),
+    "hausdorff95": Score("Hausdorff 95 %, {distance}", 2, "min"),
+    "surface_dice": Score("surface Dice"),
+    "precision": Score("precision"),
+    "sensitivity": Score("sensitivity"),
+    "lesion_f1": Score("lesion F1"),
+    "lesion_precision": Score("lesion precision"),
+    "lesion_sensitivity": Score("lesion sensitivity"),
+    "size_error": Score("size error, {size}", 2, None),
+    "absolute_size_error": Score("|size error|, {size}", 2, "min"),
+}
+OVERLAPS = ("iou", "dice")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against the baseline over the splits that both have; `difference` is method minus baseline."""
+    """A method against a baseline; `pairs` has the columns method and baseline and the index (draw, case)."""
 
-    method: str
+    name: str
     baseline: str
-    method_scores: np.ndarray
-    baseline_scores: np.ndarray
-    splits: list[int]
-
-    @property
-    def difference(self) -> np.ndarray:
-        return self.method_scores - self.baseline_scores
+    pairs: pd.DataFrame
+    difference: Difference
 
 
-def summarize(runs_dir: Path | str) -> pd.DataFrame:
-    """Test scores of every run, one row per method, split and label; label "mean" is the mean over classes.
+def collect(runs: Sequence[Run], part: str = "test") -> pd.DataFrame:
+    """Scores of all runs, one row per name, split, seed, case and class; runs without scores are left out.
 
-    A class's score is the mean over the test cases in which it occurs in truth or prediction; a class that
-    occurs in none is left empty and out of the mean over classes. Runs without test.csv are left out.
+    Part "validation" takes each run's best epoch instead, of which only the means over the cases are known.
 
     Raises:
-        FileNotFoundError: if the folder is missing, holds no run, or no run was evaluated on its test part.
+        FileNotFoundError: if no run was evaluated.
     """
-    runs, _ = find_runs(runs_dir)
-    tested = [run for run in runs if run.test is not None]
-    if not tested:
-        raise FileNotFoundError(f"{runs_dir} must hold a run with test.csv, got none: evaluate the runs first")
-    return collect(tested, "test")
+    tables = []
+    for run in runs:
+        if part == "test" and run.test is not None:
+            table = run.test.drop(columns=["image", "truth", "prediction"], errors="ignore")
+        elif part == "validation" and run.best is not None:
+            cells = {score: [run.best.get(f"{score}_{name}", np.nan) for name in run.classes] for score in OVERLAPS}
+            table = pd.DataFrame({"case": "all", "class": run.classes} | cells)
+        else:
+            continue
+        tables.append(
+            pd.concat(
+                [pd.DataFrame({"name": run.name, "split": run.split, "seed": run.seed}, table.index), table], axis=1
+            )
+        )
+    if not tables:
+        folders = ", ".join(str(run.folder) for run in runs)
+        raise FileNotFoundError(f"one run of {folders} must hold {part}.csv, got none: evaluate the runs first")
+    return pd.concat(tables, ignore_index=True)
 
 
-def collect(runs: list[Run], part: str) -> pd.DataFrame:
-    """The table of `summarize` from loaded runs; part "validation" takes each run's best epoch instead."""
-    return pd.concat([_scores(run, part) for run in runs], ignore_index=True)[COLUMNS]
+def scores_in(table: pd.DataFrame) -> list[str]:
+    """The scores that the table holds numbers of."""
+    return [name for name in SCORES if name in OVERLAPS or (name in table and table[name].notna().any())]
 
 
-def _scores(run: Run, part: str) -> pd.DataFrame:
-    if part == "test":
-        scores = run.test.groupby("label")[["iou", "dice"]].mean().reindex(list(run.classes))
-    else:
-        cells = {s: [run.best.get(f"{s}_{name}", np.nan) for name in run.classes] for s in ("iou", "dice")}
-        scores = pd.DataFrame(cells, index=list(run.classes), dtype=float)
-    scores.loc[MEAN] = scores.mean()
-    return scores.rename_axis("label").reset_index().assign(method=run.method, split=run.split)
+def title_of(score: str, table: pd.DataFrame) -> str:
+    """The title of a score, or a title as those of `SCORES`, with its unit; distances in mm² and ml are in mm."""
+    units = [unit for unit in table.get("unit", pd.Series(dtype=str)).dropna().unique() if unit] or ["unit unknown"]
+    distances = dict.fromkeys("mm" if unit in ("ml", "mm2") else unit for unit in units)
+    size = " or ".join(units).replace("mm2", "mm²")
+    title = SCORES[score].title if score in SCORES else score
+    return title.format(size=size, distance=" or ".join(distances))
 
 
-def write_results(results: pd.DataFrame, path: Path | str) -> Path:
-    """Write the table of `summarize` as CSV with the columns method, split, label, iou, dice."""
-    missing = [name for name in COLUMNS if name not in results]
-    if missing:
-        raise ValueError(f"results must have the columns {', '.join(COLUMNS)}, got none named {', '.join(missing)}")
+def summarize(runs: Sequence[Run], part: str = "test") -> pd.DataFrame:
+    """Mean scores of every run: one row per name, split, seed and class; class "mean" is the mean over classes.
+
+    A class's score is the mean over the cases in which it is defined; a class that has none is out of the mean.
+    """
+    return summary_of(collect(runs, part))
+
+
+def summary_of(table: pd.DataFrame) -> pd.DataFrame:
+    """`summarize` of what `collect` gives."""
+    draw, scores, found = ["name", "split", "seed"], scores_in(table), {}
+    for key, own in table.groupby(draw, sort=False):
+        found[key] = own.groupby("class", sort=False)[scores].mean()
+        found[key].loc[MEAN] = found[key].mean()
+    return pd.concat(found, names=[*draw, "class"]).reset_index()
+
+
+def write_results(runs: Sequence[Run], path: Path | str) -> Path:
+    """Write all scores as CSV, one row per name, split, seed, case and class."""
     with replacing(path) as temporary:
-        results[COLUMNS].to_csv(temporary, index=False)
+        collect(runs).to_csv(temporary, index=False)
     return Path(path)
 
 
-def methods_of(results: pd.DataFrame) -> list[str]:
-    """Methods in the order of every table and figure: the baseline first, then by name."""
-    return sorted(results["method"].unique(), key=lambda method: (method != BASELINE, method))
+def pairing(names: Sequence[str], baselines: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Which name is compared with which: by default every other one with Supervised, or else with the first."""
+    names = list(dict.fromkeys(names))
+    if baselines is None:
+        baseline = BASELINE if BASELINE in names else names[0]
+        return {name: baseline for name in names if name != baseline}
+    unknown = [name for name in (*baselines, *baselines.values()) if name not in names]
+    if unknown:
+        raise ValueError(f"baselines must pair names of runs ({', '.join(names)}), got {', '.join(unknown)}")
+    return dict(baselines)
 
 
-def compare(results: pd.DataFrame, method: str, baseline: str, label: str = MEAN, score: str = "iou") -> Comparison:
-    """Pair a method with the baseline split by split; splits that only one of them has are left out."""
-    table = results[results["label"] == label].pivot(index="split", columns="method", values=score)
-    pairs = table[[baseline, method]].dropna()
-    return Comparison(method, baseline, pairs[method].to_numpy(), pairs[baseline].to_numpy(), pairs.index.tolist())
+def compare(table: pd.DataFrame, name: str, baseline: str, label: str = MEAN, score: str = "iou") -> Comparison:
+    """Pair two names case by case; of a case, the classes count that are defined for both."""
+    rows = table if label == MEAN else table[table["class"] == label]
+    draws = pd.Series(list(zip(rows["split"], rows["seed"], strict=True)), rows.index, dtype=object)
+    rows = rows.assign(draw=draws)
+    sides = [
+        rows.loc[rows["name"] == side].set_index(["draw", "case", "class"])[score].rename(column)
+        for side, column in ((name, "method"), (baseline, "baseline"))
+    ]
+    pairs = pd.concat(sides, axis=1, join="inner").dropna().groupby(level=["draw", "case"]).mean()
+    return Comparison(name, baseline, pairs, difference(pairs["method"], pairs["baseline"]))
 
 
-def spread(values: np.ndarray) -> float:
+def cell_of(table: pd.DataFrame, name: str, label: str, score: str, several: bool) -> tuple[float, float]:
+    """Mean and standard deviation of a name's score: over draws where there are `several`, else over cases."""
+    own = table[(table["name"] == name) & ((table["class"] == label) | (label == MEAN))]
+    draws = own.groupby(["split", "seed", "class"])[score].mean().groupby(level=["split", "seed"]).mean()
+    values = draws if several else own.groupby("case")[score].mean()
+    return float(draws.mean()), spread(values.dropna())
+
+
+def spread(values: np.ndarray | pd.Series) -> float:
     """Sample standard deviation (n - 1), NaN for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def with_spread(values: np.ndarray | pd.Series, signed: bool = False, digits: int = 3) -> str:
-    """Mean ± standard deviation over splits, e.g. "0.712 ± 0.031"; a dash where there is no value."""
+    """Mean ± standard deviation, e.g. "0.712 ± 0.031"; a dash where there is no value."""
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
-    if not len(values):
-        return "–"
-    mean = f"{values.mean():{'+' if signed else ''}.{digits}f}"
-    # A typographic minus is as wide as a plus; a rounded zero has no sign.
-    mean = mean[1:] if mean[0] in "+-" and float(mean) == 0 else mean.replace("-", "−")
-    return mean if len(values) < 2 else f"{mean} ± {spread(values):.{digits}f}"
+    return plus_minus(values.mean() if len(values) else float("nan"), spread(values), signed, digits)
 
 
-def describe(comparison: Comparison, score: str = "mean IoU", unit: str = "split") -> str:
-    """The outcome in one sentence, honest when the method loses; `unit` is what scores are paired over."""
-    count = len(comparison.difference)
-    method, baseline = comparison.method, comparison.baseline
-    if not count:
-        return f"{method} and {baseline} have no {unit} in common and cannot be compared."
-    difference = float(comparison.difference.mean())
-    wins, losses = int((comparison.difference > 0).sum()), int((comparison.difference < 0).sum())
-    size = f"{abs(difference):.3f}"
-    opening = f"{method} {with_spread(comparison.method_scores)} against {baseline} "
-    opening += f"{with_spread(comparison.baseline_scores)} {score}"
-    if count == 1:
-        verdict = "no difference" if size == "0.000" else f"{'better' if difference > 0 else 'worse'} by {size}"
-        return f"{opening} in a single {unit}: {verdict}."
-    if size == "0.000":
-        verdict = f"better in {wins} of {count}, no difference on average"
-    elif difference > 0:
-        verdict = f"better in {wins} of {count}, " + (f"by {size}" if wins > losses else f"yet {size} higher")
-        verdict += " on average"
-    elif losses > wins:
-        verdict = f"worse in {losses} of {count}, by {size} on average"
-    else:
-        verdict = f"better in {wins} of {count}, yet {size} lower on average"
-    return f"{opening} over {count} {unit}s; {verdict}."
+def plus_minus(mean: float, deviation: float, signed: bool = False, digits: int = 3) -> str:
+    """The same of a mean and a deviation, which is left out where it is NaN."""
+    text = number(mean, digits, signed)
+    return text if np.isnan(mean) or np.isnan(deviation) else f"{text} ± {deviation:.{digits}f}"
 
 
-def format_table(results: pd.DataFrame, score: str = "iou") -> str:
-    """Methods x classes as text: mean ± standard deviation over splits, then differences to the baseline."""
-    methods = methods_of(results)
-    labels = list(dict.fromkeys(results["label"]))
-    cells = results.groupby(["method", "label"])[score].apply(with_spread)
+def p_text(p: float) -> str:
+    """A p-value as it is printed: "p = 0.021", "p < 0.001", nothing where there is none."""
+    return "" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def interval_text(found: Difference, digits: int = 3) -> str:
+    """The interval as it is printed: "0.012 to 0.051", nothing where there is none."""
+    return "" if np.isnan(found.low) else f"{number(found.low, digits)} to {number(found.high, digits)}"
+
+
+def kind_of_draws(table: pd.DataFrame) -> str:
+    """What tells the runs of a method apart: their "split", their "seed", or both, a "draw"."""
+    draws = table[["split", "seed"]].drop_duplicates()
+    return next((kind for kind in ("split", "seed") if draws[kind].is_unique), "draw")
+
+
+def describe(comparison: Comparison, kind: str = "split") -> str:
+    """The outcome in one sentence, honest when the method loses; `kind` as of `kind_of_draws`."""
+    name, baseline, found = comparison.name, comparison.baseline, comparison.difference
+    if not found.cases:
+        return f"{name} and {baseline} have no case of the same {kind} in common and cannot be compared."
+    values = comparison.pairs.groupby(level="draw").mean() if found.draws > 1 else comparison.pairs
+    sides = [plus_minus(comparison.pairs[side].mean(), spread(values[side])) for side in ("method", "baseline")]
+    over = f"over {count(found.draws, kind)}"
+    if found.draws == 1:
+        over = f"over {count(found.cases, 'case')} of one {kind}" if found.cases > 1 else "in a single case"
+    size = f"{abs(found.mean):.3f}"
+    verdict = "no difference" if size == "0.000" else f"{size} {'better' if found.mean > 0 else 'worse'}"
+    wins = f", better in {found.better} of {found.draws} {kind}s" if found.draws > 1 else ""
+    return f"{name} {sides[0]} against {baseline} {sides[1]} mean IoU {over}: {verdict}{_evidence(found)}{wins}."
+
+
+def _evidence(found: Difference) -> str:
+    """What interval and test say, in brackets; nothing for a single case, of which there is neither."""
+    if found.cases < 2:
+        return ""
+    text = f"95 % interval {interval_text(found)}, Wilcoxon {p_text(found.p)} over {count(found.cases, 'case')}"
+    if found.low <= 0 <= found.high:
+        text += "; the interval holds 0: no difference shown"
+    # n differences of one sign give the smallest p there is, 2 / 2^n.
+    if 2 ** (1 - found.cases) >= SIGNIFICANT:
+        text += f"; {found.cases} cases are too few for p < {SIGNIFICANT} whatever the scores"
+    elif found.p >= SIGNIFICANT:
+        text += "; not significant"
+    return f" ({text})"
+
+
+def labels_of(table: pd.DataFrame) -> list[str]:
+    """Columns of a table of scores: the mean over classes, and every class where there are several."""
+    classes = list(dict.fromkeys(table["class"]))
+    return [MEAN, *classes] if len(classes) > 1 else [MEAN]
+
+
+def over_text(table: pd.DataFrame) -> tuple[bool, str]:
+    """Whether some method has several draws, and what tables of the runs are over, in words."""
+    draws = table.groupby("name")[["split", "seed"]].apply(lambda own: len(own.drop_duplicates()))
+    several, cases = bool(draws.max() > 1), table["case"].nunique()
+    over = count(draws.max(), kind_of_draws(table)) if several else count(cases, "case")
+    return several, f"mean ± standard deviation over {over}" if several or cases > 1 else "one case"
+
+
+def format_table(runs: Sequence[Run], score: str = "iou", baselines: Mapping[str, str] | None = None) -> str:
+    """Methods x (mean, classes) as text, then the differences with interval, p and number of cases."""
+    table = collect(runs)
+    names, labels = list(dict.fromkeys(table["name"])), labels_of(table)
+    several, over = over_text(table)
     rows = [["", *(label.replace("_", " ") for label in labels)]]
-    rows += [[method, *(cells[method, label] for label in labels)] for method in methods]
-    for method in methods[1:]:
-        differences = [compare(results, method, methods[0], label, score).difference for label in labels]
-        rows.append([f"{method} − {methods[0]}", *(with_spread(values, signed=True) for values in differences)])
-    name = {"iou": "IoU", "dice": "Dice"}.get(score, score)
-    splits = results["split"].nunique()
-    over = f"mean ± standard deviation over {splits} splits" if splits > 1 else "one split"
-    return "\n".join([f"{name}, {over}", *text_table(rows, len(methods))])
+    rows += [[name, *(plus_minus(*cell_of(table, name, label, score, several)) for label in labels)] for name in names]
+    for name, baseline in pairing(names, baselines).items():
+        found = [compare(table, name, baseline, label, score).difference for label in labels]
+        rows.append([f"{name} − {baseline}", *(number(one.mean, signed=True) for one in found)])
+        rows.append(["  95 % interval", *(interval_text(one) or "–" for one in found)])
+        rows.append(["  Wilcoxon", *(f"{p_text(one.p)}, n = {one.cases}".removeprefix(", ") for one in found)])
+    return "\n".join([f"{title_of(score, table)}, {over}", *_text_table(rows, len(names))])
 
 
-def text_table(rows: list[list[str]], methods: int) -> list[str]:
+def _text_table(rows: list[list[str]], methods: int) -> list[str]:
     """Lines of a table in columns: the head is ruled off, differences stand apart from the `methods` first rows."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]

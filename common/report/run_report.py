@@ -6,45 +6,93 @@ from typing import Any
 
 import pandas as pd
 
-from .case_rows import case_row
-from .cases import load_cases, weight_ceiling
-from .charts import Chart, Line, line_chart
-from .results import MEAN, collect
+from .cases import case_rows
+from .charts import Chart, Line, joining_chart, line_chart
+from .latent_map import latent_chart
+from .results import MEAN, OVERLAPS, SCORES, collect, labels_of, scores_in, summary_of, title_of, with_spread
 from .runs import BASELINE, Run
 from .style import class_colors
-from .text import plain, score_text
+from .text import number, plain, score_text
+from .volume_rows import pseudo_label_row, volume_rows
+from .volume_views import OUTCOME_COLORS, PLAIN_COLOR
+
+MAXIMUM_CASE_ROWS = 60
+MAXIMUM_CLASS_COLUMNS = 8
+# Columns of test.csv that describe a case of a single class beside its scores: title, digits.
+FACTS = {
+    "truth_size": ("truth, {size}", 2),
+    "predicted_size": ("prediction, {size}", 2),
+    "truth_lesions": ("lesions in truth", 0),
+    "predicted_lesions": ("lesions in prediction", 0),
+}
 
 
 def run_context(run: Run) -> dict[str, Any]:
     """Everything the template of a single run needs."""
     # First of all, so that a broken file is reported before anything is drawn.
-    cases = load_cases(run)
-    ceiling = weight_ceiling(cases)
+    pictures = case_rows([run])
     part = "test" if run.test is not None else "validation" if run.best is not None else None
     colors = class_colors(run.classes)
-    return {
+    scores = None if part is None else collect([run], part)
+    return pictures | {
         "run": run,
         "part": part,
-        "table": _class_table(run, part),
+        "classes": [] if part is None else _class_table(scores, part),
+        "further": None if part is None else _further(scores),
+        "case_table": _case_table(scores) if part == "test" else None,
+        "volumes": volume_rows([run]),
         "colors": colors,
+        "overlay_colors": overlay_colors(run),
         "charts": training_charts(run, colors),
+        "joining": joining_context(run),
         "pseudo_charts": pseudo_label_charts(run, colors),
-        "cases": [case_row(case, run, colors, ceiling) for case in cases],
-        "ceiling": ceiling,
         "notices": _notices(run, part),
-        "length": run_length(run),
+        "iterations": None if run.train is None else float(run.train["iteration"].max()),
     }
 
 
-def _class_table(run: Run, part: str | None) -> list[dict[str, Any]]:
-    if part is None:
-        return []
-    rows = collect([run], part).to_dict("records")
-    for row in rows:
-        if part == "test" and row["label"] != MEAN:
-            scores = run.test.loc[run.test["label"] == row["label"], "iou"].dropna()
+def overlay_colors(run: Run) -> dict[str, str] | None:
+    """Colours of masks over volumes of a single class by what they mean; several classes have their own."""
+    plain_color = {"prediction where the truth is not known": PLAIN_COLOR}
+    return OUTCOME_COLORS | plain_color if len(run.classes) == 1 else None
+
+
+def _class_table(table: pd.DataFrame, part: str) -> list[dict[str, Any]]:
+    rows = summary_of(table)[["class", *OVERLAPS]].to_dict("records")
+    for row in rows if part == "test" else []:
+        if row["class"] != MEAN:
+            scores = table.loc[table["class"] == row["class"], "iou"].dropna()
             row |= {"cases": len(scores), "deviation": scores.std(), "lowest": scores.min()}
-    return rows
+    return rows if len(rows) > 2 else rows[:1]
+
+
+def _further(table: pd.DataFrame) -> dict[str, list] | None:
+    """Rows of the scores beyond the overlaps: over cases, each the mean over its classes, and of every class."""
+    rows, classes = [], labels_of(table)[1:]
+    for score in scores_in(table)[len(OVERLAPS) :]:
+        values, digits = table.groupby("case")[score].mean().dropna(), SCORES[score].digits
+        means = table.groupby("class")[score].mean()
+        cells = [with_spread(values, digits=digits), number(values.median(), digits)]
+        cells += [number(means[name], digits) for name in classes]
+        rows.append((title_of(score, table), [*cells, len(values)]))
+    return {"heads": ["Score", "mean", "median", *classes, "cases"], "rows": rows} if rows else None
+
+
+def _case_table(table: pd.DataFrame) -> dict[str, Any]:
+    """A row of scores for each case, the lowest mean Dice first."""
+    classes, unit = labels_of(table)[1:], lambda title: title_of(title, table)
+    scores = [score for score in ("dice", *scores_in(table)) if score != "absolute_size_error"]
+    means = table.groupby("case", sort=False)[list(dict.fromkeys(scores))].mean()
+    columns = {unit(score): (means[score], SCORES[score].digits) for score in means}
+    if 1 < len(classes) <= MAXIMUM_CLASS_COLUMNS:
+        dice = table.pivot(index="case", columns="class", values="dice")
+        columns |= {f"Dice, {plain(name)}": (dice[name], 3) for name in classes}
+    if not classes:
+        own = table.set_index("case")
+        columns |= {unit(title): (own[name], digits) for name, (title, digits) in FACTS.items() if name in own}
+    order = means["dice"].sort_values(na_position="last", kind="stable").index
+    rows = [(case, [number(values[case], digits) for values, digits in columns.values()]) for case in order]
+    return {"heads": ["Case", *columns], "rows": rows[:MAXIMUM_CASE_ROWS], "cases": len(rows)}
 
 
 def _notices(run: Run, part: str | None) -> list[str]:
@@ -54,112 +102,93 @@ def _notices(run: Run, part: str | None) -> list[str]:
     if run.train is None:
         notices.append("There is no training log: the run stopped before its first logged iteration.")
     if part == "validation":
-        notices.append(
-            f"This run has not been evaluated on its test part. The scores are those of its best validation "
-            f"epoch ({run.best['epoch']:.0f}), which flatter a model because the epoch was chosen by them."
-        )
+        text = "This run has not been evaluated on its test part. The scores are those of its best validation epoch"
+        notices.append(f"{text} ({run.best['epoch']:.0f}), which flatter a model because the epoch was chosen by them.")
     if part is None:
         notices.append("There are no scores yet: the run was stopped before its first validation.")
     return notices
 
 
-def run_length(run: Run) -> dict[str, float | None]:
-    return {"iterations": _last(run.train, "iteration"), "epochs": _last(run.train, "epoch")}
-
-
-def _last(table: pd.DataFrame | None, column: str) -> float | None:
-    if table is None or column not in table or not table[column].notna().any():
-        return None
-    return float(table[column].max())
+def lines_of(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> list[Line]:
+    """A line for each column (its label and colour) of which the table holds numbers; strong where it is in ink."""
+    return [
+        Line(plain(label), table["iteration"], table[column], color, strong=color == "ink")
+        for column, (label, color) in columns.items()
+        if column in table and table[column].notna().any()
+    ]
 
 
 def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     """Validation scores, loss terms, and the learning rate where it varies."""
-    charts = []
+    charts, best = [], run.best
     if run.validation is not None:
-        charts.append(_validation_chart(run, colors))
+        several = len(run.classes) > 1
+        mean = {"iou_mean": ("mean over classes", "ink")} if several else {"dice_mean": ("Dice", "ink")}
+        lines = lines_of(run.validation, _of_classes("iou", colors) | mean)
+        marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
+        caption = "IoU (overlap with the truth, 1 is perfect) on the validation cases as training goes on."
+        if best is not None:
+            caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
+        charts.append(line_chart("Validation", caption, lines, marks=marks))
     if run.train is not None:
-        charts.append(_loss_chart(run))
-        rate = run.train.get("learning_rate")
-        if rate is not None and rate.nunique() > 1:
-            caption = "Step size of the optimizer at every iteration."
-            lines = [Line("learning rate", run.train["iteration"], rate, "ink")]
+        terms = [name for name in run.train if name.startswith("loss_")]
+        columns = {name: (name.removeprefix("loss_"), f"series-{place + 1}") for place, name in enumerate(terms)}
+        lines = lines_of(run.train, columns | {"loss": ("total", "ink")})
+        caption = "What training minimises, at every logged iteration; lower is better."
+        # A single term is the total: drawing it twice would only puzzle.
+        lines, more = (lines, " The coloured lines are its terms.") if len(lines) > 2 else (lines[-1:], "")
+        charts.append(line_chart("Training loss", caption + more, lines, unit=False))
+        if run.train.get("learning_rate", pd.Series(dtype=float)).nunique() > 1:
+            caption, lines = "Step size of the optimizer.", lines_of(run.train, {"learning_rate": ("", "ink")})
             charts.append(line_chart("Learning rate", caption, lines, unit=False, smooth=False))
     return charts
 
 
-def _validation_chart(run: Run, colors: dict[str, str]) -> Chart:
-    table, best = run.validation, run.best
-    lines = [Line(plain(name), table["iteration"], table[f"iou_{name}"], colors[name]) for name in run.classes]
-    lines.append(Line("mean over classes", table["iteration"], table["iou_mean"], "ink", strong=True))
-    marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
-    caption = "IoU (overlap with the truth, 1 is perfect) on the validation images as training goes on."
-    if best is not None:
-        caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
-    return line_chart("Validation", caption, lines, marks=marks)
-
-
-def _loss_chart(run: Run) -> Chart:
-    table = run.train
-    terms = [name for name in table if name.startswith("loss_") and table[name].notna().any()]
-    lines = [
-        Line(plain(name.removeprefix("loss_")), table["iteration"], table[name], f"series-{index + 1}")
-        for index, name in enumerate(terms)
-    ]
-    # A single term is the total: drawing it twice would only puzzle.
-    lines = lines if len(terms) > 1 else []
-    lines.append(Line("total", table["iteration"], table["loss"], "ink", strong=True))
-    caption = "What training minimises, at every logged iteration; lower is better."
-    if len(terms) > 1:
-        caption += " The coloured lines are its terms."
-    return line_chart("Training loss", caption, lines, unit=False)
+def _of_classes(prefix: str, colors: dict[str, str]) -> dict[str, tuple[str, str]]:
+    return {f"{prefix}_{name}": (name, color) for name, color in colors.items()}
 
 
 def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     """What the pseudo-labels were while training; empty for a method without them."""
-    if run.train is None:
-        return []
     hidden = "the truth, which is known for these unlabelled images but hidden from training"
+    equal = f"Share of pixels whose pseudo-label equals, in every class, {hidden}."
+    counts = "Share of the unlabelled images' pixels with a weight over 0.1: training learns from these."
+    weight = "Mean weight of the pixels by the class of their pseudo-label: 0 is ignored, 1 counts in full."
+    weights = _of_classes("weight", colors) | {"weight_mean": ("all pixels", "ink")}
     plans = (
-        (
-            "Pseudo-label accuracy",
-            f"Share of pixels whose pseudo-label equals, in every class, {hidden}.",
-            _overall(run, "pseudo_accuracy", "accuracy"),
-        ),
-        (
-            "Pseudo-label IoU",
-            f"Overlap of the pseudo-labels with {hidden}.",
-            _per_class(run, "pseudo_iou", colors),
-        ),
-        (
-            "Pixels that count",
-            "Share of the unlabelled images' pixels with a weight over 0.1: training learns from these.",
-            _overall(run, "pixel_share", "pixels that count"),
-        ),
-        (
-            "Weight of the pseudo-labels",
-            "Mean weight of the pixels by the class of their pseudo-label: 0 is ignored, 1 counts in full.",
-            _per_class(run, "weight", colors) + _overall(run, "weight_mean", "all pixels"),
-        ),
+        ("Pseudo-label accuracy", equal, {"pseudo_accuracy": ("accuracy", "ink")}),
+        ("Pseudo-label IoU", f"Overlap of the pseudo-labels with {hidden}.", _of_classes("pseudo_iou", colors)),
+        ("Pixels that count", counts, {"pixel_share": ("pixels that count", "ink")}),
+        ("Weight of the pseudo-labels", weight, weights),
     )
-    return [line_chart(title, caption, lines) for title, caption, lines in plans if lines]
-
-
-def _overall(run: Run, column: str, label: str) -> list[Line]:
-    known = column in run.train and run.train[column].notna().any()
-    return [Line(label, run.train["iteration"], run.train[column], "ink", strong=True)] if known else []
-
-
-def _per_class(run: Run, prefix: str, colors: dict[str, str]) -> list[Line]:
-    return [
-        Line(plain(name), run.train["iteration"], run.train[f"{prefix}_{name}"], colors[name])
-        for name in run.classes
-        if f"{prefix}_{name}" in run.train and run.train[f"{prefix}_{name}"].notna().any()
-    ]
+    found = [] if run.train is None else [(*words, lines_of(run.train, columns)) for *words, columns in plans]
+    return [line_chart(title, caption, lines) for title, caption, lines in found if lines]
 
 
 def explains_pseudo_labels(run: Run) -> str:
     """Why a run has no curves about pseudo-labels."""
-    if run.method == BASELINE:
+    if BASELINE in (run.method, run.name):
         return f"{BASELINE} learns from the labelled images alone and makes no pseudo-labels."
     return "This run logged nothing about pseudo-labels."
+
+
+def joining_context(run: Run) -> dict[str, Any] | None:
+    """Map, steps, Dice and pictures of the pseudo-labels that joined the training set; `None` if the run has none."""
+    if run.pseudo_labels is None:
+        return None
+    joined = run.pseudo_labels.joined
+    return {
+        "name": run.name,
+        "map": None if run.latents is None else latent_chart(run.latents),
+        "dice": joining_chart(joined),
+        "steps": [_step(step, images) for step, images in joined.groupby("step")],
+        "pictures": pseudo_label_row(run),
+        "joined": len(joined),
+        "set_aside": [(image, [reason]) for image, reason in run.pseudo_labels.set_aside],
+    }
+
+
+def _step(step: int, images: pd.DataFrame) -> tuple[int, list[Any]]:
+    known = images["dice"].notna().sum()
+    dice = number(images["dice"].mean()) + (f" ({known} known)" if 0 < known < len(images) else "")
+    return step, [len(images), number(images["score"].mean(), 2), dice, with_spread(images["ml"], digits=1)]

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from .pseudo_labels import Latents, PseudoLabels, read_latents, read_manifest
+
 BASELINE = "Supervised"
+TEXT = ("case", "class", "unit", "image", "truth", "prediction")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run left behind; tables are `None` where the run did not get that far."""
+    """What one run left behind; `None` where it did not get that far. `name` is what it is called in the report."""
 
     folder: Path
+    name: str
     method: str
     classes: tuple[str, ...]
     mode: str
     split: int
+    seed: int
     dataset: str | None
     seconds: float | None
     when: datetime
@@ -30,6 +35,13 @@ class Run:
     train: pd.DataFrame | None
     validation: pd.DataFrame | None
     test: pd.DataFrame | None
+    pseudo_labels: PseudoLabels | None
+    latents: Latents | None
+
+    @property
+    def draw(self) -> tuple[int, int]:
+        """Which images were labelled and with which seed: what runs of two methods have in common."""
+        return self.split, self.seed
 
     @property
     def best(self) -> pd.Series | None:
@@ -51,39 +63,45 @@ def find_runs(folder: Path | str) -> tuple[list[Run], bool]:
         raise FileNotFoundError(f"{folder} must be a folder with a run, got no such folder: train a model first")
     if (folder / "run.json").is_file():
         return [load_run(folder)], False
-    runs = [load_run(path.parent) for path in sorted(folder.glob("*/run.json"))]
-    if not runs:
+    paths = sorted([*folder.glob("*/run.json"), *folder.glob("cells/*/run.json")])
+    if not paths:
         raise FileNotFoundError(
             f"{folder} must hold run.json (one run) or sub-folders that hold run.json (a comparison), "
             "got neither: give the folder that training wrote"
         )
-    _check_comparable(runs)
-    return sorted(runs, key=lambda run: (run.method != BASELINE, run.method, run.split)), True
+    runs = [load_run(path.parent) for path in paths]
+    check_comparable(runs)
+    return sorted(runs, key=lambda run: (run.name != BASELINE, run.name, run.draw)), True
 
 
-def load_run(folder: Path) -> Run:
-    """Load one run; only run.json has to be there."""
-    description = _read_description(folder / "run.json")
-    classes = tuple(str(name) for name in description["classes"])
+def load_run(folder: Path | str, name: str | None = None) -> Run:
+    """Load one run, called `name` rather than what run.json says; only run.json has to be there."""
+    path = Path(folder) / "run.json"
+    description = _read_description(path)
+    classes = tuple(map(str, description["classes"]))
     settings = description.get("settings") or {}
-    return Run(
-        folder=folder,
+    run = Run(
+        folder=path.parent,
+        name=str(description.get("name") or description["method"]),
         method=str(description["method"]),
         classes=classes,
         mode=str(description.get("mode", "multilabel")),
-        split=int(description.get("split", 0)),
+        split=_integer(path, description, "split"),
+        seed=_integer(path, description, "seed"),
         dataset=description.get("dataset") or settings.get("dataset"),
         seconds=description.get("seconds"),
-        when=_when(folder / "run.json", description),
+        when=_when(path, description),
         stopped_after=_stopped_after(description),
-        settings=flatten({name: value for name, value in settings.items() if name != "dataset"}),
-        train=read_table(folder / "train.csv", ("iteration", "loss")),
+        settings=flatten({key: value for key, value in settings.items() if key != "dataset"}),
+        train=read_table(path.with_name("train.csv"), ("iteration", "loss")),
         validation=read_table(
-            folder / "validation.csv",
-            ("iteration", "epoch", "iou_mean", *(f"iou_{name}" for name in classes)),
+            path.with_name("validation.csv"), ("iteration", "epoch", "iou_mean", *(f"iou_{c}" for c in classes))
         ),
-        test=_read_test(folder / "test.csv", classes),
+        test=_read_test(path.with_name("test.csv"), classes),
+        pseudo_labels=read_manifest(path.parent / "pseudo_labels" / "manifest.json"),
+        latents=read_latents(path.parent / "pseudo_labels" / "latents.npz"),
     )
+    return run if name is None else replace(run, name=name)
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -98,6 +116,8 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} must hold run.json, got none: give the folder that training wrote")
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -107,6 +127,13 @@ def _read_description(path: Path) -> dict[str, Any]:
         found = sorted(description) if isinstance(description, dict) else type(description).__name__
         raise ValueError(f"{path} must have {' and '.join(missing)}, got {found}: add what is missing")
     return description
+
+
+def _integer(path: Path, description: dict[str, Any], key: str) -> int:
+    value = description.get(key, 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{path}: {key} must be an integer, got {value!r}: correct it")
+    return value
 
 
 def _when(path: Path, description: dict[str, Any]) -> datetime:
@@ -129,11 +156,11 @@ def _stopped_after(description: dict[str, Any]) -> str | None:
 
 
 def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame | None:
-    """Read a CSV file whose cells are numbers or empty; `None` if there is no file or no row yet."""
+    """Read a CSV file whose cells are numbers or empty but in `text`; `None` if there is no file or no row yet."""
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(text, str))
+        table = pd.read_csv(path, converters=dict.fromkeys(text, str))
     except pd.errors.EmptyDataError:
         return None
     except pd.errors.ParserError as error:
@@ -156,19 +183,27 @@ def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ())
 
 
 def _read_test(path: Path, classes: tuple[str, ...]) -> pd.DataFrame | None:
-    table = read_table(path, ("case", "label", "iou", "dice"), text=("case", "label"))
+    table = read_table(path, ("case", "class", "iou", "dice"), TEXT)
     if table is None:
         return None
-    found = set(table["label"])
+    found = set(table["class"])
     if found != set(classes):
         raise ValueError(
-            f"{path}: label must be one of the run's classes, each at least once ({', '.join(classes)}), "
-            f"got {', '.join(sorted(map(str, found)))}: evaluate the run again"
+            f"{path}: class must be one of the run's classes, each at least once ({', '.join(classes)}), "
+            f"got {', '.join(sorted(found))}: evaluate the run again"
         )
+    if (table["case"] == "").any() or table.duplicated(["case", "class"]).any():
+        raise ValueError(f"{path}: case must name each case once per class, got one twice or none: evaluate again")
+    if {"truth_size", "predicted_size"} <= set(table):
+        table["size_error"] = table["predicted_size"] - table["truth_size"]
+        table["absolute_size_error"] = table["size_error"].abs()
     return table
 
 
-def _check_comparable(runs: list[Run]) -> None:
+def check_comparable(runs: list[Run]) -> None:
+    """Runs of a comparison have the same classes, and each name has each draw once; else ValueError."""
+    if not runs:
+        raise ValueError("a comparison must have runs, got none: train first")
     first, seen = runs[0], {}
     for run in runs:
         if run.classes != first.classes:
@@ -176,9 +211,9 @@ def _check_comparable(runs: list[Run]) -> None:
                 f"runs of a comparison must have the same classes, got {', '.join(run.classes)} in "
                 f"{run.folder} and {', '.join(first.classes)} in {first.folder}: move one of them elsewhere"
             )
-        other = seen.setdefault((run.method, run.split), run)
+        other = seen.setdefault((run.name, run.draw), run)
         if other is not run:
             raise ValueError(
-                f"each method must have each split once, got {run.method}, split {run.split}, in "
-                f"{other.folder} and {run.folder}: move one of them elsewhere or change its method in run.json"
+                f"each method must have each split and seed once, got {run.name}, split {run.split}, seed {run.seed}, "
+                f"in {other.folder} and {run.folder}: move one of them elsewhere or change its name in run.json"
             )

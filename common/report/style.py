@@ -42,49 +42,27 @@ class Theme:
             "font.sans-serif": ["Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
             "font.size": 8.5,
             "text.color": self.ink,
-            "axes.labelcolor": self.muted,
             "axes.titlecolor": self.ink,
             "axes.titlesize": 9,
             "axes.titlelocation": "left",
-            "axes.edgecolor": self.line,
-            "axes.facecolor": "none",
             "axes.linewidth": 0.8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.spines.left": False,
             "axes.grid": True,
             "axes.grid.axis": "y",
             "axes.axisbelow": True,
-            "grid.color": self.line,
             "grid.linewidth": 0.7,
-            "xtick.color": self.line,
-            "ytick.color": self.line,
-            "xtick.labelcolor": self.muted,
-            "ytick.labelcolor": self.muted,
+            **dict.fromkeys(("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), self.muted),
+            **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), self.line),
+            **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
+            **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
             "ytick.major.size": 0,
-            "figure.facecolor": "none",
-            "savefig.facecolor": "none",
-            "lines.solid_capstyle": "round",
-            "lines.solid_joinstyle": "round",
+            **dict.fromkeys(("lines.solid_capstyle", "lines.solid_joinstyle"), "round"),
         }
 
 
-LIGHT = Theme(
-    "light",
-    "#1c2128",
-    "#5c6570",
-    "#e2e5e9",
-    "#ffffff",
-    ("#8a929c", "#1f5fa8", "#b0413e", "#7a5ba6", "#2f7d6b"),
-)
-DARK = Theme(
-    "dark",
-    "#e8eaed",
-    "#a2abb5",
-    "#343b43",
-    "#14171b",
-    ("#8b949f", "#6aa8f0", "#f0857f", "#b99be6", "#62bda6"),
-)
+LIGHT_SERIES = ("#8a929c", "#1f5fa8", "#b0413e", "#7a5ba6", "#2f7d6b")
+DARK_SERIES = ("#8b949f", "#6aa8f0", "#f0857f", "#b99be6", "#62bda6")
+LIGHT = Theme("light", "#1c2128", "#5c6570", "#e2e5e9", "#ffffff", LIGHT_SERIES)
+DARK = Theme("dark", "#e8eaed", "#a2abb5", "#343b43", "#14171b", DARK_SERIES)
 
 
 def class_colors(classes: tuple[str, ...]) -> dict[str, str]:

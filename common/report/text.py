@@ -17,6 +17,14 @@ def score_text(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
+def number(value: float, digits: int = 3, signed: bool = False) -> str:
+    """A number with a typographic minus, as wide as a plus; a rounded zero has no sign, NaN is a dash."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    return text[1:] if text[0] in "+-" and float(text) == 0 else text.replace("-", "−")
+
+
 def duration(seconds: float | None) -> str:
     """Seconds in words: "45 s", "12 min 34 s", "2 h 5 min"."""
     if seconds is None:
