@@ -171,6 +171,8 @@ def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ())
             f"{path} must have the columns {', '.join(columns)}, got {', '.join(map(str, table))}: "
             f"{', '.join(missing)} missing"
         )
+    for name in table.columns.intersection(text):  # a column without any word is read as numbers all the same
+        table[name] = table[name].fillna("").astype(str)
     for name in table.columns.difference(text):
         try:
             table[name] = pd.to_numeric(table[name])
