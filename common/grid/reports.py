@@ -17,6 +17,8 @@ def write_reports(grid: Grid, output: Path) -> list[Path]:
         names, baselines = _names(table)
         folders = {(name, cell): grid.cells[cell].folder(output) for name, cell in names}
         runs = [load_run(folder, name) for (name, _), folder in folders.items() if (folder / "run.json").is_file()]
+        begun = {run.name for run in runs}
+        baselines = {own: other for own, other in baselines.items() if {own, other} <= begun}
         if runs:
             name = "report.html" if len(grid.tables) == 1 else f"report_{table.name}.html"
             written.append(render_runs(runs, output / name, table.title, baselines))

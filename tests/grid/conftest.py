@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 from common.grid.cells import Grid, expand
-from common.grid.data import Phantom
+from common.grid.data import data_source
 from common.grid.grid_file import read_grid
 
 TINY: dict[str, Any] = {
+    "bundle": "jsrt_rpg",
     "config": "train.json,demo.json",
-    "data": {"phantom": {"patients": 24, "size": 64}},
+    "data": {"phantom": "jsrt", "patients": 24, "size": 64},
     "splits": [0, 1],
     "labeled": [3, 4],
     "settings": {"epochs": 3, "val_interval": 1, "neighbors": 0.5},
@@ -53,7 +54,7 @@ if sys.argv[2] == "training":
 else:
     score = {"Supervised": 0.5, "NearestNeighbor": 0.6, "RPG": 0.75}[method] + 0.01 * datalist["split"]
     lines = [f"{case},{name},{score},{score}" for case in "ab" for name in datalist["classes"]]
-    (folder / "test.csv").write_text("\\n".join(["case,label,iou,dice", *lines]) + "\\n")
+    (folder / "test.csv").write_text("\\n".join(["case,class,iou,dice", *lines]) + "\\n")
 """
 
 
@@ -81,7 +82,7 @@ def spread_out(write) -> Callable[[dict[str, Any]], Grid]:
 
     def make(content: dict[str, Any]) -> Grid:
         file = read_grid(write(content))
-        return expand(file, Phantom(file.path, file.data["phantom"]).identity)
+        return expand(file, data_source(file.path, file.data).identity)
 
     return make
 

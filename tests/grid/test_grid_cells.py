@@ -7,17 +7,17 @@ import shutil
 
 import pytest
 
-from common.bundle_run import BUNDLE
+from common.bundle_run import BUNDLES
 from common.grid import cells as module
 
 
 def test_axes_are_spanned_into_rows_and_columns(spread_out, tiny):
     methods, shares = spread_out(tiny).tables
     assert [row.name for row in methods.rows] == ["Supervised", "Nearest", "RPG"]
-    assert list(methods.rows[0].cells) == [(3, 0), (3, 1), (4, 0), (4, 1)]
+    assert list(methods.rows[0].cells) == [(3, (0, 0)), (3, (1, 0)), (4, (0, 0)), (4, (1, 0))]
     assert [row.name for row in shares.rows] == ["RPG, p = 2", "RPG, p = 3"]
     assert shares.columns == [0.5, 1.0]
-    assert list(shares.rows[0].cells) == [(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)]
+    assert list(shares.rows[0].cells) == [(0.5, (0, 0)), (0.5, (1, 0)), (1.0, (0, 0)), (1.0, (1, 0))]
 
 
 def test_a_value_that_is_a_list_of_one_makes_no_name_longer(spread_out, tiny):
@@ -30,7 +30,7 @@ def test_a_cell_of_two_tables_is_there_once(spread_out, tiny):
     grid = spread_out(tiny)
     methods, shares = grid.tables
     # p = 3 is the bundle's default, and k = 50 % stands in the settings of all tables
-    assert shares.rows[1].cells[0.5, 0] == methods.rows[2].cells[3, 0]
+    assert shares.rows[1].cells[0.5, (0, 0)] == methods.rows[2].cells[3, (0, 0)]
     assert len(grid.cells) == 3 * 2 * 2 + 2 * 2 * 2 - 2
 
 
@@ -50,7 +50,7 @@ def test_names_are_readable_and_change_with_every_setting(spread_out, tiny):
         {"settings": {**tiny["settings"], "learning_rate": 0.1}},
         {"settings": {**tiny["settings"], "optimizer#weight_decay": 0.1}},
         {"settings": {**tiny["settings"], "unsupervised_weight": 0.5}},
-        {"data": {"phantom": {"patients": 24, "size": 64, "seed": 1}}},
+        {"data": {"phantom": "jsrt", "patients": 24, "size": 64, "seed": 1}},
         {"config": "train.json"},
     ):
         changed = spread_out(tiny | change).cells
@@ -60,9 +60,9 @@ def test_names_are_readable_and_change_with_every_setting(spread_out, tiny):
 @pytest.fixture
 def bundle(tmp_path, monkeypatch):
     """A copy of the bundle's configuration, to be changed."""
-    shutil.copytree(BUNDLE / "configs", tmp_path / "bundle" / "configs")
-    monkeypatch.setattr("common.grid.settings.BUNDLE", tmp_path / "bundle")
-    return tmp_path / "bundle" / "configs"
+    shutil.copytree(BUNDLES / "jsrt_rpg" / "configs", tmp_path / "jsrt_rpg" / "configs")
+    monkeypatch.setattr("common.grid.grid_file.BUNDLES", tmp_path)
+    return tmp_path / "jsrt_rpg" / "configs"
 
 
 @pytest.mark.parametrize(("name", "key"), [("demo.json", "learning_rate"), ("evaluate.json", "validate#device")])
@@ -101,7 +101,7 @@ def test_a_pool_larger_than_all_labelled_images_is_left_out(spread_out, tiny):
     }
     table = spread_out(tiny).tables[1]
     assert table.left_out
-    assert list(table.rows[1].cells) == [(4, 0), (4, 1)]
+    assert list(table.rows[1].cells) == [(4, (0, 0)), (4, (1, 0))]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,6 @@ def test_a_pool_larger_than_all_labelled_images_is_left_out(spread_out, tiny):
             r"baseline must be the name of a row \(Supervised; Nearest; RPG\), got 'Supervisd'",
         ),
         ({"rows": [{"method": "RPG"}, {"method": "RPG", "ramp_up": 1}]}, r"different names, got 'RPG' twice"),
-        ({"settings": {"val_interval": 4}}, r"val_interval must be at most epochs \(3\), got 4"),
     ],
 )
 def test_refusals(spread_out, tiny, table, message):
@@ -123,3 +122,23 @@ def test_refusals(spread_out, tiny, table, message):
 
 def test_names_of_cells_are_names_of_folders():
     assert all(name.isascii() and name.isalnum() for name in module.IN_NAME.values())
+
+
+def test_seeds_are_draws_too(spread_out, tiny):
+    tiny["tables"] = {"methods": tiny["tables"]["methods"] | {"seeds": [0, 1], "labeled": 3}}
+    grid = spread_out(tiny)
+    assert grid.tables[0].draws == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    cells = [grid.cells[name] for name in grid.tables[0].rows[0].cells.values()]
+    assert [(cell.split, cell.seed) for cell in cells] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert cells[1].settings["seed"] == 1 and "_seed1_" in cells[1].name and cells[1].title == "Supervised"
+    before = {cell.name for cell in spread_out(tiny | {"seeds": [0]}).cells.values()}
+    assert cells[0].name in before, "seed 0, which is the bundle's own, is the same cell written out or not"
+
+
+def test_patches_are_as_many_as_one_likes(spread_out, tiny):
+    """Labelled images of a step are then no pool that must be among them."""
+    phantom = {"phantom": "ms", "size": 48}
+    tiny |= {"bundle": "ms_popcorn", "data": phantom, "settings": {"labeled_batch": 8}, "labeled": 3}
+    tiny["tables"] = {"methods": {"baseline": "Popcorn", "rows": [{"method": "Popcorn"}]}}
+    grid = spread_out(tiny)
+    assert len(grid.cells) == 2 and {cell.pool_size for cell in grid.cells.values()} == {0}

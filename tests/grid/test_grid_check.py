@@ -6,7 +6,7 @@ import pytest
 
 from common.data import jsrt_datalist, save_datalist
 from common.grid.check import check_pools
-from common.grid.make import checked, make_tables
+from common.grid.make import checked, run_and_report
 from common.phantoms.jsrt import make_jsrt_phantom
 
 
@@ -16,10 +16,11 @@ def test_values_that_a_method_refuses(write, tiny):
         checked(write(tiny))
 
 
-def test_more_labelled_images_than_patients(write, tiny):
+def test_more_labelled_images_than_patients(write, tiny, tmp_path):
     tiny["labeled"] = [3, 12]
-    with pytest.raises(ValueError, match=r"data\.phantom\.patients must be at least 35 for 12 labelled"):
-        checked(write(tiny))
+    with pytest.raises(ValueError, match=r"grid\.yaml: data, labeled 12, split 0: labeled must be at most"):
+        run_and_report(write(tiny), tmp_path / "out")
+    assert not list((tmp_path / "out").glob("cells/*"))
 
 
 def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
@@ -39,8 +40,8 @@ def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
     check_pools(*checked(write(tiny)))
     tiny["settings"]["labeled_batch"] = 1
     with pytest.raises(ValueError, match=r"labeled 2, split 0, labeled_batch 1: 1 labelled images"):
-        make_tables(write(tiny), tmp_path / "out")
+        run_and_report(write(tiny), tmp_path / "out")
     # what runs nothing reads no label
     empty.write_text("no image")
-    make_tables(write(tiny), tmp_path / "out", dry_run=True)
-    make_tables(write(tiny), tmp_path / "out", tables_only=True)
+    run_and_report(write(tiny), tmp_path / "out", dry_run=True)
+    run_and_report(write(tiny), tmp_path / "out", tables_only=True)

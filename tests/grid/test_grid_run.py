@@ -1,4 +1,4 @@
-"""A grid under Snakemake: failures, what is run again, and a grid that is killed."""
+"""A grid that runs, here and under Snakemake: failures, what is run again, and a grid that is killed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import pandas as pd
 import pytest
 
 from common.grid.lock import lock
-from common.grid.make import default_cores, make_tables
+from common.grid.make import default_cores, run_and_report
 from common.grid.run import end
 
-pytest.importorskip("snakemake")
-psutil = pytest.importorskip("psutil")
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,25 +31,28 @@ def files(output: Path, pattern: str) -> dict[str, int]:
     return {str(file): file.stat().st_mtime_ns for file in output.glob(pattern)}
 
 
-@pytest.mark.slow
-def test_a_failed_cell_is_named_with_its_log_while_others_finish(write, tiny, stand_in, tmp_path, capsys):
+@pytest.mark.parametrize("snakemake", ["", pytest.param("--quiet", marks=pytest.mark.slow)])
+def test_a_failed_cell_is_named_with_its_log_while_others_finish(write, tiny, stand_in, tmp_path, capsys, snakemake):
+    if snakemake:
+        pytest.importorskip("snakemake")
     output, grid = tmp_path / "out", write(small(tiny))
     output.mkdir()
     (output / "fail").touch()
-    (line,) = make_tables(grid, output, cores=1)
+    (line,) = run_and_report(grid, output, cores=1, snakemake=snakemake)
     assert "nearestneighbor_labeled3_split0" in line
     log = Path(line.split("see ")[1])
     assert "no such luck" in log.read_text()
     text = (output / "tables.md").read_text()
     assert "2 of 3 cells have finished, 1 failed." in text
     assert str(log) in text
-    assert "+0.250, p = -, n = 1" in text
+    assert "+0.250 [+0.250, +0.250], p = 0.5, n = 2" in text
+    assert (output / "report.html").is_file()
     done = files(output, "cells/*/test.csv")
     assert len(done) == 2
 
     # the same command tries the failed cell again, and it alone
     (output / "fail").unlink()
-    assert make_tables(grid, output, cores=1) == []
+    assert run_and_report(grid, output, cores=1, snakemake=snakemake) == []
     assert {file: changed for file, changed in files(output, "cells/*/test.csv").items() if file in done} == done
     assert "3 of 3 cells have finished." in (output / "tables.md").read_text()
     assert set(pd.read_csv(output / "results.csv")["method"]) == {"Supervised", "NearestNeighbor", "RPG"}
@@ -60,11 +61,11 @@ def test_a_failed_cell_is_named_with_its_log_while_others_finish(write, tiny, st
     tiny["settings"]["learning_rate"] = 0.1
     grid = write(tiny)
     capsys.readouterr()
-    assert make_tables(grid, output, cores=1, dry_run=True) == []
+    assert run_and_report(grid, output, cores=1, dry_run=True) == []
     said = capsys.readouterr().out
     assert said.count("to run  ") == 3
     assert "3 to run" in said
-    make_tables(grid, output, tables_only=True)
+    run_and_report(grid, output, tables_only=True)
     assert "0 of 3 cells have finished." in (output / "tables.md").read_text()
 
 
@@ -74,19 +75,20 @@ def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
         lock(output / ".lock"),
         pytest.raises(ValueError, match="out must not be in use, got a grid that is running there"),
     ):
-        make_tables(write(small(tiny)), output)
+        run_and_report(write(small(tiny)), output)
     assert [file.name for file in output.iterdir()] == [".lock"]  # no data either
 
 
 def test_snakemake_that_does_not_start_is_an_error_after_the_tables(write, tiny, stand_in, tmp_path, capsys):
-    with pytest.raises(ChildProcessError, match=r"got status [1-9].* 3 of 3 not started: see .*\.log"):
-        make_tables(write(small(tiny)), tmp_path / "out", snakemake="--no-such-option")
+    pytest.importorskip("snakemake")
+    with pytest.raises(ChildProcessError, match=r"every cell must be started, got 3 of 3 that were not: see .*\.log"):
+        run_and_report(write(small(tiny)), tmp_path / "out", snakemake="--no-such-option")
     assert "0 of 3 cells have finished." in (tmp_path / "out" / "tables.md").read_text()
     assert capsys.readouterr().out.count("0 of 3 cells have finished.") == 1
 
 
 def test_a_dry_run_writes_nothing(write, tiny, tmp_path, capsys):
-    make_tables(write(tiny), tmp_path / "out", dry_run=True)
+    run_and_report(write(tiny), tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()
     assert "18 cells in 2 tables, 18 to run." in capsys.readouterr().out
 
@@ -109,6 +111,7 @@ while True:
 
 
 def test_no_job_is_started_while_others_are_ended(tmp_path):
+    psutil = pytest.importorskip("psutil")
     said = tmp_path / "jobs"
     with said.open("w") as file:
         child = subprocess.Popen([sys.executable, "-c", RESTARTING], stdout=file)
@@ -124,7 +127,7 @@ def test_no_job_is_started_while_others_are_ended(tmp_path):
 
 
 def start(grid: Path, output: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "common", "tables", str(grid), str(output), "--cores", "1"]
+    command = [sys.executable, "-m", "common", "grid", str(grid), str(output), "--cores", "1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=quiet, stderr=quiet)
@@ -134,14 +137,14 @@ def start(grid: Path, output: Path) -> subprocess.Popen:
 def test_a_grid_that_is_killed_goes_on_where_it_was(write, tiny, tmp_path):
     """Real trainings: the second cell is killed after an epoch, goes on from there, and the first is left alone."""
     settings = {"image_size": [32, 32], "network_def#features": [4, 4, 4, 4, 8, 4], "epochs": 40, "iterations": 2}
-    tiny = small(tiny) | {"settings": {**settings, "val_interval": 40}}
-    tiny["data"]["phantom"]["patients"] = 19
+    tiny = small(tiny) | {"settings": {**settings, "val_interval": 41}}
+    tiny["data"]["patients"] = 19
     tiny["tables"]["methods"]["rows"] = [{"method": "Supervised"}, {"name": "B", "method": "Supervised", "seed": 1}]
     output, grid = tmp_path / "out", write(tiny)
     process = start(grid, output)
     end = time.time() + 200
     while not (begun := unfinished(output)):
-        assert time.time() < end, (output / "snakemake.log").read_text()
+        assert time.time() < end, list(output.glob("cells/*"))
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

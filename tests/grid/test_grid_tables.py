@@ -32,8 +32,12 @@ def scores(grid) -> Scores:
     tables = {}
     for cell in grid.cells.values():
         mean = VALUES[cell.method] + 0.01 * cell.labeled + (0.03 if cell.method == "RPG" else 0.01) * cell.split
-        iou = {"organ": mean + 0.1, "bone": mean - 0.1, MEAN: mean}
-        tables[cell.name] = pd.DataFrame({"iou": iou, "dice": iou})
+        rows = [
+            {"case": case, "class": name, "iou": mean + sign * 0.1 + shift}
+            for case, shift in (("a", -0.02), ("b", 0.0), ("c", 0.02))
+            for name, sign in (("organ", 1), ("bone", -1))
+        ]
+        tables[cell.name] = pd.DataFrame(rows).assign(dice=0.5)
     return Scores(tables, {name: 10.0 for name in tables}, [])
 
 
@@ -47,37 +51,48 @@ def test_means_and_standard_deviations(grid, scores):
 
 def test_rows_are_paired_with_the_baseline_by_column_and_over_all(grid, scores):
     content = fill(grid.tables[0], scores, CLASSES)
-    column, everything = content.pairs["RPG", 3], content.pairs["RPG", "all"]
-    assert (column.count, everything.count) == (2, 4)
-    assert column.difference == everything.difference == pytest.approx((0.22 + 0.24) / 2)
-    assert (column.p, everything.p) == (pytest.approx(0.5), pytest.approx(0.125))
-    assert not any(name == "Supervised" for name, _ in content.pairs)
+    column, everything = content.differences["RPG", 3], content.differences["RPG", "all"]
+    assert (column.cases, everything.cases, column.draws, everything.draws) == (3, 3, 2, 4)
+    assert column.mean == pytest.approx((0.22 + 0.24) / 2) == everything.mean
+    assert column.low <= column.mean <= column.high and column.high - column.low == pytest.approx(0.02)
+    assert column.p == everything.p == pytest.approx(0.25)  # three cases of one sign
+    assert not any(name == "Supervised" for name, _ in content.differences)
 
 
 def test_columns_by_class_and_by_another_setting(grid, scores):
     classes = fill(grid.tables[2], scores, CLASSES)
     assert classes.columns == ["organ", "bone", MEAN]
     assert classes.entries["Supervised", "organ"].mean == pytest.approx(0.5 + 0.03 + 0.005 + 0.1)
-    assert ("RPG", "all") not in classes.pairs
+    assert ("RPG", "all") not in classes.differences
     shares = fill(grid.tables[1], scores, CLASSES)
     assert shares.heads == ["k = 50 %", "k = 100 %"]
-    assert shares.pairs["RPG, p = 2", "all"].count == 4
+    assert shares.differences["RPG, p = 2", "all"].draws == 4
 
 
 def test_csv_of_a_table(grid, scores, tmp_path):
     table = pd.read_csv(write_csv(fill(grid.tables[0], scores, CLASSES), tmp_path / "methods.csv"))
     row = table[(table["row"] == "RPG") & (table["column"] == "all")].iloc[0]
-    assert (row["baseline"], row["pairs"], row["wilcoxon_p"]) == ("Supervised", 4, 0.125)
+    assert (row["baseline"], row["cases"], row["draws"], row["wilcoxon_p"]) == ("Supervised", 3, 4, 0.25)
     assert len(table) == 3 * 2 + 2
-    assert table["mean_iou"].iloc[0] == pytest.approx(0.535)
+    assert table["mean"].iloc[0] == pytest.approx(0.535)
 
 
-def test_results_have_a_row_for_each_cell_and_label(grid, scores, tmp_path):
+def test_results_have_a_row_for_each_cell_case_and_class(grid, scores, tmp_path):
     table = pd.read_csv(write_results(grid, scores, tmp_path / "results.csv"))
-    assert len(table) == len(grid.cells) * 3
-    assert {"cell", "method", "neighbors", "labeled_batch", "labeled", "split", "label", "iou", "dice", "seconds"} <= {
-        *table.columns
-    }
+    assert len(table) == len(grid.cells) * 3 * 2
+    assert {
+        "cell",
+        "method",
+        "neighbors",
+        "labeled_batch",
+        "labeled",
+        "split",
+        "seed",
+        "case",
+        "class",
+        "iou",
+        "dice",
+    } <= {*table.columns}
     assert table.loc[table["method"] == "Supervised", "neighbors"].isna().all()
     # given in one table alone: the cell that it shares with another, and all others, have the default
     assert set(table["labeled_batch"]) == {2, 3}
@@ -85,14 +100,14 @@ def test_results_have_a_row_for_each_cell_and_label(grid, scores, tmp_path):
 
 
 def without(scores: Scores, lost: list[str], failed: list[str]) -> Scores:
-    tables = {name: table for name, table in scores.tables.items() if name not in lost}
+    tables = {name: table for name, table in scores.cases.items() if name not in lost}
     return Scores(tables, {name: scores.seconds[name] for name in tables}, failed)
 
 
 def test_text_with_failed_and_missing_cells(grid, scores, tmp_path):
     nearest, rpg = grid.tables[0].rows[1], grid.tables[0].rows[2]
-    failed = [nearest.cells[3, 0], nearest.cells[3, 1], rpg.cells[3, 1]]
-    left = without(scores, [*failed, nearest.cells[4, 0], nearest.cells[4, 1]], failed)
+    failed = [nearest.cells[3, (0, 0)], nearest.cells[3, (1, 0)], rpg.cells[3, (1, 0)]]
+    left = without(scores, [*failed, nearest.cells[4, (0, 0)], nearest.cells[4, (1, 0)]], failed)
     contents = [fill(table, left, CLASSES) for table in grid.tables]
     text = render(grid, contents, left, tmp_path)
     assert "13 of 18 cells have finished, 3 failed." in text
@@ -100,9 +115,9 @@ def test_text_with_failed_and_missing_cells(grid, scores, tmp_path):
     assert [part.strip() for part in nearest_line.split("|")[2:6]] == ["failed", "not run", "-", "2"]
     assert "**0.750** (1 of 2)" in text
     assert "**0.775 ± 0.021**" in text
-    assert "+0.220, p = -, n = 1" in text
+    assert "+0.220 [+0.220, +0.220], p = 0.25, n = 3" in text
     assert f"`{failed[0]}`: see" in text
-    assert "2 / 2^n" in text
+    assert "95 % bootstrap interval" in text
 
 
 def test_a_cell_that_cannot_exist_is_a_dash(spread_out, tiny, tmp_path):
@@ -120,10 +135,10 @@ def test_figure_of_a_table_over_numbers_of_labelled_images(grid, scores, tmp_pat
     assert png.read_bytes().startswith(b"\x89PNG")
     assert {"Supervised", "Nearest", "RPG", "mean IoU"} <= {part.split("<")[0] for part in svg.read_text().split(">")}
     assert write_chart(fill(grid.tables[1], scores, CLASSES), tmp_path) == []
-    assert sorted(file.name for file in tmp_path.glob("miou*")) == ["miou_methods.png", "miou_methods.svg"]
+    assert sorted(file.name for file in tmp_path.glob("methods.[ps]*")) == ["methods.png", "methods.svg"]
 
 
 def test_an_earlier_figure_goes_where_there_is_nothing_to_draw(grid, scores, tmp_path):
     write_chart(fill(grid.tables[0], scores, CLASSES), tmp_path)
     assert write_chart(fill(grid.tables[0], Scores({}, {}, []), CLASSES), tmp_path) == []
-    assert list(tmp_path.glob("miou*")) == []
+    assert list(tmp_path.glob("methods.[ps]*")) == []
