@@ -173,7 +173,7 @@ def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ())
         )
     for name in table.columns.difference(text):
         try:
-            table[name] = pd.to_numeric(table[name].replace("", "nan"))
+            table[name] = pd.to_numeric(table[name].mask(table[name].isin(("", "nan", "NaN"))))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: column {name} must hold numbers, got {error}") from error
     if "iteration" in table:

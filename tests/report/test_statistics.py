@@ -12,7 +12,7 @@ from common.report.statistics import Difference, difference, interval, signed_ra
 
 def scores(table: list[list[float]]) -> pd.Series:
     """Draws x cases as the series that `difference` takes; draws are (split, seed)."""
-    index = [((0, draw), f"case{case}") for draw, row in enumerate(table) for case in range(len(row))]
+    index = [((0, draw), f"case{case:03d}") for draw, row in enumerate(table) for case in range(len(row))]
     draws, cases = zip(*index, strict=True)
     draws = pd.Series(draws, dtype=object)
     return pd.Series(np.concatenate(table), pd.MultiIndex.from_arrays([draws, cases], names=["draw", "case"]))
@@ -43,7 +43,7 @@ def test_hand_computed_numbers() -> None:
 def test_the_interval_is_that_of_a_plain_bootstrap(draws: int) -> None:
     rng = np.random.default_rng(draws)
     table = 0.02 + 0.05 * rng.normal(size=(draws, 12)) + 0.03 * rng.normal(size=(draws, 1))
-    table[0, 3] = np.nan
+    table[1:2, 3] = np.nan
     low, high = plain_interval(table)
     assert interval(table) == pytest.approx((low, high), abs=0.1 * (high - low))
     found = difference(scores(table.tolist()), scores((0 * np.nan_to_num(table)).tolist()))

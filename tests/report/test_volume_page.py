@@ -72,9 +72,10 @@ def test_files_that_have_gone_are_said_to_be_missing(volume_run: Path) -> None:
     for path in (volume_run / "pseudo_labels").glob("*.nii.gz"):
         path.unlink()
     (volume_run / "pseudo_labels" / "latents.npz").unlink()
-    text = text_of(page_of(volume_run))
+    source = page_of(volume_run)
+    text = text_of(source)
     assert text.count("No pictures: ") == 2
-    assert text.count("not saved") == 4
+    assert source.count('class="missing"') == 4
     assert "There is no map of the latent space" in text
 
 
