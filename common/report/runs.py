@@ -160,7 +160,7 @@ def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ())
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, converters=dict.fromkeys(text, str))
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         return None
     except pd.errors.ParserError as error:
@@ -175,7 +175,7 @@ def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ())
         table[name] = table[name].fillna("").astype(str)
     for name in table.columns.difference(text):
         try:
-            table[name] = pd.to_numeric(table[name])
+            table[name] = pd.to_numeric(table[name].mask(table[name].isin(("", "nan", "NaN"))))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: column {name} must hold numbers, got {error}") from error
     if "iteration" in table:

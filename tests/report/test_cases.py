@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
-from PIL import Image
+from runs_on_disk import pixels
 
 from common.report.cases import case_scores, draw_image, draw_masks, draw_weight, load_cases, mask_iou, weight_ceiling
 from common.report.runs import load_run
 from common.report.style import CLASS_COLORS, class_colors
-
-
-def pixels(address: str) -> np.ndarray:
-    data = base64.b64decode(address.removeprefix("data:image/png;base64,"))
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float) / 255
 
 
 def test_a_panel_shows_rows_as_rows() -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from common.metrics.pseudo_label import COUNTS_ABOVE
-from common.report import render
+from common.report import find_runs, load_run, render, render_runs
 
 WriteRun = Callable[..., Path]
 
@@ -64,7 +64,7 @@ def assert_self_contained(page: Page) -> None:
 def test_a_run_becomes_one_self_contained_page(one_run: Path, classes: tuple[str, ...]) -> None:
     page = page_of(one_run)
     assert_self_contained(page)
-    assert "RPG on phantom, split 0" in page.text
+    assert "RPG on phantom, split 0, seed 0" in page.text
     assert "trained for 12 min 34 s and 600 iterations, on 31 January 2026, 12:05." in page.text
     for name in classes:
         assert name.replace("_", " ") in page.text
@@ -78,7 +78,9 @@ def test_a_run_becomes_one_self_contained_page(one_run: Path, classes: tuple[str
         "Weight",
     ):
         assert title in page.text
-    assert page.text.index("Hardest: JPCLN012") < page.text.index("Median: JPCLN044")
+    assert page.text.index("JPCLN012 test case of split 0; hardest") < page.text.index(
+        "JPCLN044 test case of split 0; median"
+    )
     # 2 cases with 5 panels each, and 7 charts in 2 colour schemes each.
     assert len(page.addresses) == 2 * 5 + 7 * 2
     assert [path.name for path in one_run.iterdir() if "report" in path.name] == ["report.html"]
@@ -93,12 +95,12 @@ def test_the_class_table_holds_means_over_cases(one_run: Path, classes: tuple[st
     page = page_of(one_run)
     means = []
     for name in classes:
-        iou = scores.loc[scores["label"] == name, "iou"].to_numpy()
+        iou = scores.loc[scores["class"] == name, "iou"].to_numpy()
         means.append(np.nanmean(iou))
         row = re.search(rf"{name.replace('_', ' ')} (0\.\d+) (0\.\d+) (0\.\d+) 0\.\d+ (\d+) ", page.text).groups()
         expected = [means[-1], np.nanstd(iou, ddof=1), np.nanmin(iou)]
         assert list(row) == [*(f"{value:.3f}" for value in expected), str(int((~np.isnan(iou)).sum()))]
-    assert f"Mean IoU {np.mean(means):.3f} on the test images" in page.text
+    assert f"Mean IoU {np.mean(means):.3f}, Dice 0." in page.text
 
 
 def test_supervised_has_no_pseudo_labels_and_says_so(tmp_path: Path, write_run: WriteRun) -> None:
@@ -118,7 +120,7 @@ def test_a_run_without_test_scores_shows_its_best_validation_epoch(tmp_path: Pat
     assert "best validation epoch (3)" in page.text
     assert "its state after epoch 6 of 12" in page.text
     assert f"{validation.loc[2, 'iou_heart']:.3f}" in page.text
-    assert "No cases were saved" in page.text
+    assert "No pictures of cases were saved" in page.text
 
 
 def test_a_run_stopped_at_once_still_renders(tmp_path: Path, write_run: WriteRun, classes: tuple[str, ...]) -> None:
@@ -135,7 +137,7 @@ def test_a_run_stopped_at_once_still_renders(tmp_path: Path, write_run: WriteRun
 def test_a_class_absent_from_truth_and_prediction(tmp_path: Path, write_run: WriteRun) -> None:
     run = write_run(tmp_path / "run")
     scores = pd.read_csv(run / "test.csv")
-    scores.loc[scores["label"] == "left_clavicle", ["iou", "dice"]] = np.nan
+    scores.loc[scores["class"] == "left_clavicle", ["iou", "dice"]] = np.nan
     scores.to_csv(run / "test.csv", index=False)
     for path in (run / "cases" / "test").iterdir():
         arrays = dict(np.load(path))
@@ -143,7 +145,7 @@ def test_a_class_absent_from_truth_and_prediction(tmp_path: Path, write_run: Wri
         np.savez(path, **arrays)
     page = page_of(run)
     assert re.search(r"left clavicle – – – – 0 mean over classes", page.text)
-    assert "left clavicle absent" in page.text
+    assert re.search(r"RPG 0\.\d{3}( 0\.\d{3}){4} absent", page.text)
     assert "nan" not in page.text.lower()
 
 
@@ -161,14 +163,15 @@ def test_names_are_escaped(tmp_path: Path, write_run: WriteRun) -> None:
 def test_a_comparison_starts_with_its_outcome(comparison: Path) -> None:
     page = page_of(comparison)
     assert_self_contained(page)
-    assert re.search(
-        r"RPG 0\.\d{3} ± 0\.\d{3} against Supervised 0\.\d{3} ± 0\.\d{3} mean IoU over 3 splits", page.text
-    )
-    assert re.search(r"better in 3 of 3, by 0\.\d{3} on average\.", page.text)
-    assert page.text.index("better in 3 of 3") < page.text.index("Every split on its own") < page.text.index("JPCLN012")
+    outcome = re.search(r"RPG (0\.\d{3}) ± 0\.\d{3} against Supervised (0\.\d{3}) ± 0\.\d{3} mean IoU over 3 splits: "
+                        r"(0\.\d{3}) better \(95 % interval 0\.\d{3} to 0\.\d{3}, Wilcoxon p < 0\.001 over 20 cases\), "
+                        r"better in 3 of 3 splits\.", page.text)  # fmt: skip
+    rpg, supervised, better = map(float, outcome.groups())
+    assert rpg - supervised == pytest.approx(better, abs=0.0011)
+    assert outcome.start() < page.text.index("Every case on its own") < page.text.index("JPCLN012 test case")
     assert "RPG − Supervised" in page.text
-    # 6 rows of cases with 6 panels, and 2 charts in 2 colour schemes each.
-    assert len(page.addresses) == 6 * 6 + 2 * 2
+    # 6 rows of cases with 6 panels, and 3 charts in 2 colour schemes each.
+    assert len(page.addresses) == 6 * 6 + 3 * 2
 
 
 def test_a_comparison_says_when_the_method_loses(tmp_path: Path, write_run: WriteRun) -> None:
@@ -176,7 +179,7 @@ def test_a_comparison_says_when_the_method_loses(tmp_path: Path, write_run: Writ
         write_run(tmp_path / f"a{split}", "RPG", split, 0.5, parts=("test",))
         write_run(tmp_path / f"b{split}", "Supervised", split, 0.7, parts=("test",))
     page = page_of(tmp_path)
-    assert "worse in 2 of 2, by 0." in page.text
+    assert re.search(r"0\.\d{3} worse \(95 % interval .*, better in 0 of 2 splits\.", page.text)
     bold = re.findall(r'<td class="best">([^<]*)</td>', page.source)
     supervised = page.source.split("</span>Supervised</th>")[1].split("</tr>")[0]
     assert len(bold) == 12
@@ -190,17 +193,59 @@ def test_a_comparison_with_gaps(tmp_path: Path, write_run: WriteRun) -> None:
     write_run(tmp_path / "d", "FixMatch", 1, parts=("test",))
     next((tmp_path / "a" / "cases" / "test").glob("median*")).unlink()
     page = page_of(tmp_path)
-    assert "Left out of tables, with no test scores yet: Supervised split 1." in page.text
-    assert "not run on the same splits" in page.text
-    assert "FixMatch and Supervised have no split in common" in page.text
-    assert "in a single split" in page.text
+    assert "Left out of tables, with no test scores yet: Supervised split 1, seed 0." in page.text
+    assert "not run on the same splits and seeds" in page.text
+    assert "FixMatch and Supervised have no case of the same split in common" in page.text
+    assert "over 20 cases of one split" in page.text
     assert "not saved" in page.text
+
+
+def test_a_comparison_of_runs_in_memory(tmp_path: Path, write_run: WriteRun) -> None:
+    """Names, their order, the headline and what is compared with what are the caller's."""
+    runs = []
+    for name in ("b, 3 labelled", "a, 3 labelled", "b, 9 labelled", "a, 9 labelled"):
+        folder = write_run(tmp_path / "cells" / name, parts=("test",), quality=0.6 + 0.1 * (name[0] == "a"))
+        runs.append(load_run(folder, name))
+    pairs = {"a, 3 labelled": "b, 3 labelled", "a, 9 labelled": "b, 9 labelled"}
+    page = Page(render_runs(runs, tmp_path / "page.html", "Number of labels", pairs))
+    assert page.text.startswith("Number of labels Comparison of 4 runs")
+    table = page.text[page.text.index("best in bold") :]
+    rows = [table.index(f"{name} 0.") for name in ("b, 3 labelled", "a, 3 labelled", "b, 9 labelled")]
+    assert rows == sorted(rows)
+    assert "a, 9 labelled − b, 9 labelled +0." in page.text
+    assert "a, 9 labelled − b, 3 labelled" not in page.text
+    with pytest.raises(ValueError, match=r"baselines must pair names of runs .*, got nobody"):
+        render_runs(runs, tmp_path / "page.html", baselines={"a, 3 labelled": "nobody"})
+    with pytest.raises(ValueError, match="must have runs"):
+        render_runs([], tmp_path / "page.html")
+
+
+def test_without_supervised_the_first_is_the_baseline(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path / "a", "A", 0, parts=("test",))
+    assert re.search(r"A 0\.\d{3} ± 0\.\d{3} mean IoU; there is no other method", page_of(tmp_path).text)
+    write_run(tmp_path / "b", "B", 0, parts=("test",))
+    assert "B against A" in page_of(tmp_path).text
+
+
+def test_many_cases_are_paired_by_split_and_cut_in_the_table(tmp_path: Path, write_run: WriteRun) -> None:
+    for method in ("Supervised", "RPG"):
+        run = write_run(tmp_path / method, method, parts=("test",))
+        scores = pd.read_csv(run / "test.csv")
+        more = [scores.assign(case=scores["case"] + f"_{copy}", dice=scores["dice"] / copy) for copy in range(1, 5)]
+        pd.concat(more).to_csv(run / "test.csv", index=False)
+    assert "Every split on its own" in page_of(tmp_path).text
+    text = page_of(tmp_path / "RPG").text
+    assert "20 of 80 cases, those of the highest Dice, are left out here." in text
+    assert re.search(r"Case Dice IoU Dice, right lung .* JPCLN\d{3}_4 0\.", text)
+    assert not re.search(r"JPCLN\d{3}_1 ", text)
 
 
 def test_a_comparison_before_any_evaluation(tmp_path: Path, write_run: WriteRun) -> None:
     write_run(tmp_path / "a", "RPG", 0, parts=("validation",))
     write_run(tmp_path / "b", "Supervised", 0, parts=("validation",))
-    assert "No run has been evaluated on its test part" in page_of(tmp_path).text
+    text = page_of(tmp_path).text
+    assert "No run has been evaluated on its test part" in text
+    assert re.search(r"RPG 0\.\d{3} against Supervised 0\.\d{3} mean IoU in a single case: ", text)
 
 
 def test_the_report_goes_where_it_is_asked_to(one_run: Path, tmp_path: Path) -> None:
@@ -208,6 +253,15 @@ def test_the_report_goes_where_it_is_asked_to(one_run: Path, tmp_path: Path) -> 
     assert path == tmp_path / "elsewhere" / "page.html"
     assert path.is_file()
     assert not (one_run / "report.html").exists()
+
+
+def test_runs_are_found_in_cells_and_ordered(tmp_path: Path, write_run: WriteRun) -> None:
+    for name, seed in (("B", 1), ("B", 0), ("Supervised", 0), ("A", 0)):
+        write_run(tmp_path / "cells" / f"{name}{seed}", "Same", parts=(), name=name, seed=seed)
+    runs, several = find_runs(tmp_path)
+    assert several
+    found = [(run.name, run.method, run.draw) for run in runs]
+    assert found == [(n, "Same", (0, s)) for n, s in (("Supervised", 0), ("A", 0), ("B", 0), ("B", 1))]
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
@@ -227,8 +281,9 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         ("train.csv", "iteration,loss\n1,high\n", "column loss must hold numbers"),
         ("train.csv", "iteration,loss\n1,2\n1,2,3,4\n", "equally many cells"),
         ("validation.csv", "epoch,iteration,iou_mean\n1,2,0.5\n", "iou_right_lung.*missing"),
-        ("test.csv", "case,label,iou\n1,heart,0.5\n", "dice missing"),
-        ("test.csv", "case,label,iou,dice\n1,liver,0.5,0.6\n", "got liver"),
+        ("test.csv", "case,class,iou\n1,heart,0.5\n", "dice missing"),
+        ("test.csv", "case,class,iou,dice\n1,liver,0.5,0.6\n", "got liver"),
+        ("run.json", '{"method": "a", "classes": ["b"], "seed": "x"}', "seed must be an integer, got 'x'"),
     ],
 )
 def test_malformed_files_are_named(one_run: Path, name: str, text: str, message: str) -> None:
@@ -262,7 +317,7 @@ def test_malformed_cases_are_named(one_run: Path, change: dict, message: str) ->
 def test_runs_that_cannot_be_compared(tmp_path: Path, write_run: WriteRun) -> None:
     write_run(tmp_path / "a", "RPG", 0, parts=())
     other = write_run(tmp_path / "b", "RPG", 0, parts=())
-    with pytest.raises(ValueError, match="each method must have each split once"):
+    with pytest.raises(ValueError, match="each method must have each split and seed once"):
         render(tmp_path)
     (other / "run.json").write_text(json.dumps({"method": "RPG", "split": 1, "classes": ["liver"]}))
     with pytest.raises(ValueError, match="same classes"):

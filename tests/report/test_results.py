@@ -1,4 +1,4 @@
-"""The table of results against numbers worked out by hand."""
+"""The table of results and the sentence on it against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,109 +9,121 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.report import format_table, summarize, write_results
-from common.report.results import Comparison, compare, describe, with_spread
+from common.report import collect, find_runs, format_table, load_run, summarize, write_results
+from common.report.results import compare, describe, kind_of_draws, p_text, title_of, with_spread
 
 WriteRun = Callable[..., Path]
+FEW = "are too few for p < 0.05 whatever the scores"
+
+
+def write_scores(run: Path, text: str) -> Path:
+    (run / "test.csv").write_text("case,class,iou,dice\n" + text, encoding="utf-8")
+    return run
 
 
 def test_summarize_takes_nan_means_over_cases_then_over_classes(tmp_path: Path, write_run: WriteRun) -> None:
-    run = write_run(tmp_path / "run", classes=("a", "b", "c"))
-    (run / "test.csv").write_text(
-        "case,label,iou,dice\n1,a,0.5,0.6\n1,b,,\n1,c,,\n2,a,0.7,0.8\n2,b,0.2,0.4\n2,c,,\n", encoding="utf-8"
-    )
-    results = summarize(run)
-    assert list(results.columns) == ["method", "split", "label", "iou", "dice"]
-    assert results["label"].tolist() == ["a", "b", "c", "mean"]
+    run = write_run(tmp_path / "run", classes=("a", "b", "c"), split=2, seed=1)
+    write_scores(run, "1,a,0.5,0.6\n1,b,,\n1,c,,\n2,a,0.7,0.8\n2,b,0.2,0.4\n2,c,,\n")
+    results = summarize([load_run(run, "mine")])
+    assert list(results.columns) == ["name", "split", "seed", "class", "iou", "dice"]
+    assert results[["name", "split", "seed"]].drop_duplicates().values.tolist() == [["mine", 2, 1]]
+    assert results["class"].tolist() == ["a", "b", "c", "mean"]
     assert results["iou"].tolist() == pytest.approx([0.6, 0.2, np.nan, 0.4], nan_ok=True)
     assert results["dice"].tolist() == pytest.approx([0.7, 0.4, np.nan, 0.55], nan_ok=True)
 
 
-def test_summarize_orders_the_baseline_first_and_covers_every_run(comparison: Path) -> None:
-    results = summarize(comparison)
-    assert results["method"].drop_duplicates().tolist() == ["Supervised", "RPG"]
+def test_summarize_covers_every_run(comparison: Path) -> None:
+    results = summarize(find_runs(comparison)[0])
+    assert results["name"].drop_duplicates().tolist() == ["Supervised", "RPG"]
     assert len(results) == 2 * 3 * 6
     raw = pd.read_csv(comparison / "RPG_split1" / "test.csv")
-    ours = results.query("method == 'RPG' and split == 1").set_index("label")["iou"]
-    assert ours["heart"] == pytest.approx(np.nanmean(raw["iou"][raw["label"] == "heart"]))
-    by_class = [np.nanmean(raw["iou"][raw["label"] == name]) for name in ours.index[:-1]]
-    assert ours["mean"] == pytest.approx(np.mean(by_class))
+    ours = results.query("name == 'RPG' and split == 1").set_index("class")["iou"]
+    by_class = [np.nanmean(raw["iou"][raw["class"] == name]) for name in ours.index[:-1]]
+    assert ours.tolist() == pytest.approx([*by_class, np.mean(by_class)])
 
 
-def test_results_file_has_exactly_the_columns_and_reads_back(comparison: Path, tmp_path: Path) -> None:
-    results = summarize(comparison)
-    path = write_results(results, tmp_path / "new" / "results.csv")
-    assert path.read_text().splitlines()[0] == "method,split,label,iou,dice"
-    pd.testing.assert_frame_equal(pd.read_csv(path), results, check_dtype=False)
+def test_results_file_has_all_scores_of_every_case(volume_comparison: Path, tmp_path: Path) -> None:
+    runs, _ = find_runs(volume_comparison)
+    path = write_results(runs, tmp_path / "new" / "results.csv")
     assert [entry.name for entry in path.parent.iterdir()] == ["results.csv"]
+    table = pd.read_csv(path)
+    pd.testing.assert_frame_equal(table, collect(runs), check_dtype=False)
+    assert table.columns[:7].tolist() == ["name", "split", "seed", "case", "class", "dice", "iou"]
+    assert len(table) == 2 * 2 * 2
+    assert not {"image", "truth", "prediction"} & set(table)
+    own = pd.read_csv(volume_comparison / "pop1" / "test.csv")
+    found = table.query("name == 'POPCORN' and seed == 1").reset_index(drop=True)
+    for column in ("case", "class", "iou", "dice", "precision", "hausdorff95", "truth_size", "lesion_f1", "unit"):
+        assert found[column].tolist() == own[column].tolist()
+    assert found["size_error"].tolist() == pytest.approx((own["predicted_size"] - own["truth_size"]).tolist())
 
 
-def test_write_results_names_missing_columns(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="dice"):
-        write_results(pd.DataFrame(columns=["method", "split", "label", "iou"]), tmp_path / "results.csv")
-    assert not list(tmp_path.iterdir())
-
-
-def test_summarize_without_any_test_scores(tmp_path: Path, write_run: WriteRun) -> None:
-    write_run(tmp_path / "run", parts=("train", "validation"))
+def test_runs_without_any_test_scores(tmp_path: Path, write_run: WriteRun) -> None:
+    runs = [load_run(write_run(tmp_path / "run", parts=("train", "validation")))]
     with pytest.raises(FileNotFoundError, match=r"test\.csv.*evaluate"):
-        summarize(tmp_path)
+        write_results(runs, tmp_path / "results.csv")
+    assert not (tmp_path / "results.csv").exists()
 
 
-def small_results(rpg: tuple[float, ...], supervised: tuple[float, ...]) -> pd.DataFrame:
-    rows = [("RPG", split, "mean", value, value) for split, value in enumerate(rpg)]
-    rows += [("Supervised", split, "mean", value, value) for split, value in enumerate(supervised)]
-    return pd.DataFrame(rows, columns=["method", "split", "label", "iou", "dice"])
+def small(method: np.ndarray, baseline: np.ndarray) -> pd.DataFrame:
+    """What `collect` gives, of draws x cases of a single class."""
+    rows = [
+        {"name": name, "split": split, "seed": 0, "case": f"c{case}", "class": "a", "iou": value, "dice": value}
+        for name, values in (("RPG", method), ("Supervised", baseline))
+        for split, row in enumerate(np.atleast_2d(values))
+        for case, value in enumerate(row)
+    ]
+    return pd.DataFrame(rows)
+
+
+def sentence(method: np.ndarray, baseline: np.ndarray) -> str:
+    return describe(compare(small(method, baseline), "RPG", "Supervised"))
+
+
+def test_the_sentence_says_by_how_much_and_how_sure() -> None:
+    base = np.linspace(0.3, 0.6, 8)
+    change = 0.1 + 0.01 * np.arange(8) - 0.035
+    text = sentence(np.stack([base + change, base + change + 0.02]), np.stack([base, base]))
+    assert text.startswith(
+        "RPG 0.560 ± 0.014 against Supervised 0.450 ± 0.000 mean IoU over 2 splits: 0.110 better (95 %"
+    )
+    assert text.endswith(", Wilcoxon p = 0.008 over 8 cases), better in 2 of 2 splits.")
+    text = sentence(base - change, base)
+    assert text.startswith("RPG 0.350 ± 0.08")
+    assert "mean IoU over 8 cases of one split: 0.100 worse (95 % interval −0." in text
+    assert text.endswith("Wilcoxon p = 0.008 over 8 cases).")
 
 
 @pytest.mark.parametrize(
-    ("rpg", "supervised", "expected"),
+    ("method", "baseline", "expected"),
     [
-        (
-            (0.6, 0.7, 0.8),
-            (0.5, 0.6, 0.7),
-            "RPG 0.700 ± 0.100 against Supervised 0.600 ± 0.100 mean IoU over 3 splits; "
-            "better in 3 of 3, by 0.100 on average.",
-        ),
-        (
-            (0.5, 0.6, 0.71),
-            (0.6, 0.7, 0.7),
-            "RPG 0.603 ± 0.105 against Supervised 0.667 ± 0.058 mean IoU over 3 splits; "
-            "worse in 2 of 3, by 0.063 on average.",
-        ),
-        (
-            (0.61, 0.71, 0.4),
-            (0.6, 0.7, 0.7),
-            "RPG 0.573 ± 0.158 against Supervised 0.667 ± 0.058 mean IoU over 3 splits; "
-            "better in 2 of 3, yet 0.093 lower on average.",
-        ),
-        (
-            (0.59, 0.69, 1.0),
-            (0.6, 0.7, 0.7),
-            "RPG 0.760 ± 0.214 against Supervised 0.667 ± 0.058 mean IoU over 3 splits; "
-            "better in 1 of 3, yet 0.093 higher on average.",
-        ),
-        (
-            (0.6, 0.7),
-            (0.6, 0.7),
-            "RPG 0.650 ± 0.071 against Supervised 0.650 ± 0.071 mean IoU over 2 splits; "
-            "better in 0 of 2, no difference on average.",
-        ),
-        ((0.5,), (0.6,), "RPG 0.500 against Supervised 0.600 mean IoU in a single split: worse by 0.100."),
-        ((0.5, np.nan), (np.nan, 0.6), "RPG and Supervised have no split in common and cannot be compared."),
+        ([0.5, 0.6, 0.7], [0.4, 0.49, 0.58], f"p = 0.250 over 3 cases; 3 cases {FEW})."),
+        ([0.6, 0.41, 0.58, 0.43, 0.56, 0.45, 0.54], [0.5] * 7, "; the interval holds 0: no difference shown; not "
+         "significant)."),
+        ([0.5], [0.6], "RPG 0.500 against Supervised 0.600 mean IoU in a single case: 0.100 worse."),
+        ([[0.5], [0.7]], [[0.4], [0.5]], "over 2 splits: 0.150 better, better in 2 of 2 splits."),
+        ([0.5, 0.7], [0.5, 0.7], "no difference (95 % interval 0.000 to 0.000, Wilcoxon p = 1.000 over 2 cases; the "
+         f"interval holds 0: no difference shown; 2 cases {FEW})."),
+        ([0.5, np.nan], [np.nan, 0.6], "RPG and Supervised have no case of the same split in common and cannot be "
+         "compared."),
     ],
-)
-def test_the_sentence_says_who_won(rpg: tuple[float, ...], supervised: tuple[float, ...], expected: str) -> None:
-    assert describe(compare(small_results(rpg, supervised), "RPG", "Supervised")) == expected
+)  # fmt: skip
+def test_the_sentence_says_what_cannot_be_said(method: list, baseline: list, expected: str) -> None:
+    assert sentence(np.array(method), np.array(baseline)).endswith(expected)
 
 
-def test_comparison_pairs_by_split_and_not_by_position() -> None:
-    results = small_results((0.9, 0.5), (0.8, 0.4)).sample(frac=1, random_state=1)
-    results = results[~((results["method"] == "RPG") & (results["split"] == 0))]
-    pairs = compare(results, "RPG", "Supervised")
-    assert pairs.splits == [1]
-    assert pairs.difference == pytest.approx([0.1])
-    assert isinstance(pairs, Comparison)
+def test_cases_are_paired_by_draw_and_class_and_not_by_position() -> None:
+    table = small([[0.9, 0.5], [0.7, 0.6]], [[0.8, 0.4], [0.3, 0.3]]).sample(frac=1, random_state=1)
+    table = table[~((table["name"] == "RPG") & (table["split"] == 1) & (table["case"] == "c0"))]
+    found = compare(table, "RPG", "Supervised")
+    assert sorted(found.pairs.index.tolist()) == [((0, 0), "c0"), ((0, 0), "c1"), ((1, 0), "c1")]
+    assert found.difference.mean == pytest.approx((0.1 + 0.1 + 0.3) / 3)
+    # A class that one of the two lacks in a case is no part of that case's mean.
+    extra = table[table["split"] == 0].assign(**{"class": "b", "iou": 0.0})
+    extra.loc[(extra["name"] == "RPG") & (extra["case"] == "c0"), "iou"] = np.nan
+    found = compare(pd.concat([table, extra]), "RPG", "Supervised").pairs
+    assert found.loc[[((0, 0), "c0")]].to_numpy().tolist() == [[0.9, 0.8]]
+    assert found.loc[[((0, 0), "c1")]].to_numpy().tolist() == [[0.25, 0.2]]
 
 
 @pytest.mark.parametrize(
@@ -129,11 +141,28 @@ def test_with_spread(values: list[float], signed: bool, expected: str) -> None:
     assert with_spread(np.array(values), signed) == expected
 
 
-def test_printed_table_holds_the_hand_computed_numbers() -> None:
-    text = format_table(small_results((0.6, 0.8), (0.5, 0.6)))
-    lines = text.splitlines()
+def test_p_values_units_and_draws_in_words() -> None:
+    assert [p_text(p) for p in (np.nan, 0.00049, 0.0214)] == ["", "p < 0.001", "p = 0.021"]
+    for units, size, distance in ((["ml"], "ml", "mm"), (["mm2", ""], "mm²", "mm"), (["pixels"], "pixels", "pixels")):
+        table = pd.DataFrame({"unit": units})
+        assert title_of("absolute_size_error", table) == f"|size error|, {size}"
+        assert title_of("hausdorff95", table) == f"Hausdorff 95 %, {distance}"
+    for draws, kind in (([(0, 0), (1, 0)], "split"), ([(0, 0), (0, 1)], "seed"), ([(0, 0), (0, 1), (1, 0)], "draw")):
+        assert kind_of_draws(pd.DataFrame(draws, columns=["split", "seed"])) == kind
+
+
+def test_printed_table_holds_the_hand_computed_numbers(tmp_path: Path, write_run: WriteRun) -> None:
+    for method, scores in (("Supervised", (0.5, 0.6)), ("RPG", (0.6, 0.8))):
+        for split, iou in enumerate(scores):
+            run = write_run(tmp_path / f"{method}{split}", method, split, parts=(), classes=("a_b", "c"))
+            write_scores(run, f"1,a_b,{iou},{iou}\n1,c,{iou},{iou}\n2,a_b,{iou + 0.1},0\n2,c,{iou},{iou}\n")
+    lines = format_table(find_runs(tmp_path)[0]).splitlines()
     assert lines[0] == "IoU, mean ± standard deviation over 2 splits"
-    assert lines[3].split() == ["Supervised", "0.550", "±", "0.071"]
-    assert lines[4].split() == ["RPG", "0.700", "±", "0.141"]
-    assert lines[6].split() == ["RPG", "−", "Supervised", "+0.150", "±", "0.071"]
-    assert len({len(line) for line in (lines[1], lines[2], lines[3], lines[4], lines[6])}) == 1
+    assert lines[1].split() == ["mean", "a", "b", "c"]
+    # By class: 0.55 and 0.65, 0.5 and 0.6; and 0.65 and 0.85, 0.6 and 0.8.
+    assert lines[3].split() == ["Supervised", "0.575", "±", "0.071", "0.600", "±", "0.071", "0.550", "±", "0.071"]
+    assert lines[4].split() == ["RPG", "0.725", "±", "0.141", "0.750", "±", "0.141", "0.700", "±", "0.141"]
+    assert lines[6].split() == ["RPG", "−", "Supervised", "+0.150", "+0.150", "+0.150"]
+    assert lines[7].split()[:6] == ["95", "%", "interval", "0.100", "to", "0.200"]
+    assert lines[8].split()[:7] == ["Wilcoxon", "p", "=", "0.500,", "n", "=", "2"]
+    assert len({len(line) for line in lines[1:5] + lines[6:]}) == 1

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from lesion_runs_on_disk import affine, save
-from PIL import Image
+from runs_on_disk import affine, pixels, save
 
-from common.report.lesion_rows import ordinal, spaced
-from common.report.lesion_views import OUTCOME_COLORS, Volume, draw_slice, load_volume, outcomes
-
-
-def pixels(address: str) -> np.ndarray:
-    """A picture as values (H, W, 3) in 0..1."""
-    data = base64.b64decode(address.removeprefix("data:image/png;base64,"))
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) / 255
+from common.report.volume_rows import ordinal, spaced
+from common.report.volume_views import OUTCOME_COLORS, Volume, draw_slice, load_volume, overlays
 
 
 def block(place: tuple[slice, slice, slice], shape: tuple[int, ...] = (20, 20, 20)) -> np.ndarray:
@@ -29,7 +20,7 @@ def block(place: tuple[slice, slice, slice], shape: tuple[int, ...] = (20, 20, 2
 
 
 def volume(image: np.ndarray, prediction: np.ndarray, truth: np.ndarray | None = None, spacing=(1, 1, 1)) -> Volume:
-    return Volume(image.astype(np.float32), truth, {"m": prediction}, spacing)
+    return Volume(image.astype(np.float32), None if truth is None else truth[None], {"m": prediction[None]}, spacing)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +61,43 @@ def test_voxels_keep_their_proportions() -> None:
 
 
 def test_outcomes_part_the_union() -> None:
-    truth, prediction = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
-    masks, colors = zip(*outcomes(truth, prediction), strict=True)
+    truth, prediction = np.array([[1, 1, 0, 0]], bool), np.array([[1, 0, 1, 0]], bool)
+    masks, colors, filled = zip(*overlays(truth, prediction, []), strict=True)
     np.testing.assert_array_equal(np.stack(masks), [[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]])
     assert list(colors) == list(OUTCOME_COLORS.values())
     assert list(OUTCOME_COLORS) == ["true positive", "false positive", "false negative"]
-    ((mask, color),) = outcomes(None, prediction)
-    assert mask is prediction
+    assert all(filled)
+    ((mask, color, _),) = overlays(None, prediction, [])
+    np.testing.assert_array_equal(mask, prediction[0])
     assert color not in OUTCOME_COLORS.values()
+
+
+def test_several_classes_are_outlined_in_their_colours() -> None:
+    truth, prediction = np.array([[1, 0, 0], [0, 1, 1]], bool), np.array([[1, 1, 0], [0, 0, 1]], bool)
+    drawn = overlays(truth, prediction, ["red", "blue"])
+    assert [(color, filled) for _, color, filled in drawn] == [
+        ("red", True), ("blue", True), ("red", False), ("blue", False)
+    ]  # fmt: skip
+    np.testing.assert_array_equal([mask for mask, *_ in drawn], [*prediction, *truth])
+    assert len(overlays(None, prediction, ["red", "blue"])) == 2
+
+
+def test_masks_of_several_classes_come_as_channels_labels_or_files(tmp_path: Path) -> None:
+    masks = np.zeros((2, 4, 5, 6), np.uint8)
+    masks[0, 1, 1:3, 2], masks[1, 3, 2:5, 4] = 1, 1
+    image = save(tmp_path / "image.nii.gz", np.ones(masks.shape[1:], np.float32))
+    channels = save(tmp_path / "channels.nii.gz", np.moveaxis(masks, 0, -1))
+    labels = save(tmp_path / "labels.nii.gz", masks[0] + 2 * masks[1])
+    files = [save(tmp_path / f"{j}.nii.gz", masks[j]) for j in range(2)]
+    for truth in ([channels], [labels], files):
+        loaded = load_volume(image, truth, {"channels": channels, "labels": labels}, classes=2)
+        for found in (loaded.truth, *loaded.predictions.values()):
+            np.testing.assert_array_equal(found, masks > 0)
+    np.testing.assert_array_equal(loaded.marked, masks.any(0))
+    with pytest.raises(ValueError, match=r"channels\.nii\.gz must hold the masks of 3 classes, got 2"):
+        load_volume(image, [], {"m": channels}, classes=3)
+    with pytest.raises(ValueError, match=r"three axes, got the shape \(4, 5, 6, 2\)"):
+        load_volume(image, [], {"m": channels}, classes=1)
 
 
 def test_colours_lie_where_the_lesions_are_and_let_the_image_through() -> None:
@@ -85,7 +105,7 @@ def test_colours_lie_where_the_lesions_are_and_let_the_image_through() -> None:
     image[:, :, 10] = np.where(np.arange(20) % 4 < 2, 30.0, 80.0)[:, None]
     lesion = block((slice(12, 18), slice(12, 18), slice(8, 13)))
     shown = volume(image, lesion, lesion)
-    picture = pixels(draw_slice(shown, "axial", 10, outcomes(lesion, lesion)))
+    picture = pixels(draw_slice(shown, "axial", 10, overlays(lesion[None], lesion[None], [])))
     plain = pixels(draw_slice(shown, "axial", 10))
     np.testing.assert_array_equal(plain[..., 0], plain[..., 2])
     blue = picture[..., 2] - picture[..., 0] > 0.1
@@ -120,10 +140,10 @@ def test_files_of_other_grids_come_to_the_predictions(tmp_path: Path) -> None:
         turned = small.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(small.affine), codes))
         assert "".join(nibabel.aff2axcodes(turned.affine)) == order
         nibabel.save(turned, tmp_path / "i.nii.gz")
-        loaded = load_volume(tmp_path / "i.nii.gz", tmp_path / "i.nii.gz", {"m": tmp_path / "p.nii.gz"})
+        loaded = load_volume(tmp_path / "i.nii.gz", [tmp_path / "i.nii.gz"], {"m": tmp_path / "p.nii.gz"})
         assert loaded.image.shape == prediction.shape
         assert loaded.spacing == (4, 4, 5)
-        np.testing.assert_array_equal(loaded.predictions["m"], prediction)
+        np.testing.assert_array_equal(loaded.predictions["m"][0], prediction)
         overlap = 2 * (loaded.truth & prediction).sum() / (loaded.truth.sum() + prediction.sum())
         assert overlap == 1 if factor == 1 else overlap > 0.6
         assert loaded.image[prediction].mean() > 60
@@ -133,21 +153,22 @@ def test_files_of_other_grids_come_to_the_predictions(tmp_path: Path) -> None:
 def test_files_that_are_no_volumes_are_named(tmp_path: Path) -> None:
     good = save(tmp_path / "good.nii.gz", np.ones((4, 4, 4), np.uint8))
     with pytest.raises(FileNotFoundError, match=r"none\.nii\.gz"):
-        load_volume(tmp_path / "none.nii.gz", None, {"m": good})
+        load_volume(tmp_path / "none.nii.gz", [], {"m": good})
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(good.read_bytes()[:60])
     with pytest.raises(ValueError, match=r"broken\.nii\.gz must be a readable NIfTI volume"):
-        load_volume(good, broken, {"m": good})
+        load_volume(good, [broken], {"m": good})
     flat = save(tmp_path / "flat.nii.gz", np.ones((4, 4), np.uint8))
     with pytest.raises(ValueError, match=r"three axes, got the shape \(4, 4\)"):
-        load_volume(good, None, {"m": flat})
+        load_volume(good, [], {"m": flat})
 
 
 def test_nan_outside_the_brain_is_black(tmp_path: Path) -> None:
     values = np.full((4, 4, 4), np.nan, np.float32)
     values[1:3, 1:3, 1:3] = 5
     save(tmp_path / "i.nii.gz", values)
-    loaded = load_volume(tmp_path / "i.nii.gz", None, {"m": save(tmp_path / "m.nii.gz", np.zeros((4, 4, 4), np.uint8))})
+    mask = save(tmp_path / "m.nii.gz", np.zeros((4, 4, 4), np.uint8))
+    loaded = load_volume(tmp_path / "i.nii.gz", [], {"m": mask})
     np.testing.assert_array_equal(loaded.image, np.nan_to_num(values))
     assert loaded.box == (slice(1, 3),) * 3
 
