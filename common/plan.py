@@ -30,6 +30,11 @@ TRIAL_LOG = "trial.log"
 LONGEST = {"cpu": 128, "cuda": 512}  # pixels of an image's longer side
 PATCH = {"cpu": 32, "cuda": 64}  # voxels of a patch's side
 VOXELS = {"cpu": 128**3, "cuda": 320**3}  # of a volume
+LOSS = {
+    "_target_": "common.losses.Sum",
+    "losses": [{"_target_": "common.losses.CrossEntropy"}, {"_target_": "common.losses.Dice"}],
+    "weights": [1.0, 1.0],
+}
 EPOCH = 50  # iterations
 TRIED = 20  # iterations that are timed, the first half to warm up
 FEWEST = 4  # epochs
@@ -132,7 +137,9 @@ def of_volumes(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], l
         )
     reasons.append(f"patch_size {times(patch)}: the smallest volume has {times(smallest)} voxels.")
     batch = {"labeled_batch": 4, "unlabeled_batch": 4 if device == "cuda" else 2}
-    settings = {"spacing": spacing, "patch_size": patch, **batch, "train#inferer#overlap": 0.25, "lesions": None}
+    settings: dict[str, Any] = {"spacing": spacing, "patch_size": patch, **batch, "lesions": None, "loss": LOSS}
+    settings["train#inferer#overlap"] = 0.25
+    reasons.append("loss cross-entropy + Dice: Dice alone lets pseudo-labels of a large class spread over background.")
     if device == "cuda":
         settings |= {"learning_rate": 0.001, "lr_scheduler#power": 0.9}
     return settings, reasons
