@@ -8,7 +8,34 @@ from typing import Any
 from common.data.files import first_few
 from common.label_modes import MODES
 
+NOT_IN_NAMES = set('/\\:*?"<>|,')
+TAKEN = {"background", "mean", "na", "nan", "none", "null"}
 PARTS = ("labeled", "unlabeled", "validation", "test")
+
+
+def require_class_name(name: Any) -> None:
+    """Refuses names that a file system cannot hold, or that a table or an annotation tool takes for something else.
+
+    Raises:
+        ValueError: naming the name.
+    """
+    word = str(name)
+    if (
+        not word.strip()
+        or word != word.strip()
+        or word[0] in ".-"
+        or set(word) & NOT_IN_NAMES
+        or not word.isprintable()
+    ):
+        raise ValueError(
+            f"a class must have a name that can be a file's, without {' '.join(sorted(NOT_IN_NAMES))}, got {word!r}: "
+            "name it otherwise."
+        )
+    if word.lower() in TAKEN:
+        raise ValueError(
+            f"a class must not be called {', '.join(sorted(TAKEN))}, which mean something else in tables, got {word!r}: "
+            "name it otherwise."
+        )
 
 
 def label_classes(datalist: dict, part: str) -> list[str]:
@@ -36,6 +63,8 @@ def validate_datalist(datalist: Any) -> None:
         names = datalist.get(key, classes)
         if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
             raise ValueError(f"a datalist's '{key}' must be a list of different names, got {names!r}.")
+        for name in names:
+            require_class_name(name)
     if "evaluation_classes" in datalist and mode != "multilabel":
         raise ValueError(f"a datalist with 'evaluation_classes' must be multilabel, got {mode}: give masks, not maps.")
     for part in PARTS:

@@ -20,6 +20,7 @@ from common.data.files import (
     is_dicom,
 )
 
+GREY = 0.1  # share of a mask that may be neither low nor high: borders are smoothed
 Decoder = Callable[[Path], np.ndarray]
 
 
@@ -85,14 +86,26 @@ def read_mask(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: when there is no such file.
-        ValueError: as `read_label`, but a colour picture and a JPEG are taken.
+        ValueError: as `read_label`, but a colour picture and a JPEG are taken; for a mask of many grey values.
     """
     path = _existing(path)
     if file_suffix(path) in JPEG_SUFFIXES:
-        return _decode(path, decoders.decode_picture) > 127
+        return _two_sided(path, _decode(path, decoders.decode_picture)) > 127
     if file_suffix(path) in PICTURE_SUFFIXES:
-        return _decode(path, decoders.decode_mask_picture) > 0
-    return read_label(path) > 0
+        return _two_sided(path, _decode(path, decoders.decode_mask_picture)) > 0
+    return _two_sided(path, read_label(path)) > 0
+
+
+def _two_sided(path: Path, values: np.ndarray) -> np.ndarray:
+    """The values of a mask, which are low or high but for its border."""
+    top = values.max()
+    grey = float(np.mean((values > 0.25 * top) & (values < 0.75 * top)))
+    if grey > GREY:
+        raise ValueError(
+            f"{path}: a mask must be 0 outside and high inside, got values between in {grey:.0%} of it. Is this the "
+            "image, or are there several classes in it? Give each class a mask of its own, or a label map by labels=."
+        )
+    return values
 
 
 def _existing(path: str | Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from common.data.datalist import find_datalist, load_datalist, save_datalist
+from common.data.datalist_rules import require_class_name
 from common.data.splits import classes_present, make_datalist
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
@@ -212,3 +213,13 @@ def test_find_datalist_prefers_the_given_file_then_the_folder_s(tmp_path, caplog
 def write_empty(folder):
     (folder / "empty").mkdir()
     return folder / "empty"
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "a/b", "../x", "a:b", "-x", "mean", "Background", "NA", "a\nb", "lung, left"]
+)
+def test_class_names_that_no_file_or_table_can_hold(name):
+    with pytest.raises(ValueError, match="a class must "):
+        require_class_name(name)
+    for sound in ("right lung", "lesion_1", "Läsion", 7):
+        require_class_name(sound)

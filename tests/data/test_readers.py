@@ -251,3 +251,19 @@ def test_stems_and_folders(tmp_path):
     (tmp_path / "b.dcm").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"b\.dcm.*b\.png"):
         list_images(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".nii.gz"])
+def test_an_image_is_no_mask(tmp_path, suffix):
+    import nibabel
+
+    image = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".nii.gz":
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), path)
+    else:
+        Image.fromarray(image).save(path)
+    with pytest.raises(ValueError, match=rf"m{suffix}: a mask must be 0 outside .* between in \d\d% of it"):
+        read_mask(path)
+    Image.fromarray(np.pad(np.full((40, 40), 255, np.uint8), 12)).resize((63, 63)).save(tmp_path / "soft.png")
+    assert read_mask(tmp_path / "soft.png").any(), "smoothed borders are legal"
