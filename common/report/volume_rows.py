@@ -73,7 +73,7 @@ def pseudo_label_row(run: Run) -> dict[str, Any] | None:
         return None
     for place in np.unique(np.linspace(0, len(joined) - 1, min(MAXIMUM_PSEUDO_LABELS, len(joined))).astype(int)):
         entry = joined.iloc[place]
-        title = f"{ordinal(place + 1)} of {len(joined)} to join, step {entry['step']}: {entry['name']}"
+        title = f"{place + 1} of {len(joined)} to join, step {entry['step']}: {entry['name']}"
         facts = [f"Dice {score_text(entry['dice'])}" if entry["dice"] == entry["dice"] else "truth not known"]
         facts += [f"{number(entry['ml'], 1)} ml"] if entry["ml"] == entry["ml"] else []
         facts += [f"nearest: {entry['nearest']}"] if entry["nearest"] else []
@@ -122,9 +122,3 @@ def spaced(scores: np.ndarray, maximum: int) -> list[tuple[str, int]]:
 
 def _rank_text(rank: int, last: int) -> str:
     return "Dice not defined" if rank > last else f"rank {rank + 1} of {last + 1} by Dice"
-
-
-def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th, 21st."""
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if 10 <= number % 100 <= 20 else ending}"

@@ -54,7 +54,7 @@ def test_a_run_becomes_one_self_contained_page(volume_run: Path) -> None:
     assert re.search(r"2 2 5\.50 0\.\d{3} \(1 known\)", text)
     assert "The truth is known for 3 of 4." in text
     assert "subject05_flair the pseudo-label is empty" in text
-    assert "4th of 4 to join, step 2: subject03_flair" in text
+    assert "4 of 4 to join, step 2: subject03_flair" in text
     # Two volumes with 4 views each, 4 pseudo-labels, and 8 charts in two colour schemes each.
     assert source.count("<img") == 2 * 4 + 4 + 8 * 2
     assert "nan" not in text.lower()
