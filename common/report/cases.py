@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from .reading import read_arrays
 from .runs import Run
 from .style import WEIGHT_COLORMAP, class_colors, encode
-from .text import score_text
+from .text import number
 
 OTHER = "other"  # saved to stand beside another method's hardest and median case alone
 ROLES = ("hardest", "median", OTHER)
@@ -171,8 +171,8 @@ def _row(key: tuple, found: dict[str, tuple[Case, Run]], columns: list[tuple[str
     scores = []
     for method in (name for name in dict(columns) if name in found):
         values = pd.Series(case_scores(*found[method]))
-        texts = ["absent" if value != value else score_text(value) for value in values]
-        scores.append((method, [score_text(values.mean()), *texts]))
+        texts = ["absent" if value != value else number(value) for value in values]
+        scores.append((method, [number(values.mean()), *texts]))
     return {"name": name, "facts": "; ".join(facts), "missing": None, "panels": panels, "scores": scores}
 
 

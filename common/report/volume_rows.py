@@ -11,7 +11,7 @@ import pandas as pd
 
 from .runs import Run
 from .style import class_colors
-from .text import number, score_text
+from .text import number
 from .volume_views import PLANES, Volume, draw_slice, load_volume, overlays
 
 NIFTI = (".nii", ".nii.gz")
@@ -59,7 +59,7 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
         row["panels"] = [(f"image, {_place(volume, 'axial', place)}", "", draw_slice(volume, "axial", place))]
         for name, prediction in volume.predictions.items():
             masks = overlays(volume.truth, prediction, colors)
-            facts = f"Dice {score_text(found[name][1].loc[case, 'dice'])}"
+            facts = f"Dice {number(found[name][1].loc[case, 'dice'])}"
             for plane, index in at.items():
                 title = name if several else _place(volume, plane, index)
                 row["panels"].append((title, facts, draw_slice(volume, plane, index, masks)))
@@ -74,7 +74,7 @@ def pseudo_label_row(run: Run) -> dict[str, Any] | None:
     for place in np.unique(np.linspace(0, len(joined) - 1, min(MAXIMUM_PSEUDO_LABELS, len(joined))).astype(int)):
         entry = joined.iloc[place]
         title = f"{place + 1} of {len(joined)} to join, step {entry['step']}: {entry['name']}"
-        facts = [f"Dice {score_text(entry['dice'])}" if entry["dice"] == entry["dice"] else "truth not known"]
+        facts = [f"Dice {number(entry['dice'])}" if entry["dice"] == entry["dice"] else "truth not known"]
         facts += [f"{number(entry['ml'], 1)} ml"] if entry["ml"] == entry["ml"] else []
         facts += [f"nearest: {entry['nearest']}"] if entry["nearest"] else []
         volume = _volume(run, entry, {"": run.folder / "pseudo_labels" / entry["label"]})
