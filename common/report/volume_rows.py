@@ -46,11 +46,16 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     colors, several = list(class_colors(leader.classes).values()), len(found) > 1
     rows = []
     for rank, place in spaced(table["dice"].to_numpy(), MAXIMUM_VOLUMES):
-        case = table.index[place]
-        row = {"name": case, "facts": f"{rank} of {leader.name}", "panels": [], "missing": None}
+        files, case = table.iloc[place], table.index[place]
+        row = {
+            "name": case,
+            "facts": f"{rank} of {leader.name}: {number(files['dice'])}",
+            "panels": [],
+            "missing": None,
+        }
         rows.append(row)
         predictions = {name: run.folder / own.loc[case, "prediction"] for name, (run, own) in found.items()}
-        volume = _volume(leader, table.loc[case], predictions)
+        volume = _volume(leader, files, predictions)
         if isinstance(volume, str):
             row["missing"] = volume
             continue
@@ -59,7 +64,7 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
         row["panels"] = [(f"image, {_place(volume, 'axial', place)}", "", draw_slice(volume, "axial", place))]
         for name, prediction in volume.predictions.items():
             masks = overlays(volume.truth, prediction, colors)
-            facts = f"Dice {number(found[name][1].loc[case, 'dice'])}"
+            facts = f"Dice {number(found[name][1].loc[case, 'dice'])}" if several else ""
             for plane, index in at.items():
                 title = name if several else _place(volume, plane, index)
                 row["panels"].append((title, facts, draw_slice(volume, plane, index, masks)))
