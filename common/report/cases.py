@@ -173,7 +173,7 @@ def _row(key: tuple, found: dict[str, tuple[Case, Run]], columns: list[tuple[str
         values = pd.Series(case_scores(*found[method]))
         texts = ["absent" if value != value else number(value) for value in values]
         scores.append((method, [number(values.mean()), *texts]))
-    return {"name": name, "facts": "; ".join(facts), "missing": None, "panels": panels, "scores": scores}
+    return {"name": name, "facts": "; ".join(facts), "panels": panels, "scores": scores}
 
 
 def _draw(case: Case | None, kind: str, shades: list[str], ceiling: float) -> str | None:

@@ -36,8 +36,8 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
     One method is shown in three planes, several side by side with the first run of each, in an axial slice.
     """
-    first = {run.name: (run, volumes_of(run)) for run in reversed(runs)}
-    found = {run.name: first[run.name] for run in runs if len(first[run.name][1])}
+    first = {run.name: (run, table) for run in reversed(runs) if len(table := volumes_of(run))}
+    found = {run.name: first[run.name] for run in runs if run.name in first}
     if not found:
         return []
     # Volumes that every method has been tested on; the ranking is that of the first one.
@@ -47,26 +47,21 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = []
     for rank, place in spaced(table["dice"].to_numpy(), MAXIMUM_VOLUMES):
         files, case = table.iloc[place], table.index[place]
-        row = {
-            "name": case,
-            "facts": f"{rank} of {leader.name}: {number(files['dice'])}",
-            "panels": [],
-            "missing": None,
-        }
+        row = {"name": case, "facts": f"{rank} of {leader.name}: {number(files['dice'])}", "panels": []}
         rows.append(row)
         predictions = {name: run.folder / own.loc[case, "prediction"] for name, (run, own) in found.items()}
         volume = _volume(leader, files, predictions)
         if isinstance(volume, str):
-            row["missing"] = volume
+            row["facts"] += f". {volume}"
             continue
         at = {plane: volume.busiest(plane) for plane in (("axial",) if several else PLANES)}
         place = at["axial"]
         row["panels"] = [(f"image, {_place(volume, 'axial', place)}", "", draw_slice(volume, "axial", place))]
-        for name, prediction in volume.predictions.items():
-            masks = overlays(volume.truth, prediction, colors)
-            facts = f"Dice {number(found[name][1].loc[case, 'dice'])}" if several else ""
+        for name, (run, own) in found.items():
+            masks = overlays(volume.truth, volume.predictions[name], colors)
+            facts = f"Dice {number(own.loc[case, 'dice'])}" if several else ""
             for plane, index in at.items():
-                title = name if several else _place(volume, plane, index)
+                title = f"{name}, split {run.split}, seed {run.seed}" if several else _place(volume, plane, index)
                 row["panels"].append((title, facts, draw_slice(volume, plane, index, masks)))
     return rows
 

@@ -196,6 +196,14 @@ def test_a_comparison_with_gaps(volume_comparison: Path) -> None:
     assert "not run on the same splits and seeds" in text
     assert "not tested on the same cases" in text
     assert "in a single case: 0." in text
+    assert "POPCORN, split 0, seed 0" in text
+
+
+def test_the_first_run_with_volumes_is_shown(volume_comparison: Path) -> None:
+    (volume_comparison / "pop0" / "test.csv").unlink()
+    text = text_of(page_of(volume_comparison))
+    assert "POPCORN, split 0, seed 1" in text
+    assert "Supervised, split 0, seed 0" in text
 
 
 def test_names_of_images_are_short_but_tell_them_apart() -> None:
