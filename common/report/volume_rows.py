@@ -83,13 +83,8 @@ def pseudo_label_row(run: Run) -> dict[str, Any] | None:
             masks = overlays(volume.truth, volume.predictions[""], list(class_colors(run.classes).values()))
             picture = draw_slice(volume, "axial", volume.busiest("axial"), masks)
         panels.append((title, ", ".join(facts), picture))
-    facts = "axial, in the slice with the most voxels"
-    return {
-        "name": "Pseudo-labels from the first to join to the last",
-        "facts": facts,
-        "missing": None,
-        "panels": panels,
-    }
+    name, facts = "Pseudo-labels from the first to join to the last", "axial, in the slice with the most voxels"
+    return {"name": name, "facts": facts, "panels": panels}
 
 
 def _volume(run: Run, files: pd.Series, predictions: dict[str, Path]) -> Volume | str:
