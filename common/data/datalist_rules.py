@@ -20,21 +20,16 @@ def require_class_name(name: Any) -> None:
         ValueError: naming the name.
     """
     word = str(name)
-    if (
-        not word.strip()
-        or word != word.strip()
-        or word[0] in ".-"
-        or set(word) & NOT_IN_NAMES
-        or not word.isprintable()
-    ):
+    plain = word.strip() == word and word.isprintable() and not set(word) & NOT_IN_NAMES
+    if not word or not plain or word[0] in ".-":
         raise ValueError(
             f"a class must have a name that can be a file's, without {' '.join(sorted(NOT_IN_NAMES))}, got {word!r}: "
             "name it otherwise."
         )
     if word.lower() in TAKEN:
         raise ValueError(
-            f"a class must not be called {', '.join(sorted(TAKEN))}, which mean something else in tables, got {word!r}: "
-            "name it otherwise."
+            f"a class must not be called {', '.join(sorted(TAKEN))}, which mean something else in tables, got "
+            f"{word!r}: name it otherwise."
         )
 
 

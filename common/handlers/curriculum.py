@@ -223,7 +223,7 @@ class Curriculum:
             "label": f"{name}.nii.gz",
             "lesion_ml": volume_ml,
             "dice": None if true is None else round(mean_dice(masks.numpy(), true.numpy()), 4),
-            "truth": None if truth is None else str(np.ravel(self.unlabeled.data[row]["truth"])[0]),
+            "truth": None if truth is None else "|".join(np.ravel(self.unlabeled.data[row]["truth"])),
         }
 
     def name(self, row: int, step: int) -> str:

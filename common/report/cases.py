@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from .reading import read_arrays
 from .runs import Run
 from .style import WEIGHT_COLORMAP, class_colors, encode
-from .text import score_text
+from .text import number
 
 OTHER = "other"  # saved to stand beside another method's hardest and median case alone
 ROLES = ("hardest", "median", OTHER)
@@ -59,27 +59,17 @@ def _role(path: Path) -> str:
 
 
 def _load(path: Path, part: str, classes: int) -> Case:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} must be a readable .npz file without pickled objects, got {error}") from error
-    missing = [key for key in ("image", "truth", "prediction") if key not in arrays]
-    if missing:
-        raise ValueError(f"{path} must hold image, truth and prediction, got {', '.join(arrays) or 'nothing'}")
+    arrays = read_arrays(path, ("image", "truth", "prediction"))
     image = arrays["image"]
     if image.ndim != 2:
         raise ValueError(f"{path}: image must have the shape (H, W), got {image.shape}")
-    for key, shape in (
-        *((key, (classes, *image.shape)) for key in ("truth", "prediction", "pseudo_label")),
-        ("weight", image.shape),
-    ):
+    masks = ("truth", "prediction", "pseudo_label")
+    for key, shape in {**dict.fromkeys(masks, (classes, *image.shape)), "weight": image.shape}.items():
         if key in arrays and arrays[key].shape != shape:
             raise ValueError(f"{path}: {key} must have the shape {shape}, got {arrays[key].shape}")
     role, name = path.stem.split("_", 1)
-    masks = {key: arrays[key] > 0 for key in ("truth", "prediction", "pseudo_label") if key in arrays}
-    pseudo_label, weight = masks.get("pseudo_label"), arrays.get("weight")
-    return Case(part, role, name, image, masks["truth"], masks["prediction"], pseudo_label, weight)
+    truth, prediction, pseudo_label = (arrays[key] > 0 if key in arrays else None for key in masks)
+    return Case(part, role, name, image, truth, prediction, pseudo_label, arrays.get("weight"))
 
 
 def case_scores(case: Case, run: Run) -> dict[str, float]:
@@ -97,14 +87,9 @@ def mask_iou(truth: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.logical_and(truth, prediction).sum() / union) if union else float("nan")
 
 
-def draw_image(image: np.ndarray) -> str:
-    """The image alone, in grey."""
-    return _panel(_grey(image))
-
-
-def draw_masks(image: np.ndarray, masks: np.ndarray, colors: list[str]) -> str:
-    """Masks over the image: translucent areas with solid outlines, so that overlapping classes all show."""
-    canvas = _grey(image)
+def draw_masks(image: np.ndarray, masks: Sequence[np.ndarray] = (), colors: Sequence[str] = ()) -> str:
+    """Masks over the grey image: translucent areas with solid outlines, so that overlapping classes all show."""
+    canvas = np.repeat(np.clip(np.nan_to_num(image.astype(float)), 0, 1)[..., None], 3, axis=-1)
     # Large classes first: a small one lying inside them is then painted last and keeps its colour.
     order = sorted(range(len(masks)), key=lambda index: -int(masks[index].sum()))
     for index in order:
@@ -124,11 +109,7 @@ def draw_weight(weight: np.ndarray, ceiling: float = 1.0) -> str:
     return _panel(matplotlib.colormaps[WEIGHT_COLORMAP](np.clip(weight / ceiling, 0, 1))[..., :3])
 
 
-def _grey(image: np.ndarray) -> np.ndarray:
-    return np.repeat(np.clip(np.nan_to_num(image.astype(float)), 0, 1)[..., None], 3, axis=-1)
-
-
-def _panel(picture: np.ndarray, outlines: list[tuple[np.ndarray, str]] = ()) -> str:
+def _panel(picture: np.ndarray, outlines: Sequence[tuple[np.ndarray, str]] = ()) -> str:
     height, width = picture.shape[:2]
     scale = PANEL_PIXELS / max(height, width) / 100
     figure = Figure(figsize=(width * scale, height * scale), dpi=100)
@@ -179,7 +160,7 @@ def _row(key: tuple, found: dict[str, tuple[Case, Run]], columns: list[tuple[str
     several = len(dict(columns)) > 1
     first, run = next(iter(found.values()))
     shades = list(class_colors(run.classes).values())
-    panels = [("Image", "", draw_image(first.image)), ("Truth", "", draw_masks(first.image, first.truth, shades))]
+    panels = [("Image", "", draw_masks(first.image)), ("Truth", "", draw_masks(first.image, first.truth, shades))]
     for method, kind in columns:
         title = KINDS[kind] if not several else method if kind == "prediction" else f"{KINDS[kind]} of {method}"
         case = found[method][0] if method in found else None
@@ -190,9 +171,9 @@ def _row(key: tuple, found: dict[str, tuple[Case, Run]], columns: list[tuple[str
     scores = []
     for method in (name for name in dict(columns) if name in found):
         values = pd.Series(case_scores(*found[method]))
-        texts = ["absent" if value != value else score_text(value) for value in values]
-        scores.append((method, [score_text(values.mean()), *texts]))
-    return {"name": name, "facts": "; ".join(facts), "missing": None, "panels": panels, "scores": scores}
+        texts = ["absent" if value != value else number(value) for value in values]
+        scores.append((method, [number(values.mean()), *texts]))
+    return {"name": name, "facts": "; ".join(facts), "panels": panels, "scores": scores}
 
 
 def _draw(case: Case | None, kind: str, shades: list[str], ceiling: float) -> str | None:

@@ -165,7 +165,7 @@ def _lowest(axes: Axes) -> list[float]:
     return [float(np.min(line.get_ydata())) for line in axes.get_lines() if len(line.get_ydata())]
 
 
-def joining_chart(joined: pd.DataFrame, title: str = "Dice of each pseudo-label over the steps") -> Chart | None:
+def joining_chart(joined: pd.DataFrame) -> Chart | None:
     """Dice of the pseudo-labels whose truth is known, over the step at which they were made; `None` if none is."""
     known = joined.dropna(subset="dice")
     if known.empty:
@@ -193,7 +193,7 @@ def joining_chart(joined: pd.DataFrame, title: str = "Dice of each pseudo-label 
     if len(known) < len(joined):
         caption += f" The truth is known for {len(known)} of {len(joined)}."
     legend = [("pseudo-label", "series-1"), ("mean of the step", "ink")]
-    return Chart(title, caption, in_both_themes(draw), legend)
+    return Chart("Dice of each pseudo-label over the steps", caption, in_both_themes(draw), legend)
 
 
 def shorten(name: str) -> str:

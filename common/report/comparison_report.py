@@ -13,6 +13,7 @@ from .cases import case_rows
 from .charts import Chart, Line, facet_chart, line_chart, paired_chart
 from .results import (
     MEAN,
+    NAMES,
     OVERLAPS,
     SCORES,
     cell_of,
@@ -37,7 +38,6 @@ from .volume_rows import volume_rows
 
 MAXIMUM_PAIRED_CASES = 40
 MAXIMUM_FACET_ROWS = 12
-NAMES = {MEAN: "mean over classes"}
 
 
 def comparison_context(runs: Sequence[Run], title: str | None, baselines: Mapping[str, str] | None) -> dict[str, Any]:

@@ -37,12 +37,7 @@ def principal_components(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return coordinates, shares
 
 
-def step_colors(last: int) -> np.ndarray:
-    """RGBA of the steps 1 to `last`, (last, 4), dark to light."""
-    return matplotlib.colormaps[STEP_COLORMAP](np.linspace(*STEP_RANGE, last))
-
-
-def latent_chart(latents: Latents, title: str = "Latent space") -> Chart | None:
+def latent_chart(latents: Latents) -> Chart | None:
     """The map of the latent space; `None` with fewer than three images, of which no map can be made."""
     if len(latents.vectors) < 3:
         return None
@@ -57,7 +52,7 @@ def latent_chart(latents: Latents, title: str = "Latent space") -> Chart | None:
         if never.any():
             axes.scatter(*coordinates[never].T, s=26, color=theme.color("series-0"), label="never joined", **look)
         if joined.any():
-            colors = ListedColormap(step_colors(last))
+            colors = ListedColormap(matplotlib.colormaps[STEP_COLORMAP](np.linspace(*STEP_RANGE, last)))
             norm = BoundaryNorm(np.arange(last + 1) + 0.5, last) if last > 1 else matplotlib.colors.Normalize(0.5, 1.5)
             points = axes.scatter(*coordinates[joined].T, s=34, c=steps[joined], cmap=colors, norm=norm, **look)
             bar = figure.colorbar(points, ax=axes, label="joined at step", shrink=0.7, aspect=18, pad=0.02)
@@ -82,4 +77,4 @@ def latent_chart(latents: Latents, title: str = "Latent space") -> Chart | None:
         "The two directions of the largest variance (PCA) are drawn, so that distances are shown too short where "
         "images differ in other directions."
     )
-    return Chart(title, caption, in_both_themes(draw))
+    return Chart("Latent space", caption, in_both_themes(draw))

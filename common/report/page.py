@@ -14,7 +14,7 @@ from .comparison_report import comparison_context
 from .run_report import explains_pseudo_labels, run_context
 from .runs import Run, check_comparable, find_runs
 from .style import DARK, LIGHT, weight_gradient
-from .text import count, duration, moment, plain, score_text, setting
+from .text import count, duration, moment, number, plain, setting
 
 
 def render(run_dir: Path | str, output: Path | str | None = None) -> Path:
@@ -59,22 +59,12 @@ def _write(template: str, context: dict[str, Any], output: Path | str) -> Path:
 
 
 def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "plain": plain,
-        "score": score_text,
-        "duration": duration,
-        "moment": moment,
-        "setting": setting,
-        "count": count,
-        "css": css_color,
-    }
+    filters = (plain, number, duration, moment, setting, count)
+    environment.filters |= {function.__name__: function for function in filters} | {"css": css_color}
     environment.globals |= {
         "light": LIGHT,
         "dark": DARK,

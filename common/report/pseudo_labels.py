@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from .reading import read_arrays, read_json
 
 LABELED, NEVER = 0, -1
 
@@ -48,10 +48,7 @@ def read_manifest(path: Path) -> PseudoLabels | None:
     """Read pseudo_labels/manifest.json; `None` if there is none. Raises ValueError if it is malformed."""
     if not path.is_file():
         return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be valid JSON, got {error}: train again or repair the file") from error
+    manifest = read_json(path)
     images = manifest.get("images") if isinstance(manifest, dict) else None
     set_aside = manifest.get("set_aside", []) if isinstance(manifest, dict) else None
     if not _are_entries(images, image=str, step=int) or not _are_entries(set_aside, image=str):
@@ -93,14 +90,7 @@ def read_latents(path: Path) -> Latents | None:
     """Read pseudo_labels/latents.npz; `None` if there is none. Raises ValueError if it is malformed."""
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} must be a readable .npz file without pickled objects, got {error}") from error
-    missing = [key for key in ("latents", "images", "steps") if key not in arrays]
-    if missing:
-        raise ValueError(f"{path} must hold latents, images and steps, got {', '.join(arrays) or 'nothing'}")
+    arrays = read_arrays(path, ("latents", "images", "steps"))
     vectors, steps = arrays["latents"], arrays["steps"]
     if vectors.ndim != 2 or steps.shape != (len(vectors),) or arrays["images"].shape != (len(vectors),):
         raise ValueError(

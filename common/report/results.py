@@ -16,6 +16,7 @@ from .statistics import Difference, difference
 from .text import count, number
 
 MEAN = "mean"
+NAMES = {MEAN: "mean over classes"}
 SIGNIFICANT = 0.05
 
 
@@ -209,12 +210,12 @@ def _evidence(found: Difference) -> str:
     if found.cases < 2:
         return ""
     text = f"95 % interval {interval_text(found)}, Wilcoxon {p_text(found.p)} over {count(found.cases, 'case')}"
-    if found.low <= 0 <= found.high:
-        text += "; the interval holds 0: no difference shown"
+    unclear = found.low <= 0 <= found.high
+    text += "; the interval holds 0: no difference shown" if unclear else ""
     # n differences of one sign give the smallest p there is, 2 / 2^n.
     if 2 ** (1 - found.cases) >= SIGNIFICANT:
         text += f"; {found.cases} cases are too few for p < {SIGNIFICANT} whatever the scores"
-    elif found.p >= SIGNIFICANT:
+    elif found.p >= SIGNIFICANT and not unclear:
         text += "; not significant"
     return f" ({text})"
 

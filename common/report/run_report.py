@@ -9,10 +9,10 @@ import pandas as pd
 from .cases import case_rows
 from .charts import Chart, Line, joining_chart, line_chart
 from .latent_map import latent_chart
-from .results import MEAN, OVERLAPS, SCORES, collect, labels_of, scores_in, summary_of, title_of, with_spread
+from .results import MEAN, NAMES, OVERLAPS, SCORES, collect, labels_of, scores_in, summary_of, title_of, with_spread
 from .runs import BASELINE, Run
 from .style import class_colors
-from .text import number, plain, score_text
+from .text import number, plain
 from .volume_rows import pseudo_label_row, volume_rows
 from .volume_views import OUTCOME_COLORS, PLAIN_COLOR
 
@@ -37,7 +37,7 @@ def run_context(run: Run) -> dict[str, Any]:
     return pictures | {
         "run": run,
         "part": part,
-        "classes": [] if part is None else _class_table(scores, part),
+        "classes": None if part is None else _class_table(scores, part),
         "further": None if part is None else _further(scores),
         "case_table": _case_table(scores) if part == "test" else None,
         "volumes": volume_rows([run]),
@@ -57,13 +57,15 @@ def overlay_colors(run: Run) -> dict[str, str] | None:
     return OUTCOME_COLORS | plain_color if len(run.classes) == 1 else None
 
 
-def _class_table(table: pd.DataFrame, part: str) -> list[dict[str, Any]]:
-    rows = summary_of(table)[["class", *OVERLAPS]].to_dict("records")
-    for row in rows if part == "test" else []:
-        if row["class"] != MEAN:
-            scores = table.loc[table["class"] == row["class"], "iou"].dropna()
-            row |= {"cases": len(scores), "deviation": scores.std(), "lowest": scores.min()}
-    return rows if len(rows) > 2 else rows[:1]
+def _class_table(table: pd.DataFrame, part: str) -> dict[str, Any]:
+    """A row for each class, and one for the mean over them; of a test, with what is over the cases."""
+    means, iou = summary_of(table).set_index("class")[list(OVERLAPS)], table.groupby("class")["iou"]
+    heads = ["Class", "IoU", "Dice"] + (["deviation of IoU", "lowest IoU", "cases"] if part == "test" else [])
+    rows = [(name, [number(value) for value in means.loc[name]]) for name in means.index]
+    for name, cells in rows[:-1] if part == "test" else []:
+        cells += [number(iou.std()[name]), number(iou.min()[name]), iou.count()[name]]
+    rows = rows[:1] if len(rows) == 2 else [*rows[:-1], (NAMES[MEAN], rows[-1][1])]
+    return {"heads": heads, "rows": rows, **means.loc[MEAN].to_dict()}
 
 
 def _further(table: pd.DataFrame) -> dict[str, list] | None:
@@ -128,7 +130,7 @@ def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
         marks = [] if best is None else [(best["iteration"], best["iou_mean"])]
         caption = "IoU (overlap with the truth, 1 is perfect) on the validation cases as training goes on."
         if best is not None:
-            caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {score_text(best['iou_mean'])}."
+            caption += f" The large dot is the best epoch, {best['epoch']:.0f}: mean {number(best['iou_mean'])}."
         charts.append(line_chart("Validation", caption, lines, marks=marks))
     if run.train is not None:
         terms = [name for name in run.train if name.startswith("loss_")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from .pseudo_labels import Latents, PseudoLabels, read_latents, read_manifest
+from .reading import read_json, read_table
 
 BASELINE = "Supervised"
 TEXT = ("case", "class", "unit", "image", "truth", "prediction")
@@ -118,10 +118,7 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _read_description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.parent} must hold run.json, got none: give the folder that training wrote")
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be valid JSON, got {error}: train again or repair the file") from error
+    description = read_json(path)
     missing = [key for key in ("method", "classes") if not (isinstance(description, dict) and description.get(key))]
     if missing:
         found = sorted(description) if isinstance(description, dict) else type(description).__name__
@@ -153,35 +150,6 @@ def _stopped_after(description: dict[str, Any]) -> str | None:
     epoch, epochs = description.get("epoch"), description.get("epochs")
     known = isinstance(epoch, int) and isinstance(epochs, int)
     return f"epoch {epoch} of {epochs}" if known and epoch < epochs else None
-
-
-def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame | None:
-    """Read a CSV file whose cells are numbers or empty but in `text`; `None` if there is no file or no row yet."""
-    if not path.is_file():
-        return None
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        return None
-    except pd.errors.ParserError as error:
-        raise ValueError(f"{path} must be a table with equally many cells in every row, got {error}") from error
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise ValueError(
-            f"{path} must have the columns {', '.join(columns)}, got {', '.join(map(str, table))}: "
-            f"{', '.join(missing)} missing"
-        )
-    for name in table.columns.intersection(text):  # a column without any word is read as numbers all the same
-        table[name] = table[name].fillna("").astype(str)
-    for name in table.columns.difference(text):
-        try:
-            table[name] = pd.to_numeric(table[name].mask(table[name].isin(("", "nan", "NaN"))))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: column {name} must hold numbers, got {error}") from error
-    if "iteration" in table:
-        # A run that was stopped and resumed may have written the same iteration twice: the later one counts.
-        table = table.dropna(subset="iteration").drop_duplicates("iteration", keep="last")
-    return table.reset_index(drop=True) if len(table) else None
 
 
 def _read_test(path: Path, classes: tuple[str, ...]) -> pd.DataFrame | None:

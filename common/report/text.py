@@ -12,11 +12,6 @@ def plain(name: str) -> str:
     return str(name).replace("_", " ")
 
 
-def score_text(value: float | None) -> str:
-    """A score with three decimals, a dash where there is none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
 def number(value: float, digits: int = 3, signed: bool = False) -> str:
     """A number with a typographic minus, as wide as a plus; a rounded zero has no sign, NaN is a dash."""
     if math.isnan(value):

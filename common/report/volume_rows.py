@@ -11,7 +11,7 @@ import pandas as pd
 
 from .runs import Run
 from .style import class_colors
-from .text import number, score_text
+from .text import number
 from .volume_views import PLANES, Volume, draw_slice, load_volume, overlays
 
 NIFTI = (".nii", ".nii.gz")
@@ -36,8 +36,8 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
     One method is shown in three planes, several side by side with the first run of each, in an axial slice.
     """
-    first = {run.name: (run, volumes_of(run)) for run in reversed(runs)}
-    found = {run.name: first[run.name] for run in runs if len(first[run.name][1])}
+    first = {run.name: (run, table) for run in reversed(runs) if len(table := volumes_of(run))}
+    found = {run.name: first[run.name] for run in runs if run.name in first}
     if not found:
         return []
     # Volumes that every method has been tested on; the ranking is that of the first one.
@@ -46,22 +46,22 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     colors, several = list(class_colors(leader.classes).values()), len(found) > 1
     rows = []
     for rank, place in spaced(table["dice"].to_numpy(), MAXIMUM_VOLUMES):
-        case = table.index[place]
-        row = {"name": case, "facts": f"{rank} of {leader.name}", "panels": [], "missing": None}
+        files, case = table.iloc[place], table.index[place]
+        row = {"name": case, "facts": f"{rank} of {leader.name}: {number(files['dice'])}", "panels": []}
         rows.append(row)
         predictions = {name: run.folder / own.loc[case, "prediction"] for name, (run, own) in found.items()}
-        volume = _volume(leader, table.loc[case], predictions)
+        volume = _volume(leader, files, predictions)
         if isinstance(volume, str):
-            row["missing"] = volume
+            row["facts"] += f". {volume}"
             continue
         at = {plane: volume.busiest(plane) for plane in (("axial",) if several else PLANES)}
         place = at["axial"]
         row["panels"] = [(f"image, {_place(volume, 'axial', place)}", "", draw_slice(volume, "axial", place))]
-        for name, prediction in volume.predictions.items():
-            masks = overlays(volume.truth, prediction, colors)
-            facts = f"Dice {score_text(found[name][1].loc[case, 'dice'])}"
+        for name, (run, own) in found.items():
+            masks = overlays(volume.truth, volume.predictions[name], colors)
+            facts = f"Dice {number(own.loc[case, 'dice'])}" if several else ""
             for plane, index in at.items():
-                title = name if several else _place(volume, plane, index)
+                title = f"{name}, split {run.split}, seed {run.seed}" if several else _place(volume, plane, index)
                 row["panels"].append((title, facts, draw_slice(volume, plane, index, masks)))
     return rows
 
@@ -73,8 +73,8 @@ def pseudo_label_row(run: Run) -> dict[str, Any] | None:
         return None
     for place in np.unique(np.linspace(0, len(joined) - 1, min(MAXIMUM_PSEUDO_LABELS, len(joined))).astype(int)):
         entry = joined.iloc[place]
-        title = f"{ordinal(place + 1)} of {len(joined)} to join, step {entry['step']}: {entry['name']}"
-        facts = [f"Dice {score_text(entry['dice'])}" if entry["dice"] == entry["dice"] else "truth not known"]
+        title = f"{place + 1} of {len(joined)} to join, step {entry['step']}: {entry['name']}"
+        facts = [f"Dice {number(entry['dice'])}" if entry["dice"] == entry["dice"] else "truth not known"]
         facts += [f"{number(entry['ml'], 1)} ml"] if entry["ml"] == entry["ml"] else []
         facts += [f"nearest: {entry['nearest']}"] if entry["nearest"] else []
         volume = _volume(run, entry, {"": run.folder / "pseudo_labels" / entry["label"]})
@@ -83,13 +83,8 @@ def pseudo_label_row(run: Run) -> dict[str, Any] | None:
             masks = overlays(volume.truth, volume.predictions[""], list(class_colors(run.classes).values()))
             picture = draw_slice(volume, "axial", volume.busiest("axial"), masks)
         panels.append((title, ", ".join(facts), picture))
-    facts = "axial, in the slice with the most voxels"
-    return {
-        "name": "Pseudo-labels from the first to join to the last",
-        "facts": facts,
-        "missing": None,
-        "panels": panels,
-    }
+    name, facts = "Pseudo-labels from the first to join to the last", "axial, in the slice with the most voxels"
+    return {"name": name, "facts": facts, "panels": panels}
 
 
 def _volume(run: Run, files: pd.Series, predictions: dict[str, Path]) -> Volume | str:
@@ -122,9 +117,3 @@ def spaced(scores: np.ndarray, maximum: int) -> list[tuple[str, int]]:
 
 def _rank_text(rank: int, last: int) -> str:
     return "Dice not defined" if rank > last else f"rank {rank + 1} of {last + 1} by Dice"
-
-
-def ordinal(number: int) -> str:
-    """1st, 2nd, 3rd, 4th, 11th, 21st."""
-    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{'th' if 10 <= number % 100 <= 20 else ending}"

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from runs_on_disk import pixels
 
-from common.report.cases import case_scores, draw_image, draw_masks, draw_weight, load_cases, mask_iou, weight_ceiling
+from common.report.cases import case_scores, draw_masks, draw_weight, load_cases, mask_iou, weight_ceiling
 from common.report.runs import load_run
 from common.report.style import CLASS_COLORS, class_colors
 
@@ -18,7 +18,7 @@ from common.report.style import CLASS_COLORS, class_colors
 def test_a_panel_shows_rows_as_rows() -> None:
     image = np.zeros((10, 20))
     image[:5, 15:] = 1
-    drawn = pixels(draw_image(image))
+    drawn = pixels(draw_masks(image))
     assert drawn.shape == (200, 400, 3)
     assert drawn[20, 380].tolist() == [1, 1, 1]
     assert drawn[180, 380].tolist() == [0, 0, 0]

@@ -54,7 +54,7 @@ def test_a_run_becomes_one_self_contained_page(volume_run: Path) -> None:
     assert re.search(r"2 2 5\.50 0\.\d{3} \(1 known\)", text)
     assert "The truth is known for 3 of 4." in text
     assert "subject05_flair the pseudo-label is empty" in text
-    assert "4th of 4 to join, step 2: subject03_flair" in text
+    assert "4 of 4 to join, step 2: subject03_flair" in text
     # Two volumes with 4 views each, 4 pseudo-labels, and 8 charts in two colour schemes each.
     assert source.count("<img") == 2 * 4 + 4 + 8 * 2
     assert "nan" not in text.lower()
@@ -196,6 +196,14 @@ def test_a_comparison_with_gaps(volume_comparison: Path) -> None:
     assert "not run on the same splits and seeds" in text
     assert "not tested on the same cases" in text
     assert "in a single case: 0." in text
+    assert "POPCORN, split 0, seed 0" in text
+
+
+def test_the_first_run_with_volumes_is_shown(volume_comparison: Path) -> None:
+    (volume_comparison / "pop0" / "test.csv").unlink()
+    text = text_of(page_of(volume_comparison))
+    assert "POPCORN, split 0, seed 1" in text
+    assert "Supervised, split 0, seed 0" in text
 
 
 def test_names_of_images_are_short_but_tell_them_apart() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from runs_on_disk import affine, pixels, save
 
-from common.report.volume_rows import ordinal, spaced
+from common.report.volume_rows import spaced
 from common.report.volume_views import OUTCOME_COLORS, Volume, draw_slice, load_volume, overlays
 
 
@@ -188,9 +188,3 @@ def test_shown_volumes_go_from_lowest_to_highest() -> None:
     assert places == sorted(places, reverse=True)
     assert spaced(np.array([0.4]), 6) == [("rank 1 of 1 by Dice", 0)]
     assert spaced(np.full(9, np.nan), 3) == [("Dice not defined", place) for place in range(3)]
-
-
-def test_ordinals() -> None:
-    assert [ordinal(n) for n in (1, 2, 3, 4, 11, 12, 13, 21, 111)] == [
-        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "111th"
-    ]  # fmt: skip
