@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
 from common import fit as fitting
-from common.files import replacing
-from common.fit import fit, image_size, neighbors, plan
+from common import plan as planning
+from common.fit import fit
+from common.grid.grid_file import read_grid
+from common.grid.make import checked
 from common.phantoms.jsrt import render_patient
 
 
@@ -31,37 +36,6 @@ def folder(tmp_path):
             masks[name] = str(tmp_path / name)
             Image.fromarray(organs[name].astype(np.uint8) * 255).save(tmp_path / name / f"p{patient:02d}.png")
     return tmp_path / "images", {"masks": masks, "labeled": 2, "validation": 1}
-
-
-@pytest.mark.parametrize(
-    ("size", "longest", "expected"),
-    [
-        ((2048, 2048), 128, [128, 128]),
-        ((384, 288), 128, [128, 96]),
-        ((300, 500), 512, [304, 496]),  # not larger than it is, in multiples of 16
-        ((41, 33), 128, [48, 32]),
-        ((1000, 50), 128, [128, 16]),
-    ],
-)
-def test_sizes_are_those_of_the_images_as_far_as_the_machine_goes(size, longest, expected):
-    assert image_size(size, longest) == expected
-
-
-def test_neighbors_are_a_share_for_methods_that_have_them():
-    assert neighbors("RPGPlus") == {"method#neighbors": 0.57} and neighbors("UniMatch") == neighbors("Supervised") == {}
-
-
-@pytest.mark.parametrize(("minutes", "seconds", "epochs"), [(10, 0.2, 60), (1, 0.2, 6), (0.1, 5.0, 4)])
-def test_epochs_fill_the_minutes(monkeypatch, folder, tmp_path, minutes, seconds, epochs):
-    images, _ = folder
-    tried = []
-    monkeypatch.setattr(fitting, "seconds_of_an_iteration", lambda *given: tried.append(given) or seconds)
-    found = plan({"labeled": [{"image": str(images / "p00.png")}]}, tmp_path / "d.json", "RPG", minutes, tmp_path / "t")
-    assert found.settings["epochs"] == epochs and found.settings["iterations"] == 50
-    assert found.settings["val_interval"] == max(1, epochs // 10)
-    assert found.settings["image_size"] == [64, 64] and found.settings["method#neighbors"] == 0.57
-    assert tried[0][2:] == ("RPG", tmp_path / "t")
-    assert len(found.reasons) == 3 and f"epochs {epochs} of 50 iterations: {seconds:.2f} s" in found.reasons[-1]
 
 
 def test_what_cannot_be_fitted_is_refused(folder, tmp_path):
@@ -84,54 +58,60 @@ def test_what_cannot_be_fitted_is_refused(folder, tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Trainings that only leave their settings; gives them by method."""
-    runs = {}
+    """Grids that are not run; gives the plans that they would have been of."""
+    plans = []
 
-    def train(folder, method, datalist, config, settings, threads):
-        runs[method] = {**settings, "config": config}
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "run.json") as temporary:  # it is read meanwhile, for the progress bar
-            temporary.write_text("{}")
+    def run(file, output, cores):
+        plans.append(yaml.safe_load(file.read_text()))
+        read_grid(file)
+        return []
 
-    monkeypatch.setattr("common.compare.train_and_evaluate", train)
-    monkeypatch.setattr("common.report.summarize", lambda output: pd.DataFrame({"a": [1]}))
-    monkeypatch.setattr("common.report.write_results", lambda results, path: None)
-    monkeypatch.setattr("common.report.render", lambda output: output / "report.html")
-    monkeypatch.setattr("common.report.format_table", str)
-    monkeypatch.setattr(fitting, "seconds_of_an_iteration", lambda *given: 0.1)
-    return runs
+    monkeypatch.setattr(fitting, "run_and_report", run)
+    monkeypatch.setattr(fitting, "keep_bundle", lambda folder: folder / "bundle")
+    monkeypatch.setattr(planning, "seconds_of_an_iteration", lambda *given: 0.1)
+    return plans
 
 
-def test_both_get_the_plan_and_each_its_own_keywords(folder, quick, tmp_path):
+def test_the_plan_is_a_grid_of_the_baseline_and_the_method(folder, quick, tmp_path):
     images, data = folder
-    fit(images, tmp_path / "out", {**data, "test": 3}, method="RPG", minutes=1)
-    assert quick["RPG"].pop("method#neighbors") == 0.57 and "method#neighbors" not in quick["Supervised"]
-    assert quick["RPG"] == quick["Supervised"] and quick["RPG"]["epochs"] == 12
-    assert quick["RPG"]["config"] == "train.json" and quick["RPG"]["image_size"] == [64, 64]
+    assert fit(images, tmp_path / "out", {**data, "test": 3}, method="RPG", minutes=1) == tmp_path / "out" / "bundle"
+    (plan,) = quick
+    assert plan["bundle"] == "jsrt_rpg" and plan["data"] == {"datalists": {2: ["datalist.json"]}}
+    assert plan["settings"]["method#neighbors"] == 0.57 and plan["settings"]["epochs"] == 12
+    assert plan["settings"]["image_size"] == [64, 64] and plan["settings"]["keep_last"] is False
+    table = plan["tables"]["comparison"]
+    assert [row["method"] for row in table["rows"]] == ["Supervised", "RPG"] and table["baseline"] == "Supervised"
+    grid, _ = checked(tmp_path / "out" / "plan.yaml")
+    assert [cell.keywords for cell in grid.cells.values()] == [{}, {"neighbors": 0.57}]
+    assert (tmp_path / "out" / "plan.yaml").read_text().count("# - ") == 3
 
 
-def test_a_plan_is_edited_before_the_training_and_not_after_it(folder, quick, tmp_path):
+def test_a_plan_is_edited_before_the_training(folder, quick, tmp_path):
     images, data = folder
     given = images, tmp_path / "out", {**data, "test": 3}
     assert fit(*given, minutes=1, plan_only=True) is None and not quick
-    path = tmp_path / "out" / "plan.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 7}))
+    path = tmp_path / "out" / "plan.yaml"
+    path.write_text(path.read_text().replace("epochs: 12", "epochs: 7"))
     with pytest.raises(ValueError, match="which holds files: give another, or --resume"):
         fit(*given, minutes=1)
     for other in ({"minutes": 2}, {"minutes": 1, "method": "FixMatch"}):
         with pytest.raises(ValueError, match=r"was started with .*: resume it alike"):
             fit(*given, **other, resume=True)
     fit(*given, minutes=1, resume=True)
-    assert quick["Supervised"]["epochs"] == quick["UniMatch"]["epochs"] == 7
-    path.write_text(json.dumps({**json.loads(path.read_text()), "epochs": 9}))
-    with pytest.raises(ValueError, match=r"holds a comparison with .*'epochs': 7.*, got .*'epochs': 9"):
-        fit(*given, minutes=1, resume=True)
+    assert quick[0]["settings"]["epochs"] == 7
+
+
+def test_trainings_that_fail_are_named(folder, quick, monkeypatch, tmp_path):
+    images, data = folder
+    monkeypatch.setattr(fitting, "run_and_report", lambda *given: ["unimatch: see log.txt"])
+    with pytest.raises(ChildProcessError, match=r"every training must end, got 1 that failed: unimatch: see log\.txt"):
+        fit(images, tmp_path / "out", data, minutes=1)
 
 
 def test_a_trial_that_fails_leaves_its_log_alone(monkeypatch, folder, tmp_path):
     images, data = folder
     failed = subprocess.CompletedProcess([], 1, "", "deep inside\nError: out of memory\n")
-    monkeypatch.setattr(fitting.subprocess, "run", lambda *given, **keywords: failed)
+    monkeypatch.setattr(planning.subprocess, "run", lambda *given, **keywords: failed)
     for _ in range(2):  # the same command is not refused the second time
         with pytest.raises(ChildProcessError, match=r"the trial of Supervised failed, see .*trial\.log: out of memory"):
             fit(images, tmp_path / "out", data)
@@ -139,25 +119,55 @@ def test_a_trial_that_fails_leaves_its_log_alone(monkeypatch, folder, tmp_path):
         assert "deep inside" in (tmp_path / "out" / "trial.log").read_text()
 
 
+def infer(bundle, images, masks, cwd):
+    command = ["-m", "monai.bundle", "run", "inferring", "--config_file", f"{bundle}/configs/inference.json"]
+    command += ["--bundle_root", str(bundle), "--dataset_dir", str(images), "--output_dir", str(masks)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    subprocess.run([sys.executable, *command], cwd=cwd, env=environment, check=True, capture_output=True)
+
+
 @pytest.mark.slow
 def test_a_folder_becomes_a_bundle(monkeypatch, folder, tmp_path, capsys):
     """Without unlabelled images it is the baseline's."""
     images, data = folder
-    monkeypatch.setattr(fitting, "LONGEST", {"cpu": 32, "cuda": 32})
-    monkeypatch.setattr(fitting, "FEWEST", 1)
-    monkeypatch.setattr(fitting, "EPOCH", 4)
+    monkeypatch.setattr(planning, "LONGEST", {"cpu": 32, "cuda": 32})
+    monkeypatch.setattr(planning, "FEWEST", 1)
+    monkeypatch.setattr(planning, "EPOCH", 4)
     out = tmp_path / "out"
     fit(images, out, data, minutes=0.001)
     said = capsys.readouterr().out
     assert "No unlabelled images, from which UniMatch would learn" in said
-    assert "image_size 32 x 32: images are 64 x 64" in said and "Each run is a bundle" in said
-    settings = json.loads((out / "plan.json").read_text())
-    assert settings["epochs"] == 1 and settings["iterations"] == 4 and not (out / "trial").exists()
-    run = out / "supervised_datalist"
-    assert set(pd.read_csv(run / "test.csv")["label"]) == {"left_lung", "heart"}
+    assert "image_size 32 x 32: images are 64 x 64" in said and "monai.bundle run inferring" in said
+    assert not list(out.glob("cells/trial"))
+    (table,) = out.glob("cells/*/test.csv")
+    assert set(pd.read_csv(table)["class"]) == {"left_lung", "heart"}
     assert (out / "report.html").is_file() and (out / "results.csv").is_file()
-    command = ["-m", "monai.bundle", "run", "inferring", "--config_file", f"{run}/configs/inference.json"]
-    command += ["--bundle_root", str(run), "--dataset_dir", str(images), "--output_dir", str(tmp_path / "masks")]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    moved = (out / "bundle").rename(tmp_path / "elsewhere")
+    shutil.rmtree(out)
+    infer(moved, images, tmp_path / "masks", tmp_path)
     assert len(list((tmp_path / "masks").glob("*_heart.png"))) == 12
+    metadata = json.loads((moved / "configs" / "metadata.json").read_text())
+    assert metadata["run"]["test"]["cases"] == 9 and metadata["name"] == "Segmentation of left_lung, heart"
+    assert json.loads((moved / "configs" / "train.json").read_text())["epochs"] == 1
+
+
+@pytest.mark.slow
+def test_volumes_with_label_maps_become_a_bundle(monkeypatch, tmp_path):
+    """Two classes in 3D, with unlabelled volumes."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for patient in range(8):
+        rng = np.random.default_rng(patient)
+        label = np.zeros((24, 20, 18), np.uint8)
+        label[4:12, 4:16, 4:14], label[12:20, 4:16, 4:14] = 1, 2
+        image = label * 40.0 + rng.normal(0, 5, label.shape)
+        for folder, values in (("images", image.astype(np.float32)), ("labels", label)):
+            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / folder / f"p{patient}.nii.gz")
+    monkeypatch.setattr(planning, "FEWEST", 1)
+    monkeypatch.setattr(planning, "EPOCH", 3)
+    data = {"labels": str(tmp_path / "labels"), "labeled": 2, "validation": 1, "test": 2, "classes": "front,back"}
+    bundle = fit(tmp_path / "images", tmp_path / "out", data, method="FixMatch", minutes=0.001)
+    table = pd.concat(map(pd.read_csv, (tmp_path / "out").glob("cells/*/test.csv")))
+    assert set(table["class"]) == {"front", "back"} and len(table) == 2 * 2 * 2 and set(table["unit"]) == {"ml"}
+    infer(bundle, tmp_path / "images", tmp_path / "masks", tmp_path)
+    assert len(list((tmp_path / "masks").glob("*_front.nii.gz"))) == 8

@@ -89,7 +89,7 @@ class Grid:
 def expand(file: GridFile, identity: Callable[[int, int], Any]) -> Grid:
     """Spans the axes of all tables.
 
-    A cell whose pool is larger than its number of labelled images does not exist and is left out of its table.
+    A cell of a row that asks for a pool larger than the number of labelled images does not exist and is left out.
 
     Args:
         file: the grid file.
@@ -162,7 +162,7 @@ def _row_cells(
         if plan.columns not in (LABELED, CLASSES):
             settings[plan.columns] = value
         cell = make_cell(grid.file, row, title, settings, labeled, split, identity)
-        if cell.pool_size > labeled:
+        if "labeled_batch" in row.values and cell.pool_size > labeled:  # asked for here: not with images drawn twice
             missing = True
             continue
         grid.cells.setdefault(cell.name, cell)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine
+from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet as StockBasicUNet
 from torch import nn
 
-from common.handlers import RunBundle, load_weights
+from common.handlers import RunBundle, TestScores, load_weights
 from common.handlers.checkpoint import save_weights
 from common.label_space import LabelSpace
 from common.networks import BasicUNet
@@ -54,7 +58,10 @@ def test_the_run_has_what_inference_needs(bundle, tmp_path):
         "channel_def": {"0": "background", "1": "lung", "2": "heart"},
     }
     assert metadata["label_classes"] == "lung, heart; multiclass"
-    assert metadata["version"] == "1.0.0" and metadata["run"] == {"seed": 3, "mode": "multiclass", "epochs": 2}
+    run_of = metadata["run"]
+    assert metadata["version"] == "1.0.0" and run_of.pop("settings") == SETTINGS
+    assert run_of == {"seed": 3, "mode": "multiclass", "epochs": 2, "validation": {}}
+    assert metadata["monai_version"] == version("monai") and not (run / "configs" / "train.json").exists()
     assert (run / "LICENSE").read_text() == "free"
     state = torch.load(run / "models" / "model.pt", weights_only=True)
     assert torch.equal(state["weight"], network.weight)
@@ -122,3 +129,55 @@ def test_inference_has_the_network_s_activation(bundle, tmp_path):
     stock.load_state_dict(network.state_dict())
     image = torch.rand(1, 1, 16, 16)
     assert torch.equal(stock.eval()(image), network.eval()(image))
+
+
+def test_the_training_s_configuration_is_kept_with_what_was_set(bundle, tmp_path):
+    save_weights(nn.Linear(2, 2), tmp_path / "run" / "models" / "model.pt", 1)
+    parser = ConfigParser({"imports": ["$from common.label_space import LabelSpace"]})
+    parser["bundle_root"], parser["epochs"], parser["resume"] = str(bundle), 7, True
+    parser["datalist"], parser["output_dir"] = "data/mine.json", str(tmp_path / "run")
+    parser["labels"] = {"_target_": "common.label_space.LabelSpace", "classes": ["lung", "heart"]}
+    parser["handler"] = {
+        "_target_": "common.handlers.RunBundle", "bundle_root": "@bundle_root", "output_dir": "@output_dir",
+        "model": "$@output_dir + '/models/model.pt'", "labels": "@labels", "settings": SETTINGS,
+    }  # fmt: skip
+    parser.parse()
+    engine = Engine(lambda engine, batch: None)
+    parser.get_parsed_content("handler").attach(engine)
+    engine.run([0], max_epochs=1)
+    found = json.loads((tmp_path / "run" / "configs" / "train.json").read_text())
+    assert found["epochs"] == 7 and found["resume"] is False and found["bundle_root"] == "."
+    assert found["output_dir"] == "$@bundle_root + '/eval'" and found["datalist"].endswith("/data/mine.json")
+    assert found["datalist"].startswith("/") and found["labels"]["classes"] == ["lung", "heart"]
+
+
+@pytest.mark.parametrize(("keep", "epoch"), [(True, 2), (False, 4)])
+def test_validation_scores_are_those_of_the_model(bundle, tmp_path, keep, epoch):
+    run = tmp_path / "run"
+    save_weights(nn.Linear(2, 2), run / "models" / "model.pt", 1)
+    rows = [{"epoch": 2, "iou_mean": 0.5}, {"epoch": 4, "iou_mean": 0.25}]
+    pd.DataFrame(rows).to_csv(run / "validation.csv", index=False)
+    best = SimpleNamespace(keep=keep, epoch=2)
+    data = {"name": "mine", "classes": ["lung", "heart"], "mode": "multiclass"}
+    data |= {part: [{"image": f"/d/{part}.png", "patient": part}] for part in ("labeled", "unlabeled")}
+    data |= {"validation": [], "test": []}
+    handler = RunBundle(bundle, run, run / "models" / "model.pt", LABELS, SETTINGS, data=data, best_model=best)
+    engine = Engine(lambda engine, batch: None)
+    handler.attach(engine)
+    engine.run([0], max_epochs=4)
+    found = json.loads((run / "configs" / "metadata.json").read_text())["run"]
+    assert found["validation"] == {"epoch": epoch, "iou_mean": 0.5 if keep else 0.25} and len(found["datalist"]) == 8
+
+
+def test_test_scores_are_told_where_there_is_a_bundle(tmp_path):
+    engine = Engine(lambda engine, batch: None)
+    TestScores(tmp_path).attach(engine)
+    rows = [("a", "lung", 0.5, 0.6), ("b", "lung", 0.7, None), ("a", "heart", None, 0.2), ("b", "heart", None, 0.4)]
+    pd.DataFrame(rows, columns=["case", "class", "iou", "dice"]).to_csv(tmp_path / "test.csv", index=False)
+    engine.run([0])
+    assert [file.name for file in tmp_path.iterdir()] == ["test.csv"]
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text('{"version": "1"}')
+    engine.run([0])
+    found = json.loads((tmp_path / "configs" / "metadata.json").read_text())
+    assert found["run"]["test"] == {"cases": 2, "lung": {"iou": 0.6, "dice": 0.6}, "heart": {"dice": 0.3}}
