@@ -51,8 +51,7 @@ def run_here(monkeypatch, *arguments):
         (("datalist", "jsrt", "no/such/folder"), "no/such/folder"),
         (("check", "no_such_file.json"), "no_such_file.json"),
         (("report", "no_such_folder"), "no_such_folder"),
-        (("compare", "runs/none", "no_such_file.json"), "no_such_file.json"),
-        (("tables", "no_such_file.yaml", "runs/none"), "no_such_file.yaml"),
+        (("grid", "no_such_file.yaml", "runs/none"), "no_such_file.yaml"),
     ],
 )
 def test_bad_input_ends_in_one_line_and_status_1(arguments, message, monkeypatch, capsys):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
 
 from common.data.files import first_few
 from common.data.readers import read_label, read_mask
-from common.data.volumes import is_volume, read_volume_labels, read_volume_mask
-from common.label_space import LabelSpace
+
+if TYPE_CHECKING:
+    import nibabel
+
+    from common.label_space import LabelSpace
 
 
 def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
@@ -46,6 +49,8 @@ def load_volume_label(files: str | Sequence[str], labels: LabelSpace, like: niba
 
     See :class:`~common.transforms.LoadVolumed`.
     """
+    from common.data.volumes import read_volume_labels, read_volume_mask  # nibabel takes a while
+
     names = [files] if isinstance(files, str) else list(files)
     count = labels.num_classes
     if labels.multilabel and (len(names) == count if count == 1 else not isinstance(files, str)):
@@ -66,12 +71,16 @@ def load_volume_label(files: str | Sequence[str], labels: LabelSpace, like: niba
 
 def label_values(file: str) -> set[int]:
     """The values that occur in a label map, 2D or 3D."""
+    from common.data.volumes import is_volume, read_volume_labels
+
     values = np.asarray(read_volume_labels(file).dataobj) if is_volume(file) else read_label(file)
     return {int(value) for value in np.unique(values)}
 
 
 def classes_present(label: str | Sequence[str], num_classes: int) -> frozenset[int]:
     """Indices of the classes that occur in a label: one mask for each class, or one label map."""
+    from common.data.volumes import is_volume, read_volume_mask
+
     if isinstance(label, str):
         return frozenset(value - 1 for value in label_values(label) if 1 <= value <= num_classes)
     masks = (read_volume_mask(file).dataobj if is_volume(file) else read_mask(file) for file in label)

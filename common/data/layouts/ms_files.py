@@ -8,13 +8,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel
 import numpy as np
 
 from common.data.files import file_stem, first_few
 from common.data.patients import patients_of_images
 from common.data.volume_files import existing_folder, is_flair, is_lesion_mask, nifti_files
-from common.data.volumes import read_volume_mask
 from common.files import replacing
 
 CONSENSUS = ("rater1", "rater2", "intersection", "union")
@@ -155,6 +153,10 @@ def _consensus_mask(name: str, raters: dict[str, Path], consensus: str, folder: 
     target = folder.absolute() / f"{name}_{consensus}_{origin}.nii.gz"
     if target.exists() and target.stat().st_mtime_ns > max(path.stat().st_mtime_ns for path in sources):
         return target
+    import nibabel  # it takes a while
+
+    from common.data.volumes import read_volume_mask
+
     first = read_volume_mask(sources[0])
     second = read_volume_mask(sources[1], like=first)
     combine = np.logical_and if consensus == "intersection" else np.logical_or
