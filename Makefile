@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo demo-ms tables test lint benchmark clean help
+.PHONY: demo demo-ms tables test lint benchmark docs clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,5 +40,9 @@ benchmark: $(VENV)/installed  ## Time and memory beside the plain forms
 	$(RUN) benchmarks/proximity_graph.py
 	$(RUN) benchmarks/volumes.py --small
 
-clean:  ## Remove the virtual environment and the runs of the demonstrations
-	rm -rf $(VENV) runs/demo runs/demo-ms
+docs: $(VENV)/installed  ## Build the documentation as a site, site/index.html
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(VENV)/bin/python -m mkdocs build --quiet --strict
+
+clean:  ## Remove the virtual environment, the runs of the demonstrations and the site
+	rm -rf $(VENV) runs/demo runs/demo-ms site
