@@ -52,7 +52,7 @@ def train_and_evaluate(
     with log_file.open("a") as log:
         for run_id, files in (("training", train), ("evaluating", evaluate)):
             command = bundle_command(run_id, folder, bundle, method, datalist, files, settings)
-            log.write(f"$ {shlex.join(command)}\n")
+            log.write(f"{shlex.join(command)}\n")
             log.flush()
             done = subprocess.run(
                 command, stdout=log, stderr=log, env=environment(threads), check=False, pass_fds=tuple(keep_open)
@@ -86,5 +86,7 @@ def bundle_command(
         "method#_target_": f"common.methods.{method}",
         **settings,
     }
-    arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
+    # MONAI passes over what is None on a command line, but not over an expression that is
+    words = {key: "$None" if value is None else str(value) for key, value in options.items()}
+    arguments = [part for key, word in words.items() for part in (f"--{key}", word)]
     return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(files)), *arguments]

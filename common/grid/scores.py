@@ -30,6 +30,8 @@ class Scores:
         """A cell's mean over cases, and over classes; None where it has not finished, NaN where all is undefined."""
         if cell not in self.cases:
             return None
+        if score not in self.cases[cell]:  # lesions in a bundle that counts none
+            return float("nan")
         means = self.cases[cell].groupby("class", sort=False)[score].mean()
         return float(means.mean() if label == MEAN else means.get(label, float("nan")))
 
@@ -37,7 +39,7 @@ class Scores:
         """Scores of the cells of several draws with the index (draw, case); the mean over a case's classes."""
         parts = {}
         for draw, cell in cells.items():
-            if cell in self.cases:
+            if score in self.cases.get(cell, ()):
                 table = self.cases[cell]
                 table = table if label == MEAN else table[table["class"] == label]
                 parts[str(draw)] = table.groupby("case")[score].mean()
