@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_saved_model(phantom, trained, tmp_path):
     both, either = (found & truth).sum((1, 2)), (found | truth).sum((1, 2))
     scores = pd.read_csv(tmp_path / "test.csv")
     scores = scores[scores["case"] == Path(item["image"].meta["filename_or_obj"]).stem]
-    assert scores["label"].tolist() == CLASSES
+    assert scores["class"].tolist() == CLASSES
     # which reads images in half precision: a pixel at the threshold may differ
     assert scores["iou"].to_numpy() == pytest.approx((both / either).numpy(), abs=1e-3)
     assert scores["dice"].to_numpy() == pytest.approx((2 * both / (both + either)).numpy(), abs=1e-3)
@@ -97,7 +97,7 @@ def test_an_earlier_run_is_moved_aside(phantom, tmp_path):
     for seed in (0, 1):
         run_here("training", configs("train"), options(folder, phantom, seed=seed, epochs=1))
     (aside,) = tmp_path.glob("run-*")
-    seeds = [json.loads((run / "run.json").read_text())["settings"]["seed"] for run in (aside, folder)]
+    seeds = [json.loads((run / "run.json").read_text())["seed"] for run in (aside, folder)]
     assert seeds == [0, 1]
     assert not same(weights(aside), weights(folder))
 
@@ -133,7 +133,7 @@ def test_own_images_with_a_label_map(tmp_path):
     assert json.loads((folder / "run.json").read_text())["mode"] == "multiclass"
     assert weights(folder)["final_conv.weight"].shape[0] == 3
     run_here("evaluating", configs("train", "evaluate"), options(folder, tmp_path, datalist=str(datalist)))
-    assert set(pd.read_csv(folder / "test.csv")["label"]) == {"left_lung", "heart"}
+    assert set(pd.read_csv(folder / "test.csv")["class"]) == {"left_lung", "heart"}
     inference = {
         "dataset_dir": str(tmp_path / "images"),
         "output_dir": str(tmp_path / "masks"),

@@ -45,7 +45,7 @@ def test_training_and_evaluating(phantom, tmp_path):
     assert not [name for name in pd.read_csv(folder / "train.csv") if "lobe" in name]
     run_here("evaluating", configs("train", "extended", "evaluate"), settings)
     scores = pd.read_csv(folder / "test.csv")
-    assert scores["label"].tolist() == CLASSES * 9
+    assert scores["class"].tolist() == CLASSES * 9
     for file in (folder / "cases" / "test").glob("*.npz"):
         with np.load(file) as arrays:
             assert {arrays[name].shape[0] for name in ("truth", "prediction", "pseudo_label")} == {5}

@@ -56,17 +56,17 @@ def whole(ms_data, tmp_path_factory) -> Path:
 
 def test_a_run_leaves_its_files(whole):
     run = json.loads((whole / "run.json").read_text())
-    assert (run["method"], run["epoch"], run["settings"]["spatial dims"]) == ("Popcorn", 5, 3)
+    assert (run["method"], run["epoch"], run["seed"]) == ("Popcorn", 5, 0)
     manifest = json.loads((whole / "pseudo_labels" / "manifest.json").read_text())
     assert [entry["step"] for entry in manifest["images"]] == [1, 1, 2, 2]
     assert all(0 <= entry["dice"] <= 1 for entry in manifest["images"])
     assert pd.read_csv(whole / "validation.csv")["epoch"].tolist() == [2, 4]
     assert {"loss_supervised", "loss_consistency"} <= set(pd.read_csv(whole / "train.csv").columns)
-    volumes = pd.read_csv(whole / "volumes.csv")
+    volumes = pd.read_csv(whole / "test.csv")
     assert volumes["case"].tolist() == ["test0_flair", "test1_flair"]
     assert volumes["truth_lesions"].tolist()[1] == 0  # a patient without lesions is scored, too
     assert volumes["dice"].notna().all()
-    prediction, truth = nibabel.load(whole / volumes["prediction"][0]), nibabel.load(volumes["label"][0])
+    prediction, truth = nibabel.load(whole / volumes["prediction"][0]), nibabel.load(volumes["truth"][0])
     assert prediction.shape == SHAPE
     predicted, true = np.asarray(prediction.dataobj) > 0, np.asarray(truth.dataobj) > 0
     overlap = 2 * (predicted & true).sum() / (predicted.sum() + true.sum())
@@ -158,7 +158,7 @@ def test_inference_on_other_orientation_and_spacing(whole, ms_data, tmp_path):
         assert mask.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(masks["flipped"].dataobj)[::-1], masks["same"].dataobj)
     # as in the evaluation
-    volumes = pd.read_csv(whole / "volumes.csv")
+    volumes = pd.read_csv(whole / "test.csv")
     evaluated = np.asarray(nibabel.load(whole / volumes["prediction"][0]).dataobj)
     # which reads images in half precision: a voxel at the threshold may differ
     assert (evaluated != np.asarray(masks["same"].dataobj)).sum() <= 3
