@@ -120,7 +120,8 @@ class LocalJobs:
     """The jobs of cells, so many at a time, as processes of this machine that share its cores evenly."""
 
     def __init__(self, cells: list[Cell], output: Path, cores: int) -> None:
-        self.waiting, self.output, self.cores = list(cells), output, cores
+        # the slow methods mostly stand last in a table: started first, none of them is left to end alone
+        self.waiting, self.output, self.cores = cells[::-1], output, cores
         self.running: list[subprocess.Popen] = []
         self.started, self.log = time.time(), output / "cells"
 

@@ -133,7 +133,7 @@ class CaseScores:
                 f"{name} of {file} must be masks of 0 and 1, got values from {values.min():g} to {values.max():g}. "
                 "Apply the threshold in the evaluator's postprocessing."
             )
-        return values.numpy() > 0
+        return (values > 0).numpy()  # of booleans, since NumPy has no bfloat16
 
     def affine(self, image: Tensor, file: str) -> np.ndarray:
         """The affine ``(4, 4)`` from voxels to millimetres (RAS) in float64; it must span a space to measure in."""

@@ -205,6 +205,15 @@ def test_an_empty_truth_is_scored_where_asked_for(tmp_path):
     assert pd.read_csv(tmp_path / "test.csv")["dice"].tolist() == [1]
 
 
+def test_predictions_under_mixed_precision(tmp_path):
+    """Which leaves them in bfloat16."""
+    ones = np.ones((1, 4, 4))
+    item = picture("a.png", ones, ones)
+    item["image"] = item["image"].bfloat16()
+    evaluate(CaseScores(tmp_path / "test.csv", LESION, tmp_path), [item], postprocessing=None)
+    assert pd.read_csv(tmp_path / "test.csv")["dice"].tolist() == [1]
+
+
 def test_unknown_unit(tmp_path):
     with pytest.raises(ValueError, match=r"unit must be one of .*, got 'cm'"):
         CaseScores(tmp_path / "test.csv", LESION, unit="cm")
