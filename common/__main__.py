@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.command_line import HELP, explanation, find, overview, refuse_unknown, with_booleans
+from common.command_line import HELP, explanation, find, overview, refuse_unknown, spelled
 
 
 class Phantom:
@@ -212,7 +212,7 @@ def main() -> None:
             print(explanation(name, command))
         else:
             refuse_unknown(name, command, arguments)
-            fire.Fire(command, command=with_booleans(command, arguments), name=name)
+            fire.Fire(command, command=spelled(command, arguments), name=name)
     except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ChildProcessError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -10,6 +10,8 @@ from typing import Any
 
 PROGRAM = "python -m common"
 HELP = {"-h", "--help"}
+BOOLEANS = {"true", "false"}
+TEXTS = {"str", "str | None", "str | Path", "str | Path | None"}  # annotations
 
 
 def find(commands: Mapping[str, Any], words: Sequence[str]) -> tuple[str, Any, list[str]]:
@@ -89,22 +91,42 @@ def refuse_unknown(name: str, function: Callable, arguments: Sequence[str]) -> N
             raise ValueError(f"{name} has the options {options}, got --{option}{suggestion(option, parameters, '--')}.")
 
 
-def with_booleans(function: Callable, arguments: Sequence[str]) -> list[str]:
-    """Arguments in which true and false of options that are one of them are spelled as in Python.
+def spelled(function: Callable, arguments: Sequence[str]) -> list[str]:
+    """Arguments spelled such that fire hands on what was meant.
 
-    Fire takes ``false`` for a word, which would count as true.
+    It takes ``false`` for a word, which would count as true, and what follows a bare ``--resume`` for its value: options
+    that are true or false get their value as in Python. And it takes a folder called 2024 for a number, and one with a
+    comma for two: where text or a path is expected, such words are quoted.
     """
     parameters, found = inspect.signature(function).parameters, list(arguments)
-    for place, argument in enumerate(found):
-        option, equals, value = argument.partition("=")
-        parameter = parameters.get(option.removeprefix("--").replace("-", "_"))
-        if not option.startswith("--") or parameter is None or not isinstance(parameter.default, bool):
-            continue
-        if equals and value.lower() in ("true", "false"):
-            found[place] = f"{option}={value.capitalize()}"
-        elif not equals and place + 1 < len(found) and found[place + 1].lower() in ("true", "false"):
-            found[place + 1] = found[place + 1].capitalize()
+    positions = iter(parameters.values())
+    place = 0
+    while place < len(found) and found[place] != "--":  # what follows that is fire's own
+        option, equals, value = found[place].partition("=")
+        if not option.startswith("--"):
+            found[place] = spelling(next(positions, None), found[place])
+        elif parameter := parameters.get(option.removeprefix("--").replace("-", "_")):
+            after = found[place + 1] if place + 1 < len(found) else "--"
+            if equals:
+                found[place] = f"{option}={spelling(parameter, value)}"
+            elif after.lower() in BOOLEANS or not (isinstance(parameter.default, bool) or after.startswith("--")):
+                place += 1
+                found[place] = spelling(parameter, after)
+            elif isinstance(parameter.default, bool):
+                found[place] = f"{option}=True"
+        place += 1
     return found
+
+
+def spelling(parameter: inspect.Parameter | None, word: str) -> str:
+    """The value of a parameter as it is meant."""
+    if parameter is not None and isinstance(parameter.default, bool) and word.lower() in BOOLEANS:
+        return word.capitalize()
+    if parameter is None or str(parameter.annotation) not in TEXTS:
+        return word
+    from fire.parser import DefaultParseValue
+
+    return word if DefaultParseValue(word) == word else repr(word)
 
 
 def suggestion(word: str, known: Sequence[str] | Mapping[str, Any], prefix: str = "") -> str:

@@ -11,7 +11,7 @@ import fire
 import pytest
 
 from common.__main__ import commands, main
-from common.command_line import find, leaves, refuse_unknown, with_booleans
+from common.command_line import find, leaves, refuse_unknown, spelled
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,6 +131,22 @@ def test_false_is_false(arguments):
     def command(name: str = "", deep: bool = True) -> bool:
         return deep
 
-    assert fire.Fire(command, command=with_booleans(command, arguments), serialize=lambda result: None) is False
-    assert with_booleans(command, ["--name", "false", "x"]) == ["--name", "false", "x"]
-    assert with_booleans(command, ["--deep", "true", "--name=true"]) == ["--deep", "True", "--name=true"]
+    assert fire.Fire(command, command=spelled(command, arguments), serialize=lambda result: None) is False
+    assert spelled(command, ["--name", "false", "x"]) == ["--name", "false", "x"]
+    assert spelled(command, ["--deep", "true", "--name=true"]) == ["--deep", "True", "--name=true"]
+
+
+def test_folders_that_look_like_numbers_or_lists_are_folders():
+    def command(
+        images: str, output: str = "", masks: str | dict | None = None, minutes: float = 20.0, deep: bool = False
+    ) -> tuple:
+        return images, output, masks, minutes, deep
+
+    def call(*arguments):
+        words = spelled(command, arguments)
+        return fire.Fire(command, command=words, serialize=lambda result: None)
+
+    assert call("2024", "a,b", "--minutes", "3") == ("2024", "a,b", None, 3, False)
+    assert call("--images=1e3", "--output", "007", "--deep") == ("1e3", "007", None, 20.0, True)
+    assert call("--deep", "None", "True") == ("None", "True", None, 20.0, True)
+    assert call("x", "--masks", "{'a': 'b'}", "--deep=false") == ("x", "", {"a": "b"}, 20.0, False)

@@ -142,7 +142,7 @@ def _match_label_maps(
         classes = [name.strip() for name in classes.split(",")]
     if classes is None:
         classes = _classes_of_values(list(files.values()), labels)
-    return {stem: str(files[stem]) for stem in found}, list(classes), mode or "multiclass"
+    return {stem: str(files[stem]) for stem in found}, [str(name) for name in classes], mode or "multiclass"
 
 
 def _classes_of_values(files: list[Path], directory: str | Path) -> list[str]:
