@@ -94,9 +94,9 @@ def refuse_unknown(name: str, function: Callable, arguments: Sequence[str]) -> N
 def spelled(function: Callable, arguments: Sequence[str]) -> list[str]:
     """Arguments spelled such that fire hands on what was meant.
 
-    It takes ``false`` for a word, which would count as true, and what follows a bare ``--resume`` for its value: options
-    that are true or false get their value as in Python. And it takes a folder called 2024 for a number, and one with a
-    comma for two: where text or a path is expected, such words are quoted.
+    It takes ``false`` for a word, which would count as true, and what follows a bare ``--resume`` for its value:
+    options that are true or false get their value as in Python. And it takes a folder called 2024 for a number, and one
+    with a comma for two: where text or a path is expected, such words are quoted.
     """
     parameters, found = inspect.signature(function).parameters, list(arguments)
     positions = iter(parameters.values())
