@@ -22,6 +22,7 @@ OPTIONS = {
     "RPG": {"neighbors": 0.5, "reference_size": 8, "query_size": 8},
     "Popcorn": {"step_size": 3, "step_epochs": 1, "neighbors": 2},
     "TransformationConsistency": {"ramp_up": 4},
+    "MeanTeacher": {"ramp_up": 4},
 }
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
 # so low that a network that knows nothing yet is confident somewhere

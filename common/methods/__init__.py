@@ -2,6 +2,7 @@
 
 from common.methods.base import Method
 from common.methods.fixmatch import FixMatch, PseudoLabel
+from common.methods.mean_teacher import MeanTeacher
 from common.methods.multi_task_attention import MultiTaskAttention
 from common.methods.popcorn import Popcorn
 from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, RPGPlus
@@ -15,6 +16,7 @@ __all__ = [
     "RPG",
     "BalancedRPG",
     "FixMatch",
+    "MeanTeacher",
     "Method",
     "MultiTaskAttention",
     "NearestNeighbor",

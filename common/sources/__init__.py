@@ -4,5 +4,6 @@ from common.pseudo_label import Grid, PseudoLabel
 from common.sources.monte_carlo import MonteCarloDropout
 from common.sources.prediction import Prediction
 from common.sources.references import References
+from common.sources.teacher import Teacher
 
-__all__ = ["Grid", "MonteCarloDropout", "Prediction", "PseudoLabel", "References"]
+__all__ = ["Grid", "MonteCarloDropout", "Prediction", "PseudoLabel", "References", "Teacher"]

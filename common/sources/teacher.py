@@ -1,0 +1,65 @@
+"""Pseudo-labels of a teacher: the network's own weights, averaged over the training."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from common.label_space import LabelSpace
+from common.networks import unwrapped
+from common.parts import Needs, Part
+from common.pseudo_label import PseudoLabel
+
+if TYPE_CHECKING:
+    from common.step import Step
+
+
+class Teacher(Part):
+    """What an average of the network's weights predicts of the weakly augmented image (Tarvainen and Valpola 2017).
+
+    .. math::
+        \\theta'_t = \\alpha_t \\theta'_{t-1} + (1 - \\alpha_t) \\theta_t, \\quad
+        \\alpha_t = \\min(\\alpha, 1 - 1/(t + 1))
+
+    after each step of the optimizer (eq. 5), batch norm's running statistics among it: the teacher looks at images as
+    in evaluation, so that what it says of one does not depend on the others of the batch. Its weights are part of the
+    checkpoint; without them, in an evaluation, the network itself speaks. Known about the label: ``outputs``.
+
+    Args:
+        decay: alpha.
+        soft: the class probabilities instead of the decision.
+
+    Raises:
+        ValueError: when the decay is outside of [0, 1).
+    """
+
+    needs, knows = Needs(unlabeled=1), ("outputs",)
+
+    def __init__(self, decay: float = 0.99, soft: bool = False) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be in [0, 1), got {decay}: 0.99 and 0.999 are usual.")
+        self.decay, self.soft = decay, soft
+        self.network: nn.Module | None = None
+
+    def prepare(self, network: nn.Module, labels: LabelSpace) -> None:
+        self.network = copy.deepcopy(unwrapped(network)).requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, step: Step) -> PseudoLabel:
+        image = step.unlabeled["image"]
+        outputs = (step.outputs_of(image) if self.network is None else self.network.eval()(image)).detach().float()
+        label = step.labels.probabilities(outputs) if self.soft else step.labels.predict(outputs)
+        return PseudoLabel(label, known={"outputs": outputs})
+
+    @torch.no_grad()
+    def after_step(self, step: Step) -> None:
+        decay = min(self.decay, 1 - 1 / (step.iteration + 1))
+        mine, theirs = self.network.state_dict(), unwrapped(step.network).state_dict()
+        means = [name for name, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mine[name] for name in means], [theirs[name] for name in means], 1 - decay)
+        for name in mine.keys() - means:  # numbers of batches
+            mine[name].copy_(theirs[name])
