@@ -12,6 +12,7 @@ from typing import Any
 
 import common
 
+DONE = ".done"  # in the folder of a run that has been trained and evaluated to the end
 BUNDLES = Path(common.__file__).parents[1] / "bundles"
 
 
@@ -27,8 +28,8 @@ def train_and_evaluate(
 ) -> None:
     """Runs ``training`` and ``evaluating`` in ``folder``; goes on where an earlier run was stopped.
 
-    ``log.txt`` there holds both command lines, as they can be pasted, and what they say. Nothing happens where the
-    folder has its test scores already.
+    ``log.txt`` there holds both command lines, as they can be pasted, and what they say. Nothing happens where both
+    have come to their end already.
 
     Args:
         folder: folder of the run.
@@ -43,7 +44,7 @@ def train_and_evaluate(
     Raises:
         ChildProcessError: when one of the two fails; the message names the log.
     """
-    if (folder / "test.csv").exists():
+    if (folder / DONE).exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
     train = [str(bundle / "configs" / name) for name in config.split(",")]
@@ -59,6 +60,7 @@ def train_and_evaluate(
             )
             if done.returncode != 0:
                 raise ChildProcessError(f"{method} on {datalist.name} failed while {run_id}: see {log_file}.")
+    (folder / DONE).touch()
 
 
 def environment(threads: int) -> dict[str, str]:

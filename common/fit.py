@@ -91,11 +91,16 @@ def check_request(request: dict[str, Any], folder: Path, resume: bool) -> None:
         other = differences(json.loads(json.dumps(request)), json.loads((folder / REQUEST).read_text()))
         if other:
             raise ValueError(f"{folder} was started with {'; '.join(other)}: resume it alike, or give another output.")
-    elif folder.exists() and [file for file in folder.iterdir() if file.name != TRIAL_LOG]:
+    elif folder.exists() and [file for file in folder.iterdir() if not of_a_trial(file)]:
         raise ValueError(
             f"output must be a new folder, got {folder}, which holds files: give another"
             f"{', or --resume' if (folder / REQUEST).exists() else ''}."
         )
+
+
+def of_a_trial(file: Path) -> bool:
+    """Whether a file is what a trial leaves that failed or was killed."""
+    return file.name == TRIAL_LOG or (file.name == "cells" and {f.name for f in file.iterdir()} <= {"trial", "cache"})
 
 
 def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> None:
@@ -110,6 +115,7 @@ def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> No
     if request["method"] not in names:
         print(f"No unlabelled images, from which {request['method']} would learn: the labels alone are trained on.")
     trial = folder / "cells" / "trial"  # beside the trainings, which find its decoded images
+    shutil.rmtree(trial, ignore_errors=True)  # of one that was killed
     try:
         file = save_datalist(datalist, trial / DATALIST)
         made = plan(load_datalist(file), file, names[-1], request["minutes"], trial)
@@ -156,9 +162,9 @@ def trained(datalist: dict[str, Any], method: str) -> list[str]:
 
 
 def keep_bundle(folder: Path) -> Path:
-    """Copies what a bundle consists of from the last row's run to ``bundle``."""
+    """Copies what a bundle consists of from the last row's (first) run to ``bundle``."""
     grid, _ = checked(folder / PLAN)
-    (cell,) = grid.tables[0].rows[-1].cells.values()
+    cell = next(iter(grid.tables[0].rows[-1].cells.values()))
     run, bundle, fresh = grid.cells[cell].folder(folder), folder / BUNDLE, folder / f".{BUNDLE}"
     shutil.rmtree(fresh, ignore_errors=True)
     for name in ("configs", "models", "docs"):

@@ -85,7 +85,9 @@ def dimensions(datalist: dict[str, Any]) -> int:
     kinds: dict[bool, list[str]] = {True: [], False: []}
     for part in PARTS:
         for item in datalist.get(part, []):
-            kinds[bool(is_volume(item["image"]))].append(item["image"])
+            volume = is_volume(item["image"])
+            if volume is not None:  # what cannot be read is said when it is read
+                kinds[volume].append(item["image"])
     if all(kinds.values()):
         raise ValueError(
             f"images must all be 2D or all be 3D, got {len(kinds[False])} in 2D ({first_few(kinds[False], 2)}) and "

@@ -66,6 +66,7 @@ def read_datalist(path: str | Path) -> dict:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     base = path.parent.resolve()
+    datalist = {"name": path.stem, "split": 0, "seed": 0, **datalist}
     for part in PARTS:
         datalist[part] = [
             _map_paths(item, lambda file: os.path.normpath(base / file)) for item in datalist.get(part, [])

@@ -21,10 +21,10 @@ def require_class_name(name: Any) -> None:
     """
     word = str(name)
     plain = word.strip() == word and word.isprintable() and not set(word) & NOT_IN_NAMES
-    if not word or not plain or word[0] in ".-":
+    if not word or not plain or word[0] in ".-$@%":  # the last three mean something in a configuration
         raise ValueError(
-            f"a class must have a name that can be a file's, without {' '.join(sorted(NOT_IN_NAMES))}, got {word!r}: "
-            "name it otherwise."
+            f"a class must have a name that can be a file's, not begin with . - $ @ % and be without "
+            f"{' '.join(sorted(NOT_IN_NAMES))}, got {word!r}: name it otherwise."
         )
     if word.lower() in TAKEN:
         raise ValueError(

@@ -83,10 +83,10 @@ class DecodedImages(Dataset):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The image as float32 MetaTensors with its affine and each one's (first) file's name."""
+        """The image as float32 MetaTensors with its affine and each one's file's name, of several joined by ``|``."""
         affine, item = torch.from_numpy(self.affine(index)), {}
         for key, array in self.arrays(index).items():
-            meta = {"filename_or_obj": str(np.ravel(self.data[index][key])[0])}
+            meta = {"filename_or_obj": "|".join(map(str, np.ravel(self.data[index][key])))}
             item[key] = MetaTensor(torch.from_numpy(np.array(array, dtype=np.float32)), affine=affine, meta=meta)
         return item
 

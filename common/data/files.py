@@ -35,8 +35,8 @@ def is_dicom(path: str | Path) -> bool:
 
 def is_series(directory: Path) -> bool:
     """Whether a folder holds several DICOM files."""
-    files = (path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sum(1 for _, path in zip(range(2), files, strict=False) if is_dicom(path)) == 2
+    slices = (path for path in directory.iterdir() if path.is_file() and is_dicom(path))
+    return next(slices, None) is not None and next(slices, None) is not None
 
 
 def list_images(directory: str | Path) -> dict[str, Path]:

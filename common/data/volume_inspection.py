@@ -140,6 +140,8 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
         else:
             message = f"{part}: {len(names)} of {len(facts.components)} masks hold no {name}"
             found.warnings.append(f"{message}: {first_few(names)}. Is the patient free of them, or the mask lost?")
+    if not any("lesion" in name.lower() for name in classes):  # what follows is about small lesions in brains
+        return
     for names, message, advice in (
         (facts.coarse, f"have voxels of more than {LARGEST_VOXEL_MM:g} mm along an axis", "Small lesions are lost"),
         (facts.small, f"have fewer than {SMALLEST_SIDE} voxels along an axis", "A patch does not fit in"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,9 @@ from common.grid.settings import (
     with_value,
 )
 
-# In a folder's name, where they are not the bundle's or the method's own; the other settings are in the hash alone.
 Draw = tuple[int, int]  # split and seed
+
+# In a folder's name, where they are not the bundle's or the method's own; the other settings are in the hash alone.
 IN_NAME = {"seed": "seed", "labeled_batch": "p", "method#neighbors": "k", "method#threshold": "threshold"}
 
 
@@ -207,7 +209,7 @@ def make_cell(
     parts = [method.lower(), f"labeled{labeled}", f"split{split}"]
     for setting, short in IN_NAME.items():
         if setting in own and own[setting] != default_of(setting, method, file.merged):
-            parts.append(f"{short}{own[setting]}")
+            parts += [f"{short}{own[setting]}"] if re.fullmatch(r"[\w.]+", str(own[setting])) else []
     return Cell(
         "_".join([*parts, digest]), title, method, own, labeled, split, merged["seed"],
         merged["epochs"], merged["labeled_batch"] if merged["patch_size"] is None else 0, row.key,

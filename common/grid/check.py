@@ -12,6 +12,7 @@ from common.data.labels import classes_present
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
 from common.grid.grid_file import GridFile
+from common.grid.settings import GridError
 from common.label_space import LabelSpace
 
 
@@ -19,7 +20,9 @@ def check_data(file: GridFile, source: Source) -> None:
     """Draws every datalist, and so refuses numbers of labelled images and splits that the data does not have."""
     places = {(labeled, split) for table in file.tables for labeled in table.labeled for split in table.splits}
     for labeled, split in sorted(places):
-        source.datalist(labeled, split)
+        if not source.datalist(labeled, split).get("test"):
+            found = f"none with labeled {labeled}, split {split}"
+            raise GridError(file.path, "data", "images with a test part", found, "leave annotated images for it")
 
 
 def check_methods(grid: Grid, source: Source) -> None:

@@ -97,7 +97,9 @@ class Invented(Layout):
         return list(self.phantom.classes), self.phantom.mode
 
     def identity(self, labeled: int, split: int) -> Any:
-        return {"phantom": self.kind, **self.spec, "labeled": labeled, "split": split}
+        defaults = {name: p.default for name, p in inspect.signature(self.phantom.make).parameters.items()}
+        spec = {name: value for name, value in (defaults | self.spec).items() if name != "directory"}
+        return {"phantom": self.kind, "spec": spec, "labeled": labeled, "split": split}
 
     def prepare(self, output: Path) -> None:
         parts = [f"{key}{value}" for key, value in self.spec.items()]

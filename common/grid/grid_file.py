@@ -123,6 +123,19 @@ class _Reader:
         plans = [self.table(str(name), {**content, **table}, table, shared) for name, table in tables.items()]
         return GridFile(self.path, self.bundle, config, self.merged, self.data(content["data"]), plans)
 
+    @property
+    def table_of_cases(self) -> dict[str, Any]:
+        """The configuration of the handler that writes the table of test scores."""
+        return next(h for h in self.merged["validate"]["handlers"] if h["_target_"].endswith(".CaseScores"))
+
+    @property
+    def has_spacing(self) -> bool:
+        return self.table_of_cases.get("unit") == "mm"
+
+    @property
+    def has_lesions(self) -> bool:
+        return self.merged.get("lesions") is not None
+
     def bundle_of(self, value: Any) -> Path:
         known = sorted(file.parents[1].name for file in BUNDLES.glob("*/configs/evaluate.json"))
         if value not in known:
@@ -220,6 +233,8 @@ class _Reader:
         if score not in SCORES:
             raise self.wrong(f"{key}.score", f"one of {', '.join(SCORES)}", repr(score), suggestion(score, SCORES))
         title, baseline = str(table.get("title", name)), str(table["baseline"])
+        if (score == "surface_dice" and not self.has_spacing) or (score == "lesion_f1" and not self.has_lesions):
+            raise self.wrong(f"{key}.score", "one that the bundle has", repr(score), "use iou or dice")
         settings = {**shared, **own}
         return TablePlan(name, title, baseline, rows, labeled, splits, seeds, score, settings, columns)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 import common
+from common.bundle_run import DONE
 from common.files import replacing
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
@@ -38,7 +39,7 @@ def require_snakemake() -> None:
 
 
 def finished(cell: Cell, output: Path) -> bool:
-    return (cell.folder(output) / "test.csv").is_file()
+    return (cell.folder(output) / DONE).is_file()
 
 
 def failed(cell: Cell, output: Path) -> bool:
@@ -121,7 +122,7 @@ class LocalJobs:
 
     def __init__(self, cells: list[Cell], output: Path, cores: int) -> None:
         # the slow methods mostly stand last in a table: started first, none of them is left to end alone
-        self.waiting, self.output, self.cores = cells[::-1], output, cores
+        self.waiting, self.output, self.cores = cells[::-1], output, min(cores, len(cells))
         self.running: list[subprocess.Popen] = []
         self.started, self.log = time.time(), output / "cells"
 

@@ -14,7 +14,7 @@ from common.files import replacing
 from common.grid.cells import Cell, Draw, Grid
 from common.grid.run import failed, finished
 from common.grid.settings import METHOD, default_of
-from common.report.results import MEAN
+from common.report.results import MEAN, scores_by_case
 from common.report.runs import load_run
 
 
@@ -36,15 +36,14 @@ class Scores:
         return float(means.mean() if label == MEAN else means.get(label, float("nan")))
 
     def series(self, cells: Mapping[Draw, str], score: str, label: str = MEAN) -> pd.Series:
-        """Scores of the cells of several draws with the index (draw, case); the mean over a case's classes."""
-        parts = {}
-        for draw, cell in cells.items():
+        """Scores of the cells of several draws, as :func:`~common.report.results.scores_by_case` has them."""
+        parts = [pd.DataFrame(columns=["split", "seed", "case", "class", score])]
+        for (split, seed), cell in cells.items():
             if score in self.cases.get(cell, ()):
                 table = self.cases[cell]
                 table = table if label == MEAN else table[table["class"] == label]
-                parts[str(draw)] = table.groupby("case")[score].mean()
-        empty = pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []], names=["draw", "case"]))
-        return pd.concat(parts, names=["draw", "case"]) if parts else empty
+                parts.append(table.assign(split=split, seed=seed))
+        return scores_by_case(pd.concat(parts[1:] or parts), score)
 
     @property
     def classes(self) -> list[str]:
@@ -73,10 +72,11 @@ def write_results(grid: Grid, scores: Scores, path: Path) -> Path:
     tables = []
     for name, table in scores.cases.items():
         cell = grid.cells[name]
-        own = {
-            setting.removeprefix(METHOD): cell.settings.get(setting, default_of(setting, cell.method, grid.file.merged))
-            for setting in names
-        }
+        own = {}
+        for setting in names:
+            title = setting.removeprefix(METHOD)
+            title = f"setting {title}" if title in table else title  # it may be called as a score is: precision
+            own[title] = cell.settings.get(setting, default_of(setting, cell.method, grid.file.merged))
         start: dict[str, Any] = {"cell": name, "method": cell.method, **{k: str_of(v) for k, v in own.items()}}
         start |= {"labeled": cell.labeled, "split": cell.split, "seed": cell.seed, "seconds": scores.seconds[name]}
         tables.append(pd.DataFrame(start, index=table.index).join(table.drop(columns=["seed"], errors="ignore")))

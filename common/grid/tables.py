@@ -101,10 +101,8 @@ def _series(table: Table, name: str, column: Any, scores: Scores) -> pd.Series:
 
 
 def _pooled(series: dict[Any, pd.Series]) -> pd.Series:
-    """The series of all columns as one, a draw being one of a column."""
-    whole = pd.concat(series, names=["column"]).reset_index()
-    whole["draw"] = whole.pop("column").astype(str) + " " + whole["draw"].astype(str)
-    return whole.set_index(["draw", "case"]).iloc[:, 0]
+    """The series of all columns as one, which are paired column by column."""
+    return pd.concat({str(column): values for column, values in series.items()}, names=["column"])
 
 
 def _entry(table: Table, row: Row, column: Any, scores: Scores) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ DASH = "-"
 def render(grid: Grid, contents: Sequence[Contents], scores: Scores, output: Path) -> str:
     """All tables with their captions, and the cells that failed."""
     finished, total = len(scores.cases), len(grid.cells)
-    parts = [f"# {grid.file.path.stem}", f"    python -m common grid {grid.file.path} {output}"]
+    parts = [f"# {grid.file.path.stem}", f"    python -m common grid {shlex.join([str(grid.file.path), str(output)])}"]
     state = f"{finished} of {total} cells have finished"
     parts.append(f"{state}, {len(scores.failed)} failed." if scores.failed else f"{state}.")
     for content in contents:

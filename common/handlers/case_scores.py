@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from monai.data import MetaTensor
 from monai.utils import string_list_all_gather
 from torch import Tensor
 
-from common.handlers.scores import case_name
+from common.handlers.scores import case_name, short_names
 from common.handlers.training_log import write_table
 from common.label_space import LabelSpace
 from common.metrics import lesion_scores, mask_scores
@@ -193,20 +192,3 @@ def write_masks(path: Path, masks: np.ndarray, affine: np.ndarray, overlapping: 
     image = nib.Nifti1Image(values, affine)
     image.header.set_xyzt_units("mm")
     nib.save(image, path)
-
-
-def short_names(files: list[Path]) -> list[str]:
-    """A name for each file that no other has: its own, with as many folders before as it takes, or with a number."""
-    parts = [[part for part in file.parts if part != file.anchor] for file in files]
-    names = [own[-1] for own in parts]
-    for depth in range(2, max(map(len, parts), default=0) + 1):
-        alike = Counter(names)
-        names = ["_".join(own[-depth:]) if alike[name] > 1 else name for own, name in zip(parts, names, strict=True)]
-    taken, unique = set(names), set()
-    for index, name in enumerate(names):
-        number = 1
-        while names[index] in unique or (number > 1 and names[index] in taken):
-            number += 1
-            names[index] = f"{name}_{number}"
-        unique.add(names[index])
-    return names

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from common.batches.class_cover import ClassCover, class_presence
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
-from common.handlers.scores import IOU, case_name
+from common.handlers.scores import IOU, case_name, short_names
 from common.label_space import LabelSpace
 from common.methods import Method
 from common.ranks import gathered_order, is_first_rank
@@ -74,10 +74,19 @@ class CasePictures:
             old.unlink()
         self.network.eval()
         roles = {order[len(order) // 2]: "median", order[0]: "hardest"}
+        names = self.names
         for index in order if self.all_cases else roles:
             item = self.dataset[index]
-            with replacing(self.folder / f"{roles.get(index, 'other')}_{case_name(item)}.npz") as temporary:
+            with replacing(self.folder / f"{roles.get(index, 'other')}_{names[index]}.npz") as temporary:
                 np.savez_compressed(temporary, **self.arrays(item, engine.state.device))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The cases' names in the table of test scores."""
+        items = [self.dataset[index] for index in range(len(self.dataset))]
+        return short_names(
+            [Path(str(item["image"].meta["filename_or_obj"])).with_name(case_name(item)) for item in items]
+        )
 
     @cached_property
     def pool(self) -> dict:

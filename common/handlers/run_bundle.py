@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy as copying
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -99,6 +100,8 @@ class RunBundle:
         write(self.folder, "inference", self.inference)
         if self.training is not None:
             write(self.folder, "train", portable(self.training))
+            for name in re.findall(r"@bundle_root \+ '/(configs/[^']+)'", json.dumps(self.training, default=str)):
+                copy(self.root / name, self.folder / name)
         write(self.folder, "metadata", self.described(engine))
 
     def described(self, engine: Engine) -> dict[str, Any]:
@@ -121,7 +124,10 @@ class RunBundle:
                 "description": f"A U-Net trained on {data}",
                 "data_source": str(data),
                 "image_classes": "one channel",
+                "references": [],
             }
+            inputs = metadata["network_data_format"]["inputs"]["image"]
+            inputs |= {"modality": "n/a", "channel_def": {"0": "image"}}
         prediction["channel_def"] = channels
         versions = {key: found for key, name in PACKAGES.items() if (found := version_of(name))}
         others = metadata.get("required_packages_version", {})

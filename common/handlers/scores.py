@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 from ignite.engine import Engine, Events
 
+from common.data.files import file_stem
 from common.handlers.training_log import rows_up_to, write_table
 from common.label_space import LabelSpace
 from common.ranks import is_first_rank
@@ -47,5 +49,21 @@ class ValidationScores:
 
 def case_name(item: dict) -> str:
     """Name of a case: the image file's name without folder and ending."""
-    name = Path(str(item["image"].meta["filename_or_obj"])).name
-    return name[: -len(".nii.gz")] if name.endswith(".nii.gz") else Path(name).stem
+    return file_stem(str(item["image"].meta["filename_or_obj"]))
+
+
+def short_names(files: list[Path]) -> list[str]:
+    """A name for each file that no other has: its own, with as many folders before as it takes, or with a number."""
+    parts = [[part for part in file.parts if part != file.anchor] for file in files]
+    names = [own[-1] for own in parts]
+    for depth in range(2, max(map(len, parts), default=0) + 1):
+        alike = Counter(names)
+        names = ["_".join(own[-depth:]) if alike[name] > 1 else name for own, name in zip(parts, names, strict=True)]
+    taken, unique = set(names), set()
+    for index, name in enumerate(names):
+        number = 1
+        while names[index] in unique or (number > 1 and names[index] in taken):
+            number += 1
+            names[index] = f"{name}_{number}"
+        unique.add(names[index])
+    return names

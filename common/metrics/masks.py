@@ -16,8 +16,9 @@ def mask_scores(
     """Scores of one mask; NaN where a score is undefined, which does not count in a mean.
 
     Where both masks are empty there was nothing to find and nothing was found: overlaps are 1. Where the truth alone is
-    empty, IoU, Dice and precision are 0 and sensitivity is undefined; where the prediction is, precision is. Distances
-    and surface Dice need two surfaces: they are undefined where a mask is empty.
+    empty, IoU, Dice and precision are 0 and sensitivity is undefined; where the prediction is, precision is. Where one
+    of the two is empty, surface Dice is 0 and the distance undefined, since it needs two surfaces; so are both where
+    both are.
 
     Args:
         prediction: predicted mask ``(H, W[, D])``, boolean.
@@ -39,7 +40,8 @@ def mask_scores(
     hits, predicted, true = (int(np.count_nonzero(mask)) for mask in (prediction & truth, prediction, truth))
     precision, sensitivity, dice = ratios(hits, predicted, hits, true)
     scores = {"iou": hits / (predicted + true - hits) if predicted or true else 1.0, "dice": dice}
-    scores |= {"precision": precision, "sensitivity": sensitivity, "hausdorff95": math.nan, "surface_dice": math.nan}
+    missed = math.nan if spacing is None or bool(predicted) == bool(true) else 0.0
+    scores |= {"precision": precision, "sensitivity": sensitivity, "hausdorff95": math.nan, "surface_dice": missed}
     if predicted and true:
         pair = [torch.from_numpy(mask)[None, None] for mask in (prediction, truth)]
         sides = None if spacing is None else [float(side) for side in spacing]

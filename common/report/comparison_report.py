@@ -151,9 +151,9 @@ def _table(table: pd.DataFrame, pairs: dict[str, str], title: str, columns: list
 def _paired(table: pd.DataFrame, part: str, pairs: dict[str, str], colors: dict[str, str]) -> Chart | None:
     if not pairs:
         return None
-    kind, by_case = kind_of_draws(table), part == "test" and table["case"].nunique() <= MAXIMUM_PAIRED_CASES
-    draws = {"split": "split {0}", "seed": "seed {1}", "draw": "split {0}, seed {1}"}[kind]
-    keys = table["case"] if by_case else [draws.format(*draw) for draw in table[["split", "seed"]].to_numpy()]
+    kind, cases = kind_of_draws(table), table["case"].nunique()
+    by_case = part == "test" and cases <= MAXIMUM_PAIRED_CASES and cases * len(pairs) <= 10 * MAXIMUM_PAIRED_CASES
+    keys = table["case"] if by_case else [f"{kind} {draw}" for draw in table[kind]]
     table = table.assign(row=keys).sort_values(["split", "seed"], kind="stable")
     plans = {NAMES.get(label, plain(label)): ("iou", label) for label in labels_of(table)}
     if len(plans) == 1:  # one class: the scores beside its IoU say more

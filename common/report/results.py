@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from common.files import replacing
 
 from .runs import BASELINE, Run
 from .statistics import Difference, difference
@@ -48,7 +45,7 @@ OVERLAPS = ("iou", "dice")
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against a baseline; `pairs` has the columns method and baseline and the index (draw, case)."""
+    """A method against a baseline; `pairs` has the columns method and baseline, its index is split, seed and case."""
 
     name: str
     baseline: str
@@ -67,7 +64,7 @@ def collect(runs: Sequence[Run], part: str = "test") -> pd.DataFrame:
     tables = []
     for run in runs:
         if part == "test" and run.test is not None:
-            table = run.test.drop(columns=["image", "truth", "prediction"], errors="ignore")
+            table = run.test.drop(columns=["truth", "prediction"], errors="ignore")
         elif part == "validation" and run.best is not None:
             cells = {score: [run.best.get(f"{score}_{name}", np.nan) for name in run.classes] for score in OVERLAPS}
             table = pd.DataFrame({"case": "all", "class": run.classes} | cells)
@@ -98,28 +95,16 @@ def title_of(score: str, table: pd.DataFrame) -> str:
     return title.format(size=size, distance=" or ".join(distances))
 
 
-def summarize(runs: Sequence[Run], part: str = "test") -> pd.DataFrame:
-    """Mean scores of every run: one row per name, split, seed and class; class "mean" is the mean over classes.
+def summary_of(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean scores of what `collect` gives: one row per name, split, seed and class; "mean" is the mean over classes.
 
     A class's score is the mean over the cases in which it is defined; a class that has none is out of the mean.
     """
-    return summary_of(collect(runs, part))
-
-
-def summary_of(table: pd.DataFrame) -> pd.DataFrame:
-    """`summarize` of what `collect` gives."""
     draw, scores, found = ["name", "split", "seed"], scores_in(table), {}
     for key, own in table.groupby(draw, sort=False):
         found[key] = own.groupby("class", sort=False)[scores].mean()
         found[key].loc[MEAN] = found[key].mean()
     return pd.concat(found, names=[*draw, "class"]).reset_index()
-
-
-def write_results(runs: Sequence[Run], path: Path | str) -> Path:
-    """Write all scores as CSV, one row per name, split, seed, case and class."""
-    with replacing(path) as temporary:
-        collect(runs).to_csv(temporary, index=False)
-    return Path(path)
 
 
 def pairing(names: Sequence[str], baselines: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -137,14 +122,19 @@ def pairing(names: Sequence[str], baselines: Mapping[str, str] | None = None) ->
 def compare(table: pd.DataFrame, name: str, baseline: str, label: str = MEAN, score: str = "iou") -> Comparison:
     """Pair two names case by case; of a case, the classes count that are defined for both."""
     rows = table if label == MEAN else table[table["class"] == label]
-    draws = pd.Series(list(zip(rows["split"], rows["seed"], strict=True)), rows.index, dtype=object)
-    rows = rows.assign(draw=draws)
-    sides = [
-        rows.loc[rows["name"] == side].set_index(["draw", "case", "class"])[score].rename(column)
-        for side, column in ((name, "method"), (baseline, "baseline"))
-    ]
-    pairs = pd.concat(sides, axis=1, join="inner").dropna().groupby(level=["draw", "case"]).mean()
-    return Comparison(name, baseline, pairs, difference(pairs["method"], pairs["baseline"]))
+    sides = [scores_by_case(rows[rows["name"] == side], score) for side in (name, baseline)]
+    pairs = pd.concat(sides, axis=1, keys=["method", "baseline"], join="inner").dropna()
+    pairs = pairs.groupby(level=["split", "seed", "case"]).mean()
+    return Comparison(name, baseline, pairs, difference(*sides))
+
+
+def scores_by_case(table: pd.DataFrame, score: str) -> pd.Series:
+    """A score with the index split, seed, case and class; a case is known by its image's file where that is told.
+
+    The same image has another name in a table where a namesake lies beside it.
+    """
+    cases = table["case"] if "image" not in table else table["image"].where(table["image"] != "", table["case"])
+    return table.assign(case=cases).set_index(["split", "seed", "case", "class"])[score]
 
 
 def cell_of(table: pd.DataFrame, name: str, label: str, score: str, several: bool) -> tuple[float, float]:
@@ -184,9 +174,8 @@ def interval_text(found: Difference, digits: int = 3) -> str:
 
 
 def kind_of_draws(table: pd.DataFrame) -> str:
-    """What tells the runs of a method apart: their "split", their "seed", or both, a "draw"."""
-    draws = table[["split", "seed"]].drop_duplicates()
-    return next((kind for kind in ("split", "seed") if draws[kind].is_unique), "draw")
+    """What differs from draw to draw: the split or, where there is one alone, the seed."""
+    return "seed" if table["split"].nunique() == 1 and table["seed"].nunique() > 1 else "split"
 
 
 def describe(comparison: Comparison, kind: str = "split") -> str:
@@ -194,7 +183,7 @@ def describe(comparison: Comparison, kind: str = "split") -> str:
     name, baseline, found = comparison.name, comparison.baseline, comparison.difference
     if not found.cases:
         return f"{name} and {baseline} have no case of the same {kind} in common and cannot be compared."
-    values = comparison.pairs.groupby(level="draw").mean() if found.draws > 1 else comparison.pairs
+    values = comparison.pairs.groupby(level=kind).mean() if found.draws > 1 else comparison.pairs
     sides = [plus_minus(comparison.pairs[side].mean(), spread(values[side])) for side in ("method", "baseline")]
     over = f"over {count(found.draws, kind)}"
     if found.draws == 1:
@@ -232,28 +221,3 @@ def over_text(table: pd.DataFrame) -> tuple[bool, str]:
     several, cases = bool(draws.max() > 1), table["case"].nunique()
     over = count(draws.max(), kind_of_draws(table)) if several else count(cases, "case")
     return several, f"mean ± standard deviation over {over}" if several or cases > 1 else "one case"
-
-
-def format_table(runs: Sequence[Run], score: str = "iou", baselines: Mapping[str, str] | None = None) -> str:
-    """Methods x (mean, classes) as text, then the differences with interval, p and number of cases."""
-    table = collect(runs)
-    names, labels = list(dict.fromkeys(table["name"])), labels_of(table)
-    several, over = over_text(table)
-    rows = [["", *(label.replace("_", " ") for label in labels)]]
-    rows += [[name, *(plus_minus(*cell_of(table, name, label, score, several)) for label in labels)] for name in names]
-    for name, baseline in pairing(names, baselines).items():
-        found = [compare(table, name, baseline, label, score).difference for label in labels]
-        rows.append([f"{name} − {baseline}", *(number(one.mean, signed=True) for one in found)])
-        rows.append(["  95 % interval", *(interval_text(one) or "–" for one in found)])
-        rows.append(["  Wilcoxon", *(f"{p_text(one.p)}, n = {one.cases}".removeprefix(", ") for one in found)])
-    return "\n".join([f"{title_of(score, table)}, {over}", *_text_table(rows, len(names))])
-
-
-def _text_table(rows: list[list[str]], methods: int) -> list[str]:
-    """Lines of a table in columns: the head is ruled off, differences stand apart from the `methods` first rows."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    lines.insert(1, "-" * (sum(widths) + 2 * len(widths) - 2))
-    if len(rows) > 1 + methods:
-        lines.insert(2 + methods, "")
-    return lines

@@ -12,6 +12,9 @@ RESAMPLES = 5000
 LEVEL = 0.95
 
 
+DRAW, CASE = ("split", "seed"), "case"
+
+
 @dataclass(frozen=True)
 class Difference:
     """A method minus a baseline on test cases that both have; NaN where there is nothing to say.
@@ -21,7 +24,7 @@ class Difference:
         low, high: 95 % bootstrap interval of the mean, where draws and cases are drawn anew.
         p: of the two-sided Wilcoxon signed-rank test over the cases, each the mean over its draws.
         cases: number of cases.
-        draws: number of draws of the training (splits, seeds) that both have.
+        draws: number of draws of the training that both have: splits, or seeds of a single split.
         better: number of draws in which the method is better.
     """
 
@@ -35,28 +38,31 @@ class Difference:
 
 
 def difference(method: pd.Series, baseline: pd.Series) -> Difference:
-    """Pairs two series of scores with the index (draw, case), and tests them.
+    """Pairs two series of scores, and tests them.
 
     Cases are what a test is of: two trainings scored on one patient are not two patients. But how much depends on which
     images were labelled is in the draws, so that the interval draws both anew, independently of each other: it is wide
-    where the draws disagree. With a single draw it is over cases alone.
+    where the draws disagree. With a single draw it is over cases alone. Seeds of one split share its labelled images:
+    their mean is the split's, and only with a single split are they draws of their own.
 
     Args:
-        method: scores; NaN where undefined, which is left out, as is what only one of the two has.
-        baseline: scores with the same index levels, draw and case.
+        method: scores; NaN where undefined, which is left out, as is what only one of the two has. Levels of the index
+            are split, seed and case, and whatever else is paired one by one (class, column of a table), over which the
+            differences of a case are averaged.
+        baseline: scores with the same levels.
     """
     paired = pd.concat([method, baseline], axis=1, keys=["method", "baseline"], join="inner").dropna()
     if paired.empty:
         nan = float("nan")
         return Difference(nan, nan, nan, nan, 0, 0, 0)
-    table = (paired["method"] - paired["baseline"]).unstack()
+    found = (paired["method"] - paired["baseline"]).groupby(level=[*DRAW, CASE]).mean()
+    draw = "split" if found.index.get_level_values("split").nunique() > 1 else "seed"
+    table = found.groupby(level=[draw, CASE]).mean().unstack(CASE)
     of_cases, of_draws = table.mean(axis=0).to_numpy(), table.mean(axis=1).to_numpy()
     values = table.to_numpy()
     low, high = interval(values)
-    better = int((of_draws > 0).sum())
-    return Difference(
-        float(np.nanmean(values)), low, high, signed_rank_p(of_cases), len(of_cases), len(of_draws), better
-    )
+    better, p = int((of_draws > 0).sum()), signed_rank_p(of_cases)
+    return Difference(float(np.nanmean(values)), low, high, p, len(of_cases), len(of_draws), better)
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -80,7 +86,7 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
-    """p of the two-sided Wilcoxon signed-rank test (POPCORN sec. 3.4), exact for up to 50 differences.
+    """p of the two-sided Wilcoxon signed-rank test (POPCORN sec. 3.4), exact for up to 50 differences without ties.
 
     Differences of 0 are left out, as Wilcoxon did. NaN for fewer than two differences, 1 where all are 0.
     """

@@ -24,6 +24,7 @@ PLAIN_COLOR = "#CC79A7"
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 EDGES = {"axial": ("R", "L"), "coronal": ("R", "L"), "sagittal": ("A", "P")}
 FILL = 0.36
+INSIDE = 0.5  # of a mask, or of a probability
 PANEL_PIXELS = 460
 Overlay = tuple[np.ndarray, str, bool]  # a mask, its colour, and whether it is filled or but a dashed outline
 SCALE_BARS = (50, 20, 10, 5, 2, 1)
@@ -181,11 +182,12 @@ def _load_masks(paths: Sequence[Path], classes: int) -> list[nibabel.Nifti1Image
     images = [_load(path, axes=(3, 4) if len(paths) == 1 < classes else (3,)) for path in paths]
     values = np.asanyarray(images[0].dataobj)
     if len(paths) > 1:
-        masks = [(np.asanyarray(image.dataobj) > 0, image) for image in images]
+        masks = [(np.asanyarray(image.dataobj) > INSIDE, image) for image in images]
     elif classes == 1:
-        masks = [(values > 0, images[0])]
+        masks = [(values > INSIDE, images[0])]
     elif values.ndim == 4:
-        masks = [(values[..., j] > 0, images[0]) for j in range(values.shape[3])]
+        first = values.shape[3] - classes == 1  # the softmax's background
+        masks = [(values[..., j] > INSIDE, images[0]) for j in range(first, values.shape[3])]
     else:
         masks = [(values == j + 1, images[0]) for j in range(classes)]
     if len(masks) != classes:

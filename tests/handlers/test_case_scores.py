@@ -16,7 +16,7 @@ from torch import nn
 
 from common.handlers import CaseScores
 from common.handlers import case_scores as module
-from common.handlers.case_scores import short_names
+from common.handlers.scores import short_names
 from common.label_space import LabelSpace
 from common.metrics import lesion_scores, mask_scores
 

@@ -72,6 +72,8 @@ def test_empty_masks():
     missed = mask_scores(EMPTY, full)
     assert missed["iou"] == missed["dice"] == missed["sensitivity"] == 0 and math.isnan(missed["precision"])
     assert all(math.isnan(found["hausdorff95"]) for found in (both, wrong, missed))
+    assert mask_scores(EMPTY, full, (1, 1))["surface_dice"] == mask_scores(full, EMPTY, (1, 1))["surface_dice"] == 0
+    assert math.isnan(mask_scores(EMPTY, EMPTY, (1, 1))["surface_dice"])
 
 
 def test_bad_input():

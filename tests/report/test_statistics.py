@@ -11,11 +11,9 @@ from common.report.statistics import Difference, difference, interval, signed_ra
 
 
 def scores(table: list[list[float]]) -> pd.Series:
-    """Draws x cases as the series that `difference` takes; draws are (split, seed)."""
-    index = [((0, draw), f"case{case:03d}") for draw, row in enumerate(table) for case in range(len(row))]
-    draws, cases = zip(*index, strict=True)
-    draws = pd.Series(draws, dtype=object)
-    return pd.Series(np.concatenate(table), pd.MultiIndex.from_arrays([draws, cases], names=["draw", "case"]))
+    """Splits x cases as the series that `difference` takes."""
+    index = [(split, 0, f"case{case:03d}") for split, row in enumerate(table) for case in range(len(row))]
+    return pd.Series(np.concatenate(table), pd.MultiIndex.from_tuples(index, names=["split", "seed", "case"]))
 
 
 def plain_interval(table: np.ndarray, resamples: int = 3000) -> tuple[float, float]:
@@ -92,3 +90,31 @@ def test_no_common_case() -> None:
     assert isinstance(found, Difference)
     assert (found.cases, found.draws, found.better) == (0, 0, 0)
     assert np.isnan([found.mean, found.low, found.high, found.p]).all()
+
+
+def nested(values: np.ndarray) -> pd.Series:
+    """Splits x seeds x cases."""
+    index = pd.MultiIndex.from_product([range(size) for size in values.shape], names=["split", "seed", "case"])
+    return pd.Series(values.ravel(), index)
+
+
+def test_seeds_of_a_split_are_no_draws_of_their_own() -> None:
+    """They share its labelled images: as many seeds as one likes do not narrow what three splits leave open."""
+    rng = np.random.default_rng(0)
+    of_splits = np.array([-0.1, 0.0, 0.2])[:, None, None] + 0.01 * rng.normal(size=(3, 1, 20))
+    values = of_splits + 0.01 * rng.normal(size=(3, 5, 20))
+    found = difference(nested(values), nested(np.zeros_like(values)))
+    assert (found.draws, found.cases, found.better) == (3, 20, 2)
+    assert (found.low, found.high) == interval(values.mean(axis=1))
+    single = difference(nested(values[:1]), nested(np.zeros_like(values[:1])))
+    assert single.draws == 5 and (single.low, single.high) == interval(values[0])
+
+
+def test_what_is_paired_beside_cases_is_averaged() -> None:
+    """A class that one of the two lacks in a case does not count there."""
+    index = pd.MultiIndex.from_tuples(
+        [(0, 0, "x", "a"), (0, 0, "x", "b"), (0, 0, "y", "a"), (0, 0, "y", "b")],
+        names=["split", "seed", "case", "class"],
+    )
+    found = difference(pd.Series([0.9, np.nan, 0.7, 0.8], index), pd.Series([0.8, 0.1, 0.4, 0.3], index))
+    assert found.mean == pytest.approx((0.1 + (0.3 + 0.5) / 2) / 2) and found.cases == 2
