@@ -97,8 +97,8 @@ def _differences(content: Contents) -> list[str]:
         if row.name != content.table.baseline:
             lines.append([row.name, *(_difference(content.differences[row.name, column]) for column in columns)])
     text = (
-        f"Mean difference of {SCORES[content.table.score]} to {content.table.baseline} on the same test cases (each the "
-        "mean over its classes), with its 95 % bootstrap interval, for which splits (or seeds) and cases are drawn "
+        f"Mean difference of {SCORES[content.table.score]} to {content.table.baseline} on the same test cases (each "
+        "the mean over its classes), with its 95 % bootstrap interval, for which splits (or seeds) and cases are drawn "
         "anew; p of the two-sided Wilcoxon signed-rank test over n cases, each the mean over the splits: it speaks of "
         f"these trainings, the interval of others, too; {DASH}: nothing to compare."
     )

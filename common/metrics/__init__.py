@@ -1,7 +1,7 @@
 """Numbers about segmentations and pseudo-labels that MONAI does not have."""
 
 from common.metrics.lesions import lesion_scores
-from common.metrics.masks import mask_scores
+from common.metrics.mask import mask_scores
 from common.metrics.pseudo_label import pseudo_label_statistics
 
 __all__ = ["lesion_scores", "mask_scores", "pseudo_label_statistics"]

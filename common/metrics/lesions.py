@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from common.metrics.masks import check_masks, ratios
+from common.metrics.mask import check_masks, ratios
 
 # of a voxel, counted as neighbours: those that share a face; an edge too; a corner too
 CONNECTIVITIES = {6: 1, 18: 2, 26: 3}

@@ -124,6 +124,18 @@ def test_names_of_cells_are_names_of_folders():
     assert all(name.isascii() and name.isalnum() for name in module.IN_NAME.values())
 
 
+def test_a_phantom_s_own_numbers_are_part_of_its_name(spread_out, tiny):
+    """Of the phantom, `labeled` is how many there are; of a cell, how many are taken."""
+    tiny |= {"bundle": "ms_popcorn", "settings": {}, "labeled": 3}
+    tiny["tables"] = {"methods": {"baseline": "Popcorn", "rows": [{"method": "Popcorn"}]}}
+    names = [
+        set(spread_out(tiny | {"data": {"phantom": "ms", "size": 48, **more}}).cells)
+        for more in ({}, {"labeled": 6}, {"labeled": 12}, {"scanners": 2})
+    ]
+    assert names[0] == names[1], "written out with its default"
+    assert len(set.union(*names)) == 3 * len(names[0])
+
+
 def test_seeds_are_draws_too(spread_out, tiny):
     tiny["tables"] = {"methods": tiny["tables"]["methods"] | {"seeds": [0, 1], "labeled": 3}}
     grid = spread_out(tiny)

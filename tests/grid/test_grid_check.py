@@ -23,6 +23,14 @@ def test_more_labelled_images_than_patients(write, tiny, tmp_path):
     assert not list((tmp_path / "out").glob("cells/*"))
 
 
+def test_data_without_a_test_part(write, tiny, tmp_path):
+    phantom = make_jsrt_phantom(tmp_path / "phantom", patients=20, size=64, seed=0)
+    save_datalist(jsrt_datalist(phantom, labeled=3) | {"test": []}, tmp_path / "split0.json")
+    tiny |= {"data": {"datalists": {3: ["split0.json"]}}, "labeled": 3, "splits": 0}
+    with pytest.raises(ValueError, match="data must be images with a test part, got none with labeled 3, split 0"):
+        run_and_report(write(tiny), tmp_path / "out")
+
+
 def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
     """Two labelled images, of which one lacks a heart and the other the lungs, need both in the pool."""
     phantom = make_jsrt_phantom(tmp_path / "phantom", patients=20, size=64, seed=0)

@@ -73,6 +73,7 @@ ROWS = ("tables", "methods", "rows")
         ),
         (change("bundle", value="jsrt"), r"bundle must be one of jsrt_rpg, ms_popcorn, got 'jsrt': write jsrt_rpg"),
         (change("bundle", value=None), "the grid must be given with bundle"),
+        (change("score", value="surface_dice"), r"methods\.score must be one that the bundle has, got 'surface_dice'"),
         (change("score", value="accuracy"), r"tables\.methods\.score must be one of iou, dice"),
         (change("seeds", value=[-1]), r"tables\.methods\.seeds must be a list of different whole numbers"),
         (change("config", value="train.json,extended.json"), "data must be datalists for a configuration with fine"),

@@ -69,6 +69,17 @@ def test_a_failed_cell_is_named_with_its_log_while_others_finish(write, tiny, st
     assert "0 of 3 cells have finished." in (output / "tables.md").read_text()
 
 
+def test_a_cell_that_fails_after_its_scores_has_failed(write, tiny, stand_in, tmp_path):
+    output, grid = tmp_path / "out", write(small(tiny))
+    output.mkdir()
+    (output / "late").touch()
+    assert len(run_and_report(grid, output, cores=2)) == 3
+    assert len(files(output, "cells/*/test.csv")) == 3
+    assert "0 of 3 cells have finished, 3 failed." in (output / "tables.md").read_text()
+    (output / "late").unlink()
+    assert run_and_report(grid, output, cores=2) == []
+
+
 def test_a_folder_in_use_is_refused(write, tiny, stand_in, tmp_path):
     output = tmp_path / "out"
     with (
