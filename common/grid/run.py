@@ -83,12 +83,13 @@ def run_grid(grid: Grid, source: Source, output: Path, descriptor: int, cores: i
     if not waiting:
         return
     jobs = SnakemakeJobs(waiting, output, cores, options, descriptor) if options else LocalJobs(waiting, output, cores)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    before = {kind: signal.signal(kind, lambda *_: sys.exit(143)) for kind in (signal.SIGTERM, signal.SIGHUP)}
     try:
         follow(jobs, list(grid.cells.values()), output)
     finally:
         jobs.end()
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
     silent = [cell for cell in waiting if not finished(cell, output) and not failed(cell, output)]
     begun = [cell for cell in silent if changed_since(cell.folder(output) / "log.txt", jobs.started)]
     for cell in begun:

@@ -142,11 +142,11 @@ def test_the_cache_and_memory_hold_the_same(items, dimensions, tmp_path):
     assert stores[0].hits == stores[1].hits == 0 < stores[2].hits
 
 
-def test_a_label_of_several_files_has_the_name_of_the_first(volumes):
+def test_a_label_of_several_files_has_the_names_of_all(volumes):
     volumes[0]["label"].append(volumes[1]["label"][0])
     images = DecodedImages(volumes, loader(3))
     assert images[0]["label"].shape == (2, 6, 5, 4)
-    assert images[0]["label"].meta["filename_or_obj"] == volumes[0]["label"][0]
+    assert images[0]["label"].meta["filename_or_obj"] == "|".join(volumes[0]["label"])
 
 
 def test_labels_and_truths_are_optional(tmp_path):
