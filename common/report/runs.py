@@ -185,6 +185,6 @@ def check_comparable(runs: list[Run]) -> None:
         if other is not run:
             raise ValueError(
                 f"each method must have each split and seed once, got {run.name}, split {run.split}, seed {run.seed}, "
-                f"in {other.folder} and {run.folder}: move one of them elsewhere or change its name in run.json; of a grid "
-                "with several columns, python -m common grid FILE FOLDER --tables_only makes the reports"
+                f"in {other.folder} and {run.folder}: move one of them elsewhere or change its name in run.json; of a "
+                "grid with several columns, python -m common grid FILE FOLDER --tables_only makes the reports"
             )
