@@ -59,7 +59,8 @@ def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, tria
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dims = dimensions(datalist)
     settings, reasons = (of_images if dims == 2 else of_volumes)(datalist, device)
-    settings["iterations"] = EPOCH
+    settings |= {"loss": LOSS, "iterations": EPOCH}
+    reasons.append("loss cross-entropy + Dice: alone, one forgets small classes, the other lets large ones spread.")
     if device == "cpu":
         demo = json.loads((BUNDLE[dims] / "configs" / "demo.json").read_text())
         settings |= {key: demo[key] for key in ("network_def#features", "learning_rate", "amp")}
@@ -139,9 +140,8 @@ def of_volumes(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], l
         )
     reasons.append(f"patch_size {times(patch)}: the smallest volume has {times(smallest)} voxels.")
     batch = {"labeled_batch": 4, "unlabeled_batch": 4 if device == "cuda" else 2}
-    settings: dict[str, Any] = {"spacing": spacing, "patch_size": patch, **batch, "lesions": None, "loss": LOSS}
+    settings: dict[str, Any] = {"spacing": spacing, "patch_size": patch, **batch, "lesions": None}
     settings["train#inferer#overlap"] = 0.25
-    reasons.append("loss cross-entropy + Dice: Dice alone lets pseudo-labels of a large class spread over background.")
     if device == "cuda":
         settings |= {"learning_rate": 0.001, "lr_scheduler#power": 0.9}
     return settings, reasons

@@ -59,7 +59,7 @@ def test_epochs_fill_the_minutes(monkeypatch, tmp_path, minutes, seconds, epochs
     assert found.settings["val_interval"] == max(1, epochs // 10) and found.bundle.name == "jsrt_rpg"
     assert found.settings["image_size"] == [64, 48] and found.settings["method#neighbors"] == 0.57
     assert tried[0][3:] == ("RPG", tmp_path / "t")
-    assert len(found.reasons) == 3 and f"epochs {epochs} of 50 iterations: {seconds:.2f} s" in found.reasons[-1]
+    assert len(found.reasons) == 4 and f"epochs {epochs} of 50 iterations: {seconds:.2f} s" in found.reasons[-1]
 
 
 def test_a_gpu_has_larger_images_and_batches(tmp_path):
