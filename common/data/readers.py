@@ -100,11 +100,10 @@ def _two_sided(path: Path, values: np.ndarray) -> np.ndarray:
     """The values of a mask, which are low or high but for its border."""
     top = values.max()
     grey = float(np.mean((values > 0.25 * top) & (values < 0.75 * top)))
-    inside = np.unique(values[values > 0])
-    if grey > GREY or (len(inside) > 1 and top < 16):  # numbers of classes
-        found = (
-            f"values between in {grey:.0%} of it" if grey > GREY else f"the values {', '.join(map(str, inside[:5]))}"
-        )
+    several = top < 16 and bool(((values > 0) & (values != top)).any())  # numbers of classes
+    if grey > GREY or several:
+        values = ", ".join(map(str, np.unique(values)[:6]))
+        found = f"values between in {grey:.0%} of it" if grey > GREY else f"the values {values}"
         raise ValueError(
             f"{path}: a mask must be 0 outside and high inside, got {found}. Is this the "
             "image, or are there several classes in it? Give each class a mask of its own, or a label map by labels=."

@@ -20,8 +20,8 @@ LAYOUTS = {
     "jsrt": ("jsrt_datalist", "dir"),
     "isbi": ("isbi_datalist", "folder"),
     "patients": ("patients_datalist", "folder"),
+    "folder": ("folder_datalist", "images"),
 }
-LAYOUTS |= {"folder": ("folder_datalist", "images")}
 DRAWN = ("labeled", "split", "output")  # the grid gives these itself
 
 

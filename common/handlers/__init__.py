@@ -7,7 +7,7 @@ from common.handlers.curriculum import Curriculum, CurriculumSteps
 from common.handlers.pictures import TensorBoardPictures
 from common.handlers.progress import LossProgressBar
 from common.handlers.report import Report
-from common.handlers.run_bundle import RunBundle, TestScores
+from common.handlers.run_bundle import BundleScores, RunBundle
 from common.handlers.run_folder import RunFolder
 from common.handlers.scores import ValidationScores
 from common.handlers.training_log import TrainingLog
@@ -15,6 +15,7 @@ from common.ranks import SameBuffers
 
 __all__ = [
     "BestModel",
+    "BundleScores",
     "CasePictures",
     "CaseScores",
     "Checkpoint",
@@ -27,7 +28,6 @@ __all__ = [
     "RunFolder",
     "SameBuffers",
     "TensorBoardPictures",
-    "TestScores",
     "TrainingLog",
     "ValidationScores",
     "load_weights",

@@ -16,7 +16,7 @@ from monai.data import MetaTensor
 from monai.utils import string_list_all_gather
 from torch import Tensor
 
-from common.handlers.scores import case_name, short_names
+from common.handlers.scores import case_names
 from common.handlers.training_log import write_table
 from common.label_space import LabelSpace
 from common.metrics import lesion_scores, mask_scores
@@ -95,7 +95,7 @@ class CaseScores:
                     f"{true.shape}. Bring the label onto the image's grid."
                 )
             truth = str(getattr(item["label"], "meta", {}).get("filename_or_obj", ""))
-            case = {"case": case_name(item), "image": file, "truth": truth, "prediction": ""}
+            case = {"image": file, "truth": truth, "prediction": ""}
             affine = self.affine(item["image"], file)
             if self.folder is not None:
                 # all names must be known before a case's is short and its own
@@ -152,7 +152,7 @@ class CaseScores:
             return
         cases = sorted((json.loads(case) for case in gathered if case), key=lambda case: (case["image"], case["truth"]))
         cases = self.without_repeats(cases)
-        names = short_names([Path(case["image"]).with_name(case["case"]) for case in cases])
+        names = case_names([case["image"] for case in cases])
         rows = []
         for case, name in zip(cases, names, strict=True):
             files = {key: case[key] for key in ("image", "truth", "prediction")}

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from common.batches.class_cover import ClassCover, class_presence
+from common.data import DecodedImages
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
-from common.handlers.scores import IOU, case_name, short_names
+from common.handlers.scores import IOU, case_names
 from common.label_space import LabelSpace
 from common.methods import Method
 from common.ranks import gathered_order, is_first_rank
@@ -49,7 +50,7 @@ class CasePictures:
         network: nn.Module,
         method: Method,
         references: Dataset,
-        dataset: Dataset,
+        dataset: DecodedImages,
         pool_size: int = 3,
         best_model: BestModel | None = None,
         all_cases: bool = False,
@@ -83,10 +84,7 @@ class CasePictures:
     @cached_property
     def names(self) -> list[str]:
         """The cases' names in the table of test scores."""
-        items = [self.dataset[index] for index in range(len(self.dataset))]
-        return short_names(
-            [Path(str(item["image"].meta["filename_or_obj"])).with_name(case_name(item)) for item in items]
-        )
+        return case_names([self.dataset.name(index) for index in range(len(self.dataset))])
 
     @cached_property
     def pool(self) -> dict:

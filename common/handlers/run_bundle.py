@@ -19,6 +19,7 @@ from torch import nn
 
 from common.data.datalist import fingerprint
 from common.files import replacing
+from common.handlers.case_scores import LOGGED
 from common.handlers.checkpoint import BestModel, settings_file
 from common.label_space import LabelSpace
 from common.networks import unwrapped
@@ -35,7 +36,6 @@ PLACES = {
     "resume": False,
 }
 PACKAGES = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
-SCORES = ("iou", "dice", "hausdorff95", "surface_dice", "lesion_f1")
 
 
 class RunBundle:
@@ -149,7 +149,7 @@ class RunBundle:
         return {} if table.empty else {key: round(value, 6) for key, value in table.iloc[-1].dropna().items()}
 
 
-class TestScores:
+class BundleScores:
     """Tells the mean test scores of ``test.csv`` in the ``metadata.json`` of a run's bundle, where there is one.
 
     Attach it to the evaluator after what writes the table.
@@ -169,7 +169,7 @@ class TestScores:
         if not is_first_rank() or not table.is_file() or not metadata.is_file():
             return
         found = pd.read_csv(table)
-        means = found.groupby("class", sort=False)[[name for name in SCORES if name in found]].mean()
+        means = found.groupby("class", sort=False)[[name for name in LOGGED if name in found]].mean()
         content = json.loads(metadata.read_text())
         scores = {str(name): row.dropna().round(6).to_dict() for name, row in means.iterrows()}
         content.setdefault("run", {})["test"] = {"cases": int(found["case"].nunique()), **scores}

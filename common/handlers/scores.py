@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -47,9 +48,9 @@ class ValidationScores:
             write_table(self.path, [*rows_up_to(self.path, "epoch", epoch - 1), row])
 
 
-def case_name(item: dict) -> str:
-    """Name of a case: the image file's name without folder and ending."""
-    return file_stem(str(item["image"].meta["filename_or_obj"]))
+def case_names(files: Sequence[str]) -> list[str]:
+    """What the cases of these images are called: the files' names without folder and ending, each once."""
+    return short_names([Path(file).with_name(file_stem(file)) for file in files])
 
 
 def short_names(files: list[Path]) -> list[str]:

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNet as StockBasicUNet
 from torch import nn
 
-from common.handlers import RunBundle, TestScores, load_weights
+from common.handlers import BundleScores, RunBundle, load_weights
 from common.handlers.checkpoint import save_weights
 from common.label_space import LabelSpace
 from common.networks import BasicUNet
@@ -171,7 +171,7 @@ def test_validation_scores_are_those_of_the_model(bundle, tmp_path, keep, epoch)
 
 def test_test_scores_are_told_where_there_is_a_bundle(tmp_path):
     engine = Engine(lambda engine, batch: None)
-    TestScores(tmp_path).attach(engine)
+    BundleScores(tmp_path).attach(engine)
     rows = [("a", "lung", 0.5, 0.6), ("b", "lung", 0.7, None), ("a", "heart", None, 0.2), ("b", "heart", None, 0.4)]
     pd.DataFrame(rows, columns=["case", "class", "iou", "dice"]).to_csv(tmp_path / "test.csv", index=False)
     engine.run([0])

@@ -10,7 +10,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from torch import Tensor, nn
 
 from common.handlers import ValidationScores
-from common.handlers.scores import case_name
+from common.handlers.scores import case_names
 
 CASES = 3
 
@@ -101,4 +101,4 @@ def test_a_validation_done_again_after_a_resume_replaces_its_row(evaluate, label
     ("file", "name"), [("/a/JPCLN001.IMG", "JPCLN001"), ("case.1.png", "case.1"), ("b/scan.nii.gz", "scan")]
 )
 def test_names_of_cases(file, name):
-    assert case_name({"image": MetaTensor(torch.zeros(1), meta={"filename_or_obj": file})}) == name
+    assert case_names([file]) == [name]
