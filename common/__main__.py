@@ -55,6 +55,38 @@ class Phantom:
         folder = make_ms_phantom(directory, labeled, unlabeled, test, size, seed, scanners)
         print(f"Wrote {labeled + unlabeled + test} patients to {folder}")
 
+    def acdc(self, directory: str, patients: int = 24, size: int = 96, slices: int = 8, seed: int = 0) -> None:
+        """Write short-axis MRI of hearts with both ventricles and the myocardium, in the layout of ACDC.
+
+        Args:
+            directory: folder to make; it must not hold anything yet.
+            patients: number of patients, two frames each.
+            size: voxels along a row, for 288 mm.
+            slices: number of slices of a frame.
+            seed: the same seed gives the same patients.
+        """
+        from common.phantoms.acdc import make_acdc_phantom
+
+        folder = make_acdc_phantom(directory, patients, size, slices, seed)
+        print(f"Wrote {patients} patients to {folder}")
+
+
+class Convert:
+    """Data sets in other forms than they are distributed in."""
+
+    def acdc(self, source: str, destination: str, spacing: list | None = None) -> None:
+        """Make NIfTI volumes, as the challenge distributes them, of ACDC's slices as PNG or h5.
+
+        Args:
+            source: folder with images/patient001_frame01_slice00.png and labels/, or with patient001_frame01.h5 or
+                patient001_frame01_slice_1.h5 (which need the package h5py).
+            destination: folder to write to.
+            spacing: side of the voxels in mm, "[1.5, 1.5, 10]", if you know it; such files do not tell.
+        """
+        from common.data.layouts.acdc_slices import convert_acdc
+
+        convert_acdc(source, destination, spacing or (1, 1, 1))
+
 
 class Commands:
     """Tools around the bundles: phantoms, datalists and their checks, comparisons and reports."""
@@ -181,22 +213,24 @@ class Commands:
 
 def commands() -> dict[str, Any]:
     """All commands by name. What they need is imported when they run: explaining them takes no time."""
-    from common.data import folder_datalist, isbi_datalist, jsrt_datalist, patients_datalist
+    from common.data import acdc_datalist, folder_datalist, isbi_datalist, jsrt_datalist, patients_datalist
 
-    phantom, tools = Phantom(), Commands()
+    phantom, convert, tools = Phantom(), Convert(), Commands()
     return {
         "fit": tools.fit,
         "grid": tools.grid,
         "datalist": {
             "folder": folder_datalist,
             "jsrt": jsrt_datalist,
+            "acdc": acdc_datalist,
             "patients": patients_datalist,
             "isbi": isbi_datalist,
         },
         "check": tools.check,
+        "convert": {"acdc": convert.acdc},
         "preprocess": tools.preprocess,
         "report": tools.report,
-        "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms},
+        "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms, "acdc": phantom.acdc},
     }
 
 

@@ -22,6 +22,12 @@ def normal(shape: tuple[int, ...], draw: np.random.Generator, device: torch.devi
     return torch.randn(shape, generator=random, device=device)
 
 
+def uniform(shape: tuple[int, ...], draw: np.random.Generator, device: torch.device) -> Tensor:
+    """Numbers drawn evenly from [0, 1), on the device from a seed of ``draw``."""
+    random = torch.Generator(device).manual_seed(int(draw.integers(2**63)))
+    return torch.rand(shape, generator=random, device=device)
+
+
 def on_device(values: np.ndarray, like: Tensor) -> Tensor:
     """A few drawn numbers as a tensor beside ``like``: float32, whole or true and false, without waiting for it."""
     values = np.array(values, order="C")

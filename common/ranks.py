@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
@@ -47,6 +48,22 @@ def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.grad is not None:
             dist.all_reduce(parameter.grad)
             parameter.grad /= world_size()
+
+
+def total(mine: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if is_distributed():
+        dist.all_reduce(mine)
+    return mine
+
+
+def gathered(mine: Tensor) -> Tensor:
+    """The tensors of all processes, which have one shape, one after the other along a new first axis."""
+    if not is_distributed():
+        return mine[None]
+    others = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(others, mine.contiguous())
+    return torch.stack(others)
 
 
 def barrier() -> None:

@@ -50,6 +50,7 @@ class Step:
         batch: ``labeled`` with ``image`` and ``label`` (and ``weight``, ``pairs``), ``unlabeled`` with ``image``, and
             ``values``, what the images' values mean.
         iteration: number of the iteration, from 1.
+        progress: share of the training's iterations that lie behind, in [0, 1].
         seed: seed of all draws.
         joint: labelled and unlabelled images share a pass, and with it batch norm's statistics.
         weak_gradients: the pass over the unlabelled images, weakly augmented, keeps gradients.
@@ -66,14 +67,17 @@ class Step:
         joint: bool = False,
         weak_gradients: bool = True,
         inferer: Callable | None = None,
+        progress: float = 0.0,
     ) -> None:
         self.labels, self.network, self.iteration, self.seed = labels, network, iteration, seed
+        self.progress = progress
         self.labeled, self.unlabeled = batch.get("labeled"), batch.get("unlabeled")
         self.joint = joint and self.labeled is not None and self.unlabeled is not None
         self.values = batch.get("values", Values())
         self.weak_gradients, self.inferer = weak_gradients, inferer
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
+        self.shown: Viewed | None = None  # the view of the last term that had one
         self._seen: dict[int, tuple[Tensor, Seen]] = {}  # with the image, so that its id is nobody else's
         self._drawn: Counter[str] = Counter()
         self._gradients = torch.is_grad_enabled()

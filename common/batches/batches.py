@@ -58,7 +58,8 @@ class Batches:
         method: the method, which says what it needs.
         labeled_batch: number p of labelled images in a batch; the reference pool of RPG.
         unlabeled_batch: number of unlabelled images in a batch.
-        patch_size: sides of the windows, multiples of 16; None for whole images, which must be of one size.
+        patch_size: sides of the windows, multiples of 16; None for whole images, which must be of one size. With 1 as
+            the last side, windows are slices of volumes, for a network of two axes: batches are ``B C H W`` then.
         weak: the weak augmentation of both; none where not given.
         value_range: lowest and highest value of the images, or None for images with mean 0 and standard deviation 1
             around a background of 0.

@@ -100,9 +100,12 @@ def whole_size(stores: Sequence[DecodedImages]) -> tuple[int, ...]:
 def checked_patch(patch_size: Sequence[int], stores: Sequence[DecodedImages], values: Values) -> tuple[int, ...]:
     """The sides of a patch, where they fit the network and the images."""
     size, dimensions = tuple(int(side) for side in patch_size), len(stores[0].shape(0))
-    if len(size) != dimensions or any(side < GRANULE or side % GRANULE for side in size):
+    plane = size[:2] if len(size) == 3 and size[2] == 1 else size  # slices of volumes
+    if len(size) != dimensions or any(side < GRANULE or side % GRANULE for side in plane):
+        slices = ", or 1 at last for slices" if dimensions == 3 else ""
         raise ValueError(
-            f"patch_size must be {dimensions} multiples of {GRANULE}, the network's down-scaling, got {list(size)}."
+            f"patch_size must be {dimensions} multiples of {GRANULE}, the network's down-scaling{slices}, got "
+            f"{list(size)}."
         )
     if values.background is not None:
         return size  # there are zeros around anyway

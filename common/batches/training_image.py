@@ -100,7 +100,15 @@ class TrainingImage:
 
 
 def stacked(crops: list[dict[str, Tensor]], key: str, device: torch.device) -> Tensor | None:
-    """One key of several crops as a batch, float32 on the device; None where one of them lacks it."""
+    """One key of several crops as a batch, float32 on the device; None where one of them lacks it.
+
+    Crops of a single slice, ``C H W 1``, become images of two axes.
+    """
     if not all(key in crop for crop in crops):
         return None
-    return torch.stack([crop[key].to(device, non_blocking=True) for crop in crops]).float()
+    return flat(torch.stack([crop[key].to(device, non_blocking=True) for crop in crops]).float())
+
+
+def flat(maps: Tensor) -> Tensor:
+    """Maps ``B C H W 1`` of single slices as ``B C H W``; others as they are."""
+    return maps[..., 0] if maps.ndim == 5 and maps.shape[-1] == 1 else maps

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from common.batches.training_image import flat
 from common.data.decoded import zeros_around
 
 
@@ -24,14 +25,14 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
     Args:
         network: gives the bottleneck alone with ``bottleneck_only=True``; in evaluation mode when this returns.
         image: ``C H W [D]``.
-        patch_size: sides of a patch in pixels.
+        patch_size: sides of a patch in pixels; with 1 as the last one, patches are slices of a volume.
         grid: number of patches along each axis; 1 where a patch is the whole image.
 
     Returns:
         d numbers for each patch, float32.
     """
     network.eval()
-    patches = torch.stack(grid_patches(image, patch_size, grid))
+    patches = flat(torch.stack(grid_patches(image, patch_size, grid)))
     bottleneck = network(patches, bottleneck_only=True)
     return bottleneck.float().flatten(2).mean(2).flatten()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
 from common.data.folder import folder_datalist
+from common.data.layouts.acdc import acdc_datalist
 from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
 from common.data.layouts.ms import isbi_datalist, patients_datalist
 from common.data.readers import read_image, read_label, read_mask
@@ -11,6 +12,7 @@ from common.data.splits import make_datalist
 
 __all__ = [
     "DecodedImages",
+    "acdc_datalist",
     "find_datalist",
     "find_jsrt",
     "folder_datalist",

@@ -17,6 +17,7 @@ from common.phantoms import KINDS, find_phantom
 
 # layouts whose datalists are drawn from one folder, with its argument's name
 LAYOUTS = {
+    "acdc": ("acdc_datalist", "folder"),
     "jsrt": ("jsrt_datalist", "dir"),
     "isbi": ("isbi_datalist", "folder"),
     "patients": ("patients_datalist", "folder"),

@@ -28,10 +28,18 @@ class Loss:
 
 
 class CrossEntropy(Loss):
-    """The mean over all pixels of weighted cross-entropy, binary for multi-label (eq. 8 of RPG)."""
+    """The mean over all pixels of weighted cross-entropy, binary for multi-label (eq. 8 of RPG).
+
+    Args:
+        normalized: divide by the sum of the weights instead: few pixels that count weigh as much as many (U2PL, AEL).
+    """
+
+    def __init__(self, normalized: bool = False) -> None:
+        self.normalized = normalized
 
     def __call__(self, labels: LabelSpace, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
-        return labels.cross_entropy(logits, label, weight)
+        loss = labels.cross_entropy(logits, label, weight)
+        return loss / weight.float().mean().clamp(min=1e-12) if self.normalized and weight is not None else loss
 
 
 class Sum(Loss):

@@ -41,8 +41,12 @@ class Method(nn.Module):
         terms: the terms beside the supervised one, by name; see ``common.terms``.
         joining: which unlabelled images join the training images; None for none. See ``common.curriculum``.
         loss: the supervised loss; cross-entropy where not given. See ``common.losses``.
+        unsupervised_loss: loss of the terms that match a pseudo-label, where the method does not say another one;
+            cross-entropy where not given. Methods without such terms have no use for it.
         unsupervised_weight: factor of all terms beside the supervised one; the papers have 1.
         ramp_up: number of iterations over which that factor rises from 0 along exp(-5 (1 - t)^2); 0 for none.
+        supervised_share: share of the training's iterations, the first ones, in which that factor is 0 and nothing but
+            the supervised loss is computed.
         joint: labelled and unlabelled images go through the network in one pass, as the papers have it, and share batch
             norm's statistics. On radiographs of two sources that costs more than any method gains, so that they go
             through it one after the other by default.
@@ -70,8 +74,10 @@ class Method(nn.Module):
         terms: Mapping[str, Term] | None = None,
         joining: Joining | None = None,
         loss: Loss | None = None,
+        unsupervised_loss: Loss | None = None,
         unsupervised_weight: float = 1.0,
         ramp_up: int = 0,
+        supervised_share: float = 0.0,
         joint: bool = False,
         seed: int = 0,
         **unknown: Any,
@@ -84,11 +90,17 @@ class Method(nn.Module):
         for name, value in (("unsupervised_weight", unsupervised_weight), ("ramp_up", ramp_up), ("seed", seed)):
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}.")
+        if not 0 <= supervised_share < 1:
+            raise ValueError(f"supervised_share must be in [0, 1), got {supervised_share}.")
         if "supervised" in (terms or {}):
             raise ValueError("a term must not be named supervised, as the loss on the labelled images is: rename it.")
-        self.labels, self.loss = labels, loss or CrossEntropy()
+        self.labels, self.loss, self.unsupervised_loss = labels, loss or CrossEntropy(), unsupervised_loss
         self.terms, self.joining = nn.ModuleDict(terms or {}), joining
+        for term in self.terms.values():
+            if isinstance(term, Match) and term.loss is None:
+                term.loss = unsupervised_loss or CrossEntropy()
         self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
+        self.supervised_share = supervised_share
         self.finite, self.prepared, self.checked, self.dropout = FiniteTerms(), False, False, False
         for part in self.parts():
             part.check(labels)
@@ -146,6 +158,8 @@ class Method(nn.Module):
     def losses(self, step: Step) -> dict[str, Tensor]:
         """All terms of the loss by name, scalars with gradients, each with its factor."""
         supervised = self.supervised(step)
+        if step.progress < self.supervised_share:
+            return {"supervised": supervised} | {name: supervised.new_zeros(()) for name in self.terms}
         factor = self.unsupervised_weight * rise(step.iteration, self.ramp_up)
         return {"supervised": supervised} | {name: factor * term for name, term in self.others(step).items()}
 
@@ -237,6 +251,7 @@ class Method(nn.Module):
             seed=self.seed,
             joint=self.joint,
             weak_gradients=self.needs.weak_gradients,
+            progress=(engine.state.iteration - 1) / (engine.state.max_epochs * engine.state.epoch_length),
         )
 
     @torch.no_grad()

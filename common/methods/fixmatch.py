@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from common.label_space import LabelSpace
-from common.losses import Loss
 from common.methods.base import Method
 from common.sources import Prediction
 from common.terms import Match
@@ -23,7 +22,6 @@ class PseudoLabel(Method):
         labels: the label space.
         threshold: tau, 0.8 and 0.95 in the paper's tables.
         view: what is learnt on; the weakly augmented image itself where not given.
-        unsupervised_loss: loss of the second term; cross-entropy where not given.
         options: see :class:`~common.methods.Method`.
     """
 
@@ -32,10 +30,9 @@ class PseudoLabel(Method):
         labels: LabelSpace,
         threshold: float = 0.95,
         view: View | None = None,
-        unsupervised_loss: Loss | None = None,
         **options: Any,
     ) -> None:
-        self_taught = Match(Prediction(), Confidence(threshold), view or Weak(), unsupervised_loss)
+        self_taught = Match(Prediction(), Confidence(threshold), view or Weak())
         super().__init__(labels, {"unsupervised": self_taught}, **options)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.label_space import LabelSpace
-from common.losses import Loss
 from common.methods.base import Method
 from common.sources import Prediction
 from common.terms import Match
@@ -27,9 +26,8 @@ class UniMatch(Method):
         view: the strong view; intensity operations and CutMix where not given.
         features: the view with dropped features; a rate of 0.5 where not given.
         factors: factors of the two terms, ``strong`` and ``features``, relative to the supervised one.
-        unsupervised_loss: loss of the two terms; cross-entropy where not given. The paper's branch for medical images
-            has Dice.
-        options: see :class:`~common.methods.Method`.
+        options: see :class:`~common.methods.Method`; the paper's branch for medical images has Dice as the
+            ``unsupervised_loss``.
 
     Raises:
         ValueError: when there is a factor of another term.
@@ -42,7 +40,6 @@ class UniMatch(Method):
         view: View | None = None,
         features: View | None = None,
         factors: Mapping[str, float] | None = None,
-        unsupervised_loss: Loss | None = None,
         **options: Any,
     ) -> None:
         factors = {"strong": 0.5, "features": 0.5} if factors is None else dict(factors)
@@ -52,5 +49,5 @@ class UniMatch(Method):
         if unknown:
             raise ValueError(f"factors must be of {', '.join(views)}, got {', '.join(sorted(unknown))}.")
         source, weight = Prediction(), Confidence(threshold)
-        terms = {name: Match(source, weight, views[name], unsupervised_loss, factors[name]) for name in factors}
+        terms = {name: Match(source, weight, views[name], factor=factors[name]) for name in factors}
         super().__init__(labels, terms, **options)

@@ -19,7 +19,7 @@ class Phantom:
 
 
 # the modules, each with PHANTOM; they are imported when one is asked for
-KINDS = {"jsrt": "common.phantoms.jsrt", "ms": "common.phantoms.isbi"}
+KINDS = {"acdc": "common.phantoms.acdc", "jsrt": "common.phantoms.jsrt", "ms": "common.phantoms.isbi"}
 
 
 def find_phantom(kind: str) -> Phantom:

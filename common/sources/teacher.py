@@ -6,10 +6,11 @@ import copy
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from monai.transforms import KeepLargestConnectedComponent
+from torch import Tensor, nn
 
 from common.label_space import LabelSpace
-from common.networks import unwrapped
+from common.networks import Seen, unwrapped
 from common.parts import Needs, Part
 from common.pseudo_label import PseudoLabel
 
@@ -31,6 +32,7 @@ class Teacher(Part):
     Args:
         decay: alpha.
         soft: the class probabilities instead of the decision.
+        largest: of each class the largest connected component alone, as BCP has it; found on the host.
 
     Raises:
         ValueError: when the decay is outside of [0, 1).
@@ -38,11 +40,13 @@ class Teacher(Part):
 
     needs, knows = Needs(unlabeled=1), ("outputs",)
 
-    def __init__(self, decay: float = 0.99, soft: bool = False) -> None:
+    def __init__(self, decay: float = 0.99, soft: bool = False, largest: bool = False) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"decay must be in [0, 1), got {decay}: 0.99 and 0.999 are usual.")
-        self.decay, self.soft = decay, soft
+        if soft and largest:
+            raise ValueError("largest needs decisions, got soft probabilities: set one of the two.")
+        self.decay, self.soft, self.largest = decay, soft, largest
         self.network: nn.Module | None = None
 
     def prepare(self, network: nn.Module, labels: LabelSpace) -> None:
@@ -53,7 +57,13 @@ class Teacher(Part):
         image = step.unlabeled["image"]
         outputs = (step.outputs_of(image) if self.network is None else self.network.eval()(image)).detach().float()
         label = step.labels.probabilities(outputs) if self.soft else step.labels.predict(outputs)
+        label = largest_components(step.labels, label) if self.largest else label
         return PseudoLabel(label, known={"outputs": outputs})
+
+    @torch.no_grad()
+    def see(self, image: Tensor) -> Seen:
+        """Outputs and features of any images, in evaluation."""
+        return self.network.eval()(image, seen=True)
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
@@ -63,3 +73,10 @@ class Teacher(Part):
         torch._foreach_lerp_([mine[name] for name in means], [theirs[name] for name in means], 1 - decay)
         for name in mine.keys() - means:  # numbers of batches
             mine[name].copy_(theirs[name])
+
+
+def largest_components(labels: LabelSpace, label: Tensor) -> Tensor:
+    """A label ``B C H W [D]`` of whole numbers with the largest connected component of each class of each image."""
+    keep = KeepLargestConnectedComponent(is_onehot=labels.multilabel, connectivity=1)
+    kept = [keep(one) for one in label.cpu()]
+    return torch.stack([torch.as_tensor(one) for one in kept]).to(label)

@@ -24,7 +24,7 @@ class Match(Term):
         source: gives the pseudo-label of the batch's unlabelled images, weakly augmented; see ``common.sources``.
         weight: says how much each of its pixels counts; all alike where not given. See ``common.weights``.
         view: what the network is shown of the images; the weakly augmented ones where not given. See ``common.views``.
-        loss: compares outputs with the pseudo-label; cross-entropy where not given.
+        loss: compares outputs with the pseudo-label; the method's ``unsupervised_loss`` where not given.
         factor: how much the term counts.
     """
 
@@ -38,13 +38,13 @@ class Match(Term):
     ) -> None:
         super().__init__(factor)
         self.source, self.weight, self.view = source, weight or Ones(), view or Weak()
-        self.loss = loss or CrossEntropy()
+        self.loss = loss
         self.weight.check_source(source)
 
     def forward(self, step: Step) -> Tensor:
         pseudo, weight = self.taught(step)
         step.note(pseudo, weight)
-        viewed = step.view(self.view, step.unlabeled["image"])
+        viewed = step.shown = step.view(self.view, step.unlabeled["image"])
         outputs = step.see(viewed.image, viewed.perturb).outputs
         label, grid = pseudo.label, pseudo.grid
         if grid is not None and viewed.image is step.unlabeled["image"]:
@@ -52,7 +52,8 @@ class Match(Term):
         elif grid is not None:  # the label's pixels move with the image, and no other pixel counts
             share = label[0, 0].numel() / outputs[0, 0].numel()
             label, weight = grid.spread(label), grid.spread(weight) / share
-        return self.loss(step.labels, outputs, *viewed.change.of_label(label, weight))
+        loss = self.loss or CrossEntropy()
+        return loss(step.labels, outputs, *viewed.change.of_label(label, weight))
 
     def taught(self, step: Step) -> tuple[PseudoLabel, Tensor]:
         """The pseudo-label, and the weight of its pixels."""

@@ -2,10 +2,11 @@
 
 from common.values import Values
 from common.views.boxes import CutMix, CutOut
-from common.views.change import Change, Changes, Copies, Cut, Mixed, Moved
+from common.views.change import Change, Changes, Copies, Cut, Mixed, Moved, Pasted
 from common.views.dropout import FeatureDropout
 from common.views.geometry import Affine, Elastic, Flip, QuarterTurn
 from common.views.intensity import IntensityJitter
+from common.views.mixing import ClassCopyPaste, ClassCutMix, LabeledCutMix
 from common.views.quality import ImageQuality
 from common.views.strong import Strong
 from common.views.view import Chain, Geometry, Intensity, Several, View, Viewed, Weak
@@ -15,6 +16,8 @@ __all__ = [
     "Chain",
     "Change",
     "Changes",
+    "ClassCopyPaste",
+    "ClassCutMix",
     "Copies",
     "Cut",
     "CutMix",
@@ -26,8 +29,10 @@ __all__ = [
     "ImageQuality",
     "Intensity",
     "IntensityJitter",
+    "LabeledCutMix",
     "Mixed",
     "Moved",
+    "Pasted",
     "QuarterTurn",
     "Several",
     "Strong",

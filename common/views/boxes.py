@@ -53,6 +53,7 @@ class CutMix(View):
         aspect: range of the ratio of each further side to the first one, both relative to the image's, drawn evenly;
             0.3 to 3.33 in UniMatch. A box that would not fit into the image is drawn anew.
         prob: probability that an image gets a box; 0.5 in UniMatch.
+        beta: parameters of a beta distribution, in place of ``area``: the share is 1 - lambda with lambda from it.
 
     Raises:
         ValueError: when a setting is out of range; for a batch of one image, which has no partner.
@@ -61,7 +62,11 @@ class CutMix(View):
     needs = Needs(unlabeled=2)
 
     def __init__(
-        self, area: Sequence[float] = (0.02, 0.4), aspect: Sequence[float] = (0.3, 1 / 0.3), prob: float = 0.5
+        self,
+        area: Sequence[float] = (0.02, 0.4),
+        aspect: Sequence[float] = (0.3, 1 / 0.3),
+        prob: float = 0.5,
+        beta: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         if len(area) != 2 or not 0 <= area[0] <= area[1] <= 1:
@@ -69,6 +74,7 @@ class CutMix(View):
         if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1]:
             raise ValueError(f"aspect must be a range of positive ratios, got {list(aspect)}.")
         self.area, self.aspect, self.prob = tuple(area), tuple(aspect), probability(prob)
+        self.beta = None if beta is None else beta_parameters(beta)
 
     @torch.no_grad()
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
@@ -89,9 +95,20 @@ class CutMix(View):
 
     def shares(self, number: int, n: int, draw: np.random.Generator) -> np.ndarray:
         """Sides of boxes as shares of the image's, ``number n``; they may be longer than the image."""
-        area = draw.uniform(*self.area, (number, 1))
+        area = draw.uniform(*self.area, (number, 1)) if self.beta is None else 1 - draw.beta(*self.beta, (number, 1))
         ratios = np.concatenate([np.ones((number, 1)), draw.uniform(*self.aspect, (number, n - 1))], axis=1)
         return ratios * (area / ratios.prod(axis=1, keepdims=True)) ** (1 / n)
+
+
+def beta_parameters(beta: Sequence[float]) -> tuple[float, float]:
+    """The parameters of a beta distribution, where they are some.
+
+    Raises:
+        ValueError: when they are not two positive numbers.
+    """
+    if len(beta) != 2 or min(beta) <= 0:
+        raise ValueError(f"beta must be two positive numbers, got {list(beta)}.")
+    return float(beta[0]), float(beta[1])
 
 
 def boxes(shares: np.ndarray, size: Sequence[int], draw: np.random.Generator) -> np.ndarray:

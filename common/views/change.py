@@ -162,18 +162,59 @@ class Mixed(Change):
     """A box of each image that was filled with the same box of another image of the batch (Yun et al. 2019).
 
     Args:
-        box: as for :class:`Cut`.
+        box: as for :class:`Cut`; None for another place than a box.
         partner: index of each image's partner, ``B`` on the host.
+        inside: the place that was filled, ``B 1 H W [D]``, where it is no box.
     """
 
-    def __init__(self, box: np.ndarray, partner: np.ndarray) -> None:
-        self.box, self.partner, self.inside = box, partner, Inside(box)
+    def __init__(self, box: np.ndarray | None, partner: np.ndarray, inside: Tensor | None = None) -> None:
+        self.box, self.partner = box, partner
+        self.inside = Inside(box) if inside is None else lambda maps: inside
 
     def of_image(self, image: Tensor) -> Tensor:
         return torch.where(self.inside(image), image[on_device(self.partner, image)], image)
 
     def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return self.of_image(label), None if weight is None else self.of_image(weight)
+
+
+class Pasted(Change):
+    """A box of some images that was filled from labelled ones, whose pixels count fully.
+
+    Args:
+        box: as for :class:`Cut`.
+        image, label: the labelled images and their label.
+        partner: index of each image's partner among them, ``B`` on the host.
+        labels: the label space, which knows soft labels.
+        happens: which images' boxes are filled, ``B`` on the images' device; all where not given.
+    """
+
+    def __init__(
+        self,
+        box: np.ndarray,
+        image: Tensor,
+        label: Tensor,
+        partner: np.ndarray,
+        labels: LabelSpace,
+        happens: Tensor | None = None,
+    ) -> None:
+        self.box, self.image, self.label, self.partner, self.labels = box, image, label, partner, labels
+        self.inside, self.happens = Inside(box), happens
+
+    def of_image(self, image: Tensor) -> Tensor:
+        return torch.where(self.place(image), self.image[on_device(self.partner, image)].to(image.dtype), image)
+
+    def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        place, other = self.place(label), self.label[on_device(self.partner, label)]
+        other = self.labels.one_hot(other) if self.labels.is_soft(label) else other
+        return torch.where(place, other.to(label.dtype), label), None if weight is None else weight.masked_fill(
+            place, 1
+        )
+
+    def place(self, maps: Tensor) -> Tensor:
+        """Where pixels are a labelled image's, ``B 1 H W [D]``."""
+        inside = self.inside(maps)
+        return inside if self.happens is None else inside & self.happens.view(-1, *[1] * (maps.ndim - 1))
 
 
 class Inside:

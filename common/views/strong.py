@@ -76,7 +76,7 @@ class Strong(View):
     a right lung of a left one.
 
     Args:
-        operations: number of operations for each image.
+        operations: number of operations for each image, or the least and the largest number, drawn for each image.
         magnitude: strength of the operations, 1 as in the table; at 0 only autocontrast does anything.
         geometry: also rotate, shear and translate.
         cutout: largest side of the box relative to the image's; 0 for no box.
@@ -90,7 +90,7 @@ class Strong(View):
 
     def __init__(
         self,
-        operations: int = 2,
+        operations: int | Sequence[int] = 2,
         magnitude: float = 1.0,
         geometry: bool = True,
         cutout: float = 0.5,
@@ -98,22 +98,26 @@ class Strong(View):
         names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if operations < 0:
-            raise ValueError(f"operations must not be negative, got {operations}.")
+        numbers = (operations, operations) if isinstance(operations, int) else tuple(operations)
+        if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1]:
+            raise ValueError(f"operations must be a number from 0 on, or the least and the largest, got {operations}.")
         if not 0 <= magnitude <= 1:
             raise ValueError(f"magnitude must be in [0, 1], got {magnitude}.")
         known = [name for name in NAMES if geometry or name not in GEOMETRY]
         unknown = [name for name in names or () if name not in known]
         if unknown:
             raise ValueError(f"names must be of {', '.join(known)}, got {', '.join(unknown)}.")
-        self.operations, self.magnitude, self.geometry = operations, magnitude, geometry
+        self.operations, self.magnitude, self.geometry = numbers, magnitude, geometry
         self.cutout, self.cutout_label, self.names = cutout, cutout_label, names
         self.drawn_from = list(names or known)
         self.box = [CutOut(cutout, cutout_label)] if cutout else []
 
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         groups = group_numbers(groups, len(image))
-        chosen = draw.choice(self.drawn_from, (self.operations, groups.max() + 1))
+        least, most = self.operations
+        chosen = draw.choice(self.drawn_from, (most, groups.max() + 1)).astype(object)
+        if least < most:
+            chosen[np.arange(most)[:, None] >= draw.integers(least, most + 1, groups.max() + 1)] = "identity"
         strengths = draw.choice((-1, 1), chosen.shape) * self.magnitude * draw.random(chosen.shape)
         moves = [Moves(chosen, strengths)] if np.isin(chosen, GEOMETRY).any() else []
         chain = Chain([Chosen(chosen[:, groups], strengths[:, groups]), *moves, *self.box])

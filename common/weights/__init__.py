@@ -2,7 +2,19 @@
 
 from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
+from common.weights.entropy import EntropyShare
+from common.weights.power import ClassSample, ConfidencePower
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
 
-__all__ = ["ClassEntropy", "Confidence", "Ones", "Product", "Uncertainty", "Weight"]
+__all__ = [
+    "ClassEntropy",
+    "ClassSample",
+    "Confidence",
+    "ConfidencePower",
+    "EntropyShare",
+    "Ones",
+    "Product",
+    "Uncertainty",
+    "Weight",
+]

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 
-import numpy as np
-
-from common.data.datalist import save_datalist, summarize_datalist
-from common.data.datalist_rules import validate_datalist
-from common.data.files import first_few
+from common.data.layouts.by_patient import datalist_by_patient, written
 from common.data.layouts.ms_files import isbi_items, patient_folder_items
-from common.data.splits import check_numbers
-from common.data.volume_files import unlabeled_items
 
 CLASSES = ("lesion",)
 
@@ -60,8 +52,8 @@ def isbi_datalist(
     def read(place: str | Path) -> list[dict]:
         return isbi_items(place, consensus, masks, patients)
 
-    datalist = _make(read, folder, unlabeled, test, patients, name, **draw)
-    return _written(datalist, output)
+    space = {"name": name, "mode": "multilabel", "classes": list(CLASSES)}
+    return written(datalist_by_patient(read, folder, test, space, unlabeled, patients, **draw), output)
 
 
 def patients_datalist(
@@ -105,98 +97,5 @@ def patients_datalist(
     def read(place: str | Path) -> list[dict]:
         return patient_folder_items(place, flair, mask, patients)
 
-    datalist = _make(read, folder, unlabeled, test, patients, name, **draw)
-    return _written(datalist, output)
-
-
-def draw_patients(
-    patients: Sequence[str], labeled: int, validation: int, test: int | None, split: int, seed: int
-) -> dict[str, list[str]]:
-    """Patients of each part: labelled ones from the front of the shuffled patients, validation from their end, test
-    from before those (None: all that are left), unlabelled what is between.
-
-    So the labelled patients are nested in each other, and neither validation patients nor a number of test patients
-    depend on how many are labelled.
-
-    Raises:
-        ValueError: when a number is none, or there are too few patients.
-    """
-    check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
-    check_numbers(test=(0 if test is None else test, 0))
-    kept = validation + (1 if test is None else test)
-    if labeled + kept > len(patients):
-        purpose = f"{validation} for validation and {'at least 1' if test is None else test} for test"
-        raise ValueError(
-            f"labeled must be at most {max(len(patients) - kept, 0)}: of {len(patients)} annotated patients {purpose} "
-            f"are set apart; got {labeled}. Ask for fewer, or give the test part otherwise: test=FOLDER, or 0 for none."
-        )
-    order = np.random.default_rng([seed, split]).permutation(len(patients))
-    names = [patients[index] for index in order]
-    end = len(names) - validation
-    start = labeled if test is None else end - test
-    return {
-        "labeled": names[:labeled],
-        "unlabeled": names[labeled:start],
-        "validation": names[end:],
-        "test": names[start:end],
-    }
-
-
-def _make(
-    read: Callable[[str | Path], list[dict]],
-    folder: str | Path,
-    unlabeled: str | Path | None,
-    test: str | Path | int | None,
-    patients: str | Path | None,
-    name: str,
-    **draw: int,
-) -> dict:
-    """Reads the folders with ``read`` and draws the parts."""
-    drawn_test = test is None or isinstance(test, Integral)
-    elsewhere = [] if drawn_test else read(test)
-    items = read(folder)
-    annotated = [item for item in items if "label" in item]
-    free = [item for item in items if "label" not in item]
-    _check_annotated(annotated, elsewhere, folder, test)
-    names = sorted({item["patient"] for item in annotated})
-    drawn = draw_patients(names, test=test if drawn_test else 0, **draw)
-    if unlabeled is not None:
-        known = {item["patient"] for item in annotated + elsewhere}
-        there = {item["image"] for item in items + elsewhere}
-        free += [item for item in unlabeled_items(unlabeled, known, patients) if item["image"] not in there]
-    parts = {part: [item for item in annotated if item["patient"] in drawn[part]] for part in drawn}
-    parts["test"] += elsewhere
-    taken = {item["patient"] for part in ("labeled", "validation", "test") for item in parts[part]}
-    hidden = [{"image": i["image"], "truth": i["label"], "patient": i["patient"]} for i in parts["unlabeled"]]
-    parts["unlabeled"] = hidden + [item for item in free if item["patient"] not in taken]
-    datalist = {"name": name, "mode": "multilabel", "classes": list(CLASSES), "seed": draw["seed"]}
-    datalist["split"] = draw["split"]
-    datalist["left_out"] = len(annotated) + len(elsewhere) + len(free) - sum(map(len, parts.values()))
-    datalist.update(parts)
-    validate_datalist(datalist)
-    return datalist
-
-
-def _check_annotated(annotated: list[dict], elsewhere: list[dict], folder: str | Path, test: str | Path) -> None:
-    """Refuses test volumes without masks, and of patients that are annotated in the other folder."""
-    if not annotated:
-        raise ValueError(f"{folder} must hold lesion masks, got none: is this the folder for unlabeled?")
-    bare = [item["image"] for item in elsewhere if "label" not in item]
-    if bare:
-        raise ValueError(
-            f"{test}: all test volumes must have a lesion mask, got {len(bare)} without: {first_few(bare)}."
-        )
-    shared = sorted({item["patient"] for item in annotated} & {item["patient"] for item in elsewhere})
-    if shared:
-        raise ValueError(
-            f"{folder} and {test} must hold different patients, got {len(shared)} in both: {first_few(shared)}. Take "
-            "them out of one; if they are others of the same name, give patients=FILE.csv."
-        )
-
-
-def _written(datalist: dict, output: str | Path | None) -> dict | None:
-    if output is None:
-        return datalist
-    save_datalist(datalist, output)
-    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
-    return None
+    space = {"name": name, "mode": "multilabel", "classes": list(CLASSES)}
+    return written(datalist_by_patient(read, folder, test, space, unlabeled, patients, **draw), output)

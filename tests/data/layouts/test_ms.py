@@ -13,7 +13,8 @@ import pytest
 
 from common.__main__ import main
 from common.data.datalist import load_datalist, save_datalist
-from common.data.layouts.ms import draw_patients, isbi_datalist, patients_datalist
+from common.data.layouts.by_patient import draw_patients
+from common.data.layouts.ms import isbi_datalist, patients_datalist
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
 NAMES = [f"p{index}" for index in range(9)]
@@ -131,9 +132,9 @@ def test_test_patients_from_another_folder(patients, tmp_path):
 
 def test_test_volumes_without_masks_are_refused(isbi, tmp_path):
     save(tmp_path / "elsewhere" / "other01_01_flair_pp.nii")
-    with pytest.raises(ValueError, match=r"all test volumes must have a lesion mask, got 1 without: .*other01_01"):
+    with pytest.raises(ValueError, match=r"all test images must have a mask, got 1 without: .*other01_01"):
         isbi_datalist(isbi, test=tmp_path / "elsewhere", consensus="rater1")
-    with pytest.raises(ValueError, match=r"elsewhere must hold lesion masks, got none"):
+    with pytest.raises(ValueError, match=r"elsewhere must hold masks beside its images, got none"):
         isbi_datalist(tmp_path / "elsewhere")
 
 

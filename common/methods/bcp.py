@@ -1,0 +1,116 @@
+"""BCP: labelled and unlabelled images are pasted into each other, both ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.label_space import LabelSpace
+from common.losses import CrossEntropy, Dice, Loss, Sum
+from common.methods.base import Method, rise
+from common.sources import Teacher
+from common.step import Noted, Step
+from common.terms import Match
+from common.views.boxes import boxes
+from common.views.change import Inside
+
+Images = tuple[Tensor, Tensor, np.ndarray]  # a batch of images, their one-hot labels, and which of them are meant
+
+
+class BCP(Method):
+    """Bidirectional copy-paste (Bai et al. 2023).
+
+    A box of 2/3 of each side, at a random place that is the same for all images of a step, parts a mixed image: inward,
+    it holds an unlabelled image within a labelled one; outward, a labelled image within another unlabelled one. With M
+    the pixels that are labelled,
+
+        L = sum over both ways of Lseg(f(mixed), y; M) + alpha Lseg(f(mixed), l'; 1 - M),
+
+    where l' is the teacher's prediction, of each class the largest connected component, and Lseg, half cross-entropy
+    and half Dice over all outputs, looks at its pixels alone. Before that, for a quarter of the training, labelled
+    images are pasted into each other (eq. 1 to 8). The two parts of the sum are called ``supervised`` and
+    ``unsupervised``.
+
+    Args:
+        labels: the label space.
+        decay: of the teacher's average; 0.99 in the paper.
+        alpha: how much the unlabelled pixels count; 0.5 in the paper.
+        beta: sides of the box as a share of the image's; 2/3 in the paper.
+        loss: Lseg; half cross-entropy and half Dice where not given.
+        supervised_share: share of the training on labelled images alone; 10,000 of 40,000 iterations in the paper.
+        options: see :class:`~common.methods.Method`.
+
+    Raises:
+        ValueError: when a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        decay: float = 0.99,
+        alpha: float = 0.5,
+        beta: float = 2 / 3,
+        loss: Loss | None = None,
+        supervised_share: float = 0.25,
+        **options: Any,
+    ) -> None:
+        if not 0 < beta < 1:
+            raise ValueError(f"beta must be in (0, 1), got {beta}: the paper has 2/3.")
+        loss = loss or Sum([CrossEntropy(), Dice(background=True)])
+        taught = Match(Teacher(decay, largest=True), loss=loss, factor=alpha)
+        super().__init__(labels, {"unsupervised": taught}, loss=loss, supervised_share=supervised_share, **options)
+        self.beta = beta
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        image, label, box = step.labeled["image"], self.labels.one_hot(step.labeled["label"]), self.box(step)
+        if step.progress < self.supervised_share:
+            number = (len(image) + 1) // 2
+            partner = (np.arange(number) + number) % len(image)
+            terms = self.way(step, (image, label, np.arange(number)), (image, label, partner), box)
+            return {"supervised": sum(terms), "unsupervised": terms[0].new_zeros(())}
+        match = self.terms["unsupervised"]
+        pseudo, weight = match.taught(step)
+        step.notes["unsupervised"] = Noted(pseudo, weight)
+        other, guess = step.unlabeled["image"], self.labels.one_hot(pseudo.label)
+        (first, second), (third, fourth) = halves(len(image), len(other))
+        inward = self.way(step, (image, label, first), (other, guess, third), box)
+        outward = self.way(step, (image, label, second), (other, guess, fourth), ~box)
+        factor = self.unsupervised_weight * rise(step.iteration, self.ramp_up) * match.factor
+        return {"supervised": inward[0] + outward[0], "unsupervised": factor * (inward[1] + outward[1])}
+
+    def way(self, step: Step, outside: Images, inside: Images, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Lseg of each of the two parts of mixed images, whose second images are at a place ``1 1 H W [D]``."""
+        device = place.device
+        pairs = [
+            [maps[torch.from_numpy(rows).to(device)] for maps in (image, label)]
+            for image, label, rows in (outside, inside)
+        ]
+        image, target = (torch.where(place, two, one) for one, two in zip(*pairs, strict=True))
+        outputs = step.see(image).outputs
+        return self.loss_on(outputs, target, ~place), self.loss_on(outputs, target, place)
+
+    def loss_on(self, outputs: Tensor, target: Tensor, place: Tensor) -> Tensor:
+        """Lseg of some pixels alone, as a mean over them."""
+        weight = (place.float() / place.float().mean().clamp(min=1e-6)).expand(len(outputs), *place.shape[1:])
+        return self.loss(self.labels, outputs, target, weight)
+
+    def box(self, step: Step) -> Tensor:
+        """The box of the step, ``1 1 H W [D]``."""
+        image = step.labeled["image"]
+        shares = np.full((1, image.ndim - 2), self.beta)
+        return Inside(boxes(shares, image.shape[2:], step.draw("BCP")))(image)
+
+
+def halves(one: int, other: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Which of so many labelled and of so many unlabelled images are mixed, for each way.
+
+    The first halves one way and the second halves the other way; the smaller part's images are taken again. Where there
+    is a single image, it is mixed both ways.
+    """
+    number = max(one, other)
+    first, second = np.arange((number + 1) // 2), np.arange((number + 1) // 2, number)
+    second = second if len(second) else first
+    return (first % one, second % one), (first % other, second % other)
