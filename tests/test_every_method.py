@@ -23,10 +23,11 @@ OPTIONS = {
     "Popcorn": {"step_size": 3, "step_epochs": 1, "neighbors": 2},
     "TransformationConsistency": {"ramp_up": 4},
     "MeanTeacher": {"ramp_up": 4},
+    "U2PL": {"contrast": {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 30, "enqueued": 5}},
 }
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
 # so low that a network that knows nothing yet is confident somewhere
-OPTIONS |= {name: {"threshold": 0.51} for name in ("PseudoLabel", "FixMatch", "UniMatch")}
+OPTIONS |= {name: {"threshold": 0.51} for name in ("PseudoLabel", "FixMatch", "UniMatch", "AugSeg")}
 NAMES = [name for name in methods.__all__ if name not in ("Method", "Step")]
 EPOCHS, ITERATIONS = 3, 2
 

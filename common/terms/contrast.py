@@ -106,7 +106,7 @@ class Contrast(Term):
         self.teacher, self.reliable = teacher, reliable
         self.dimensions, self.anchors, self.negatives = dimensions, anchors, negatives
         self.temperature, self.threshold = temperature, threshold
-        self.ranks, self.length, self.enqueued = (low_rank, high_rank), queue, min(enqueued, queue)
+        self.low_rank, self.high_rank, self.queue, self.enqueued = low_rank, high_rank, queue, min(enqueued, queue)
         self.head: nn.Module | None = None
         self.teacher_head: nn.Module | None = None
         self.waiting: tuple[Tensor, Tensor] | None = None
@@ -117,7 +117,7 @@ class Contrast(Term):
         layers = (nn.Linear(width, self.dimensions), nn.ReLU(), nn.Linear(self.dimensions, self.dimensions))
         self.head = nn.Sequential(*layers).to(device)
         self.teacher_head = copy.deepcopy(self.head).requires_grad_(False)
-        self.register_buffer("queue", torch.zeros(number, self.length, self.dimensions, device=device))
+        self.register_buffer("queues", torch.zeros(number, self.queue, self.dimensions, device=device))
         self.register_buffer("filled", torch.zeros(number, dtype=torch.long, device=device))
 
     def forward(self, step: Step) -> Tensor:
@@ -127,21 +127,21 @@ class Contrast(Term):
         features, draw = torch.cat([as_rows(each) for each in features]), step.draw("Contrast")
         self.waiting = self.new_negatives(pixels, draw)
         loss = features.new_zeros((), dtype=torch.float32)
-        for label in range(len(self.queue)):
+        for label in range(len(self.queues)):
             candidates = pixels.anchors[:, label].nonzero()[:, 0]
-            held = min(int(self.filled[label]), self.length)
+            held = min(int(self.filled[label]), self.queue)
             if not len(candidates) or not held:
                 continue
             positive = self.teacher_head(pixels.features[candidates].float()).mean(0)
             anchors = self.head(features[candidates[drawn(len(candidates), self.anchors, draw, candidates)]].float())
             places = drawn(held, self.anchors * self.negatives, draw, candidates)
-            others = self.queue[label, places].view(self.anchors, self.negatives, -1)
+            others = self.queues[label, places].view(self.anchors, self.negatives, -1)
             likeness = [F.cosine_similarity(anchors, positive[None])[:, None]]
             likeness = torch.cat([*likeness, F.cosine_similarity(anchors[:, None], others, 2)], dim=1)
             first = torch.zeros(self.anchors, dtype=torch.long, device=likeness.device)
             loss = loss + F.cross_entropy(likeness / self.temperature, first)
         # a step without any still has a gradient, of 0, for every process of a distributed run
-        return loss / len(self.queue) + 0 * sum(parameter.sum() for parameter in self.head.parameters())
+        return loss / len(self.queues) + 0 * sum(parameter.sum() for parameter in self.head.parameters())
 
     @torch.no_grad()
     def pixels(self, step: Step) -> Pixels:
@@ -155,19 +155,18 @@ class Contrast(Term):
         probabilities = [labels.probabilities(each.outputs.float()) for each in seen]
         entropies = entropy(labels, seen[1].outputs)
         sure = entropies <= self.reliable.bound(step, entropies)
-        low, high = self.ranks
-        low = 1 if labels.multilabel else min(low, labels.num_outputs - 1)
+        low = 1 if labels.multilabel else min(self.low_rank, labels.num_outputs - 1)
         rank = [rank_of(labels, each) for each in probabilities]
         anchors = [truth & (probabilities[0] > self.threshold)]
         anchors.append(found & sure & inside & (probabilities[1] > self.threshold))
-        negatives = [~truth & (rank[0] < low), ~sure & inside & (rank[1] >= low) & (rank[1] < high)]
+        negatives = [~truth & (rank[0] < low), ~sure & inside & (rank[1] >= low) & (rank[1] < self.high_rank)]
         rows = [torch.cat([as_rows(each) for each in pair]) for pair in (anchors, negatives)]
         return Pixels(*rows, torch.cat([as_rows(each.features) for each in seen]))
 
     @torch.no_grad()
     def new_negatives(self, pixels: Pixels, draw: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Representations of some of the step's negatives of each class, ``K n d``, and which of the rows there are."""
-        keys = self.queue.new_zeros(len(self.queue), self.enqueued, self.dimensions)
+        keys = self.queues.new_zeros(len(self.queues), self.enqueued, self.dimensions)
         there = torch.zeros(keys.shape[:2], dtype=torch.bool, device=keys.device)
         for label in range(len(keys)):
             candidates = pixels.negatives[:, label].nonzero()[:, 0]
@@ -189,8 +188,8 @@ class Contrast(Term):
         for keys, there in zip(*map(gathered, self.waiting), strict=True):
             for label in range(len(keys)):
                 new = keys[label, there[label]]
-                places = (self.filled[label] + torch.arange(len(new), device=new.device)) % self.length
-                self.queue[label, places] = new
+                places = (self.filled[label] + torch.arange(len(new), device=new.device)) % self.queue
+                self.queues[label, places] = new
                 self.filled[label] += len(new)
         self.waiting = None
 
