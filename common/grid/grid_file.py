@@ -99,6 +99,7 @@ class _Reader:
         self.bundle = Path()
         self.merged: dict[str, Any] = {}
         self.methods: list[str] = []
+        self.unit: str | None = None  # where the grid sets it
 
     def wrong(self, key: str, expected: str, found: Any, advice: str) -> GridError:
         return GridError(self.path, key, expected, found, advice)
@@ -120,6 +121,7 @@ class _Reader:
             self.mapping(table, f"tables.{name}", TABLE, required=("baseline", "rows"))
             self.methods += self.methods_of(f"tables.{name}.rows", table["rows"])
         shared = self.settings("settings", content.get("settings", {}), self.methods)
+        self.unit = shared.get("unit")
         plans = [self.table(str(name), {**content, **table}, table, shared) for name, table in tables.items()]
         return GridFile(self.path, self.bundle, config, self.merged, self.data(content["data"]), plans)
 
@@ -130,7 +132,8 @@ class _Reader:
 
     @property
     def has_spacing(self) -> bool:
-        return self.table_of_cases.get("unit") == "mm"
+        unit = str(self.table_of_cases.get("unit"))
+        return (self.unit or self.merged.get(unit[1:]) if unit.startswith("@") else unit) == "mm"
 
     @property
     def has_lesions(self) -> bool:

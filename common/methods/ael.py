@@ -1,4 +1,4 @@
-"""AEL: whatever is learnt badly is shown more often, sampled more often and counted more."""
+"""AEL: what is learnt badly is pasted, shown and sampled more often."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class AEL(Method):
         bank_decay: of the class confidence; 0.999 in the paper.
         power: gamma, of a pixel's largest probability in its weight; 2 in the paper.
         sampling_power: beta, of the share of a class's pixels that count; 0 for all.
-        paste_classes: number of classes that are pasted onto a labelled image; 0 for none.
+        paste_classes: number of draws of a class whose pixels are pasted onto a labelled image, onto half of them; 0
+            for none.
         unsupervised_loss: loss of the second term; cross-entropy over the weights where not given.
         options: see :class:`~common.methods.Method`.
     """
@@ -53,7 +54,7 @@ class AEL(Method):
         loss = unsupervised_loss or CrossEntropy(normalized=True)
         match = Match(Teacher(decay), weight, ClassCutMix(bank))
         super().__init__(labels, {"unsupervised": match}, unsupervised_loss=loss, **options)
-        self.bank = bank
+        self.bank, self.paste_classes = bank, paste_classes
         self.paste = ClassCopyPaste(bank, paste_classes) if paste_classes else None
 
     def supervised(self, step: Step) -> Tensor:

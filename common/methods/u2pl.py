@@ -19,14 +19,14 @@ class U2PL(Method):
     L = Ls + Lu + 0.1 Lc. Lu is the mean cross-entropy over those pixels whose entropy, as the teacher sees them, is not
     among the highest (:class:`~common.weights.EntropyShare`), on images with boxes of others (CutMix); Lc the contrast
     of pixels' representations (:class:`~common.terms.Contrast`), whose negatives are the unreliable pixels. In the
-    first epoch the network learns from the labels alone.
+    first iterations the network learns from the labels alone.
 
     Args:
         labels: the label space.
         decay: of the teacher's average; 0.99 in the paper.
         unreliable: alpha_0, the share of pixels that Lu leaves out at first; 0.2 in the paper.
         view: what is learnt on; CutMix of half of the images where not given.
-        contrast: the settings of Lc by name; factor 0 for none.
+        contrast: the settings of Lc by name, for which see :class:`~common.terms.Contrast`.
         unsupervised_loss: Lu's; cross-entropy over the pixels that count where not given.
         supervised_share: see :class:`~common.methods.Method`; one of the paper's 80 epochs.
         options: see :class:`~common.methods.Method`.

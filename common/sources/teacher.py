@@ -77,6 +77,7 @@ class Teacher(Part):
 
 def largest_components(labels: LabelSpace, label: Tensor) -> Tensor:
     """A label ``B C H W [D]`` of whole numbers with the largest connected component of each class of each image."""
-    keep = KeepLargestConnectedComponent(is_onehot=labels.multilabel, connectivity=1)
+    applied = range(labels.num_classes) if labels.multilabel else range(1, labels.num_outputs)
+    keep = KeepLargestConnectedComponent(list(applied), is_onehot=labels.multilabel, connectivity=1)
     kept = [keep(one) for one in label.cpu()]
     return torch.stack([torch.as_tensor(one) for one in kept]).to(label)

@@ -8,6 +8,7 @@ import pytest
 from bundle_runs import configs, options, run_here
 from volume_phantom import make_ms_data
 
+from common.phantoms.acdc import make_acdc_phantom, phantom_datalist
 from common.phantoms.jsrt import make_jsrt_phantom
 
 
@@ -22,6 +23,14 @@ def trained(phantom, tmp_path_factory) -> Path:
     """The folder of a finished run of RPG."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     run_here("run", configs("train"), options(folder, phantom))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def acdc_data(tmp_path_factory) -> Path:
+    """Eight invented hearts of three slices, with a datalist: 2 labelled patients, 1 for validation, 2 for test."""
+    folder = make_acdc_phantom(tmp_path_factory.mktemp("acdc") / "hearts", patients=8, size=48, slices=3)
+    phantom_datalist(folder, labeled=2, output=folder / "datalist.json")
     return folder
 
 

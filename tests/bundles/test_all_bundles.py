@@ -36,7 +36,7 @@ def bundle(request) -> Path:
 @pytest.fixture
 def dataset_dir(bundle, request) -> Path:
     """A phantom of the bundle's data set."""
-    return request.getfixturevalue({"jsrt": "phantom", "ms": "ms_data"}[bundle.name.split("_")[0]])
+    return request.getfixturevalue({"jsrt": "phantom", "ms": "ms_data", "acdc": "acdc_data"}[bundle.name.split("_")[0]])
 
 
 def load(bundle: Path, name: str) -> dict[str, Any]:
@@ -105,10 +105,11 @@ def test_metadata(bundle):
 
 
 def test_classes_are_the_same_everywhere(bundle):
-    classes = load(bundle, "inference")["classes"]
+    inference = load(bundle, "inference")
+    classes = inference["classes"]
     pred = load(bundle, "metadata")["network_data_format"]["outputs"]["pred"]
     assert pred["channel_def"] == {"0": "background"} | {str(j + 1): name for j, name in enumerate(classes)}
-    assert pred["num_channels"] == len(classes)
+    assert pred["num_channels"] == len(classes) + (inference["mode"] == "multiclass")
 
 
 def test_verify_net_in_out(bundle):

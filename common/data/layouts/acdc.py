@@ -119,8 +119,8 @@ def published_parts(
         # the same ones for every number of labelled patients
         order = np.random.default_rng([seed, split]).permutation(len(free))
         tested = sorted(free[index] for index in order[:test])
-    elif not isinstance(test, Integral):
-        tested = []
+    elif test is not None and not isinstance(test, Integral):
+        tested = []  # they are elsewhere
     return {
         "labeled": [numbers[number] for number in PUBLISHED_LABELED[labeled]],
         "unlabeled": [name for name in rest if name not in tested],
