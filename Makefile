@@ -19,10 +19,10 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
-demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, about 10 minutes
+demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and compare them, about 8 minutes
 	$(RUN) -m common grid grids/demo.yaml runs/demo
 
-demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, about 15 minutes
+demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, about 12 minutes
 	$(RUN) -m common grid grids/demo_ms.yaml runs/demo-ms
 
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
