@@ -73,7 +73,7 @@ def find_acdc(folder: str | Path) -> list[dict]:
     images, masks = {}, {}
     for path in sorted(folder.rglob("*.nii*")):
         match = _VOLUME.match(path.name)
-        if not match:
+        if not match or path.is_dir():  # some tools unpack a volume into a folder of its name
             continue
         known, stem = (masks, images)[match[2] is None], path.name.lower().split(".nii")[0].removesuffix("_gt")
         if stem in known:
@@ -89,7 +89,7 @@ def find_acdc(folder: str | Path) -> list[dict]:
         raise ValueError(f"{folder}: each mask must have its volume beside it, got none for {first_few(orphans)}.")
     return [
         {"image": str(path), "patient": stem.split("_")[0]} | ({"label": str(masks[stem])} if stem in masks else {})
-        for stem, path in images.items()
+        for stem, path in sorted(images.items())
     ]
 
 
