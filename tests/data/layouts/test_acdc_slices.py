@@ -218,13 +218,14 @@ def test_command(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("labeled", [True, False])
 def test_h5_volumes_have_their_slices_first(tmp_path, labeled):
-    values, mask = volume(0)
-    values = values / 1000  # as it is passed around, scaled to [0, 1]
-    label = {"label": np.moveaxis(mask, 2, 0)} if labeled else {}
-    write_h5(tmp_path / "h5" / f"{NAME}.h5", image=np.moveaxis(values, 2, 0), **label)
+    volumes = {name: volume(seed) for seed, name in enumerate((NAME, "patient002_frame10"))}
+    for name, (values, mask) in volumes.items():
+        label = {"label": np.moveaxis(mask, 2, 0)} if labeled else {}
+        write_h5(tmp_path / "h5" / f"{name}.h5", image=np.moveaxis(values / 1000, 2, 0), **label)  # they are scaled
     folder = converted(tmp_path / "h5", tmp_path)
-    check(folder, values.astype(np.float32), mask if labeled else None)
-    assert len(find_acdc(folder)) == 1
+    for name, (values, mask) in volumes.items():
+        check(folder, (values / 1000).astype(np.float32), mask if labeled else None, name)
+    assert len(find_acdc(folder)) == 2
 
 
 @pytest.mark.parametrize("labeled", [True, False])
