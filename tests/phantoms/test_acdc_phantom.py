@@ -9,7 +9,7 @@ import pytest
 from common.data.layouts.acdc import CLASSES, find_acdc
 from common.phantoms import find_phantom
 from common.phantoms.acdc import make_acdc_phantom
-from common.phantoms.heart import LEFT, RIGHT, WALL
+from common.phantoms.heart import LEFT, RIGHT, WALL, make_frame, make_heart
 
 PATIENTS, SIZE, SLICES = 8, 64, 6
 
@@ -80,6 +80,24 @@ def test_the_left_ventricle_is_smaller_at_the_end_of_systole(folder):
         full, squeezed = (int((array(folder, patient, frame, "_gt") == LEFT).sum()) for frame in (1, 10))
         # radii lose 8 to 38 %: areas keep 38 to 85 %, or so in coarse voxels
         assert 0.3 * full < squeezed < 0.9 * full
+
+
+def test_hearts_differ_in_how_much_they_eject(folder):
+    """Weak and healthy ones: it is the heart that differs, not the noise alone."""
+    kept = []
+    for patient in range(1, PATIENTS + 1):
+        full, squeezed = ((array(folder, patient, frame, "_gt") == LEFT).sum() for frame in (1, 10))
+        kept.append(squeezed / full)
+    assert max(kept) - min(kept) > 0.2
+
+
+def test_a_frame_depends_on_seed_and_patient_beside_the_heart():
+    heart = make_heart(np.random.default_rng(0))
+    frames = [make_frame(heart, False, 48, 2, seed, patient) for seed, patient in ((0, 1), (1, 1), (0, 2), (0, 1))]
+    for image, label in frames[1:3]:
+        assert (image != frames[0][0]).any() and (label != frames[0][1]).any()
+    np.testing.assert_array_equal(frames[3][0], frames[0][0])
+    np.testing.assert_array_equal(frames[3][1], frames[0][1])
 
 
 def test_the_right_ventricle_ends_before_the_apex(folder):
