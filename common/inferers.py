@@ -25,7 +25,7 @@ class ResizedSlices(Inferer):
 
     def __init__(self, image_size: Sequence[int], batch: int = 8) -> None:
         self.resize = Resize((*image_size, -1), mode="trilinear", anti_aliasing=True)
-        self.slices = SliceInferer(spatial_dim=2, roi_size=tuple(image_size), sw_batch_size=batch)
+        self.slices = SliceInferer(roi_size=tuple(image_size), sw_batch_size=batch, spatial_dim=2)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """Outputs ``B C H W D`` of volumes ``B 1 H W D``."""

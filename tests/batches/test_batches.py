@@ -538,6 +538,122 @@ def test_small_images_get_zeros_around(store, shape):
                     assert values == list(range(1, n + 1))
 
 
+# ---- slices of volumes
+
+SLICE = (16, 16, 1)
+
+
+def random_labels(arrays, key="label", highest=1):
+    rng = np.random.default_rng(4)
+    return {
+        name: {"image": each["image"], key: rng.integers(0, highest + 1, (1, *each["image"].shape[1:]))}
+        for name, each in arrays.items()
+    }
+
+
+def slice_of(image):
+    """The window ``C H W`` of its volume that a slice of coordinates is, and the slice's number."""
+    depth = {round(value) for value in image[2][image[-1] != 0].tolist()}
+    assert len(depth) == 1
+    first, z = first_of(image), depth.pop() - 1
+    return (slice(None), slice(first[0], first[0] + 16), slice(first[1], first[1] + 16), z), z
+
+
+@pytest.mark.parametrize("shape", [(40, 44, 9), (16, 16, 7), (40, 44, 1), (16, 16, 1)])
+def test_slices_are_those_of_their_volumes(store, shape):
+    """Also of volumes that are as wide as a slice, and of those of one slice."""
+    plain = {f"scan{i}": {"image": coordinates(shape, i + 1, border=0)} for i in range(2)}
+    labeled, unlabeled = random_labels(plain), random_labels({"other": plain["scan1"]}, "truth")
+    settings = {"patch_size": SLICE, "value_range": None}
+    batches = Batches(store(labeled), store(unlabeled), LESION, FixMatch(LESION), **settings)
+    arrays, seen = labeled | unlabeled, {"labeled": set(), "unlabeled": set()}
+    for iteration in range(40):
+        batch = batches[iteration]
+        batch["unlabeled"]["label"] = batch["unlabeled"]["truth"]()
+        for part, number in (("labeled", 3), ("unlabeled", 2)):
+            images, labels = batch[part]["image"], batch[part]["label"]
+            assert images.shape == (number, 4, 16, 16) and labels.shape == (number, 1, 16, 16)
+            assert images.dtype == labels.dtype == torch.float32
+            for image, label, name in zip(images, labels, batch[part]["name"], strict=True):
+                window, z = slice_of(image)
+                np.testing.assert_array_equal(image, arrays[name]["image"][window])
+                np.testing.assert_array_equal(label, arrays[name]["label" if part == "labeled" else "truth"][window])
+                seen[part].add(z)
+    assert seen["labeled"] == seen["unlabeled"] == set(range(shape[2]))
+
+
+def test_slices_get_zeros_around_where_the_volume_is_narrow(store):
+    arrays = random_labels({"scan": {"image": coordinates((12, 40, 3), border=0)}})
+    arrays["scan"]["label"][:] = 1
+    batches = Batches(store(arrays), None, LESION, Supervised(LESION), patch_size=SLICE, value_range=None)
+    batch = batches[0]["labeled"]
+    for key in ("image", "label"):
+        assert (batch[key][:, :, :2] == 0).all() and (batch[key][:, :, 14:] == 0).all()
+        assert (batch[key][:, :, 2:14] > 0).all()
+
+
+def test_pairs_of_slices(patches):
+    """Of the volumes, one is three times as high: slices of a pair are at the same relative height."""
+    arrays = {}
+    for index, depth in enumerate((5, 15)):
+        arrays[f"scan{index}"] = {"image": coordinates((40, 40, depth), index + 1, border=0)}
+    arrays = random_labels(arrays)
+    batch = patches(arrays, patch_size=SLICE, same_patch=1.0)[0]["labeled"]
+    assert batch["image"].shape == (6, 4, 16, 16) and batch["pairs"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert torch.equal(batch["image"][:3], batch["image"][3:])
+    batches, heights = patches(arrays, patch_size=SLICE, same_patch=0.0, weak=Flip([0])), set()
+    for iteration in range(20):
+        batch = batches[iteration]["labeled"]
+        for one, other in zip(batch["image"][:3], batch["image"][3:], strict=True):
+            assert {number_of(one), number_of(other)} == {1, 2}
+            assert torch.equal(one[:2], other[:2])  # the same place, moved in the same way
+            low, high = (int(image[2, 0, 0]) - 1 for image in sorted((one, other), key=number_of))
+            assert abs(low / 5 - high / 15) <= 0.5 / 5
+            heights.add(low)
+    assert heights == set(range(5))
+
+
+@pytest.mark.parametrize("mode", ["multilabel", "multiclass"])
+@pytest.mark.parametrize(("held", "p"), [([(0, 1, 2)], 3), ([(0, 1, 2), (1, 2), (2,)], 4)])
+def test_every_class_is_in_every_batch_of_slices(patches, mode, held, p):
+    labels = LabelSpace(["a", "b", "c"], mode)
+    arrays = {f"scan{i}": dotted(classes, labels, number=i + 1) for i, classes in enumerate(held)}
+    settings = {"labeled_batch": p, "patch_size": SLICE}
+    batches = patches(arrays, NearestNeighbor(labels), **settings)
+    assert all(shown(batches[t], labels) == {0, 1, 2} for t in range(25))
+    batches = patches(arrays, Supervised(labels), **settings)
+    assert not all(shown(batches[t], labels) == {0, 1, 2} for t in range(25))
+
+
+def test_slices_go_through_a_pixel_of_a_class_with_a_probability(patches):
+    arrays = volumes([(40, 40, 30)], lesion=False)
+    arrays["scan0"]["label"][0, 20, 18, 21] = 1
+    for probability in (0.0, 1.0):
+        batches = patches(arrays, Supervised(LESION), patch_size=SLICE, foreground=probability)
+        found = [slice_of(image)[0][1:] for image in labeled_images(batches, 10)]
+        on_lesion = [window == (slice(12, 28), slice(10, 26), 21) for window in found]
+        assert all(on_lesion) if probability else not any(on_lesion)
+
+
+@pytest.mark.parametrize("filled", [True, False])  # kept whole, and as places
+def test_slices_of_a_volume_that_has_joined(patches, store, filled):
+    shape, mask = (24, 24, 10), np.zeros((1, 24, 24, 10), np.uint8)
+    mask[:, 4:20, 6:18, :] = np.arange(10) % 2
+    mask = mask if filled else mask * (np.indices(shape).sum(0) % 29 == 0)
+    batches = patches(volumes([shape]), Supervised(LESION), patch_size=SLICE)
+    joined(batches, store, shape, mask=mask)
+    assert (batches.joined[0].places is None) == filled
+    seen = set()
+    for iteration in range(20):
+        batch = batches[iteration]["labeled"]
+        for image, label in zip(batch["image"], batch["label"], strict=True):
+            if number_of(image) == 7:
+                window, z = slice_of(image)
+                np.testing.assert_array_equal(label, mask[window])
+                seen.add(z)
+    assert len(seen) > 6
+
+
 # ---- images that have joined
 
 

@@ -61,6 +61,30 @@ def test_settings_out_of_range(make, settings, message):
         make(images((32, 32)), **settings)
 
 
+@pytest.mark.parametrize("size", [(16, 16, 2), (16, 16, 0), (16, 1, 16), (1, 16, 16), (16, 24, 1), (1, 1, 1)])
+def test_slices_are_the_only_flat_patches_and_lie_across_the_last_axis(make, size):
+    parts = [images((32, 32, 32), key=key) for key in ("label", "truth")]
+    message = r"patch_size must be 3 multiples of 16, the network's down-scaling, or 1 at last for slices, got \["
+    with pytest.raises(ValueError, match=message + ", ".join(map(str, size))):
+        make(*parts, patch_size=size)
+    assert make(*parts, patch_size=(16, 32, 1)).patch_size == (16, 32, 1)
+
+
+def test_images_of_two_axes_have_no_slices(make):
+    with pytest.raises(ValueError, match=r"patch_size must be 2 multiples of 16, the network's down-scaling, got"):
+        make(images((32, 32)), patch_size=(16, 1))
+    with pytest.raises(ValueError, match=r"patch_size must be 2 multiples .* got \[16, 16, 1\]"):
+        make(images((32, 32)), patch_size=(16, 16, 1))
+
+
+def test_a_slice_larger_than_those_of_a_volume(make):
+    parts = [images((32, 32, 4), (16, 32, 4)), images((32, 32, 4), key="truth")]
+    message = r"must not be larger than an image, got \[32, 32, 1\] and label1.png of 16 x 32 x 4"
+    with pytest.raises(ValueError, match=message):
+        make(*parts, patch_size=(32, 32, 1))
+    make(*parts, patch_size=(16, 32, 1))
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -51,6 +51,25 @@ def test_equals_means_over_the_patches_in_2d():
     np.testing.assert_allclose(latent.numpy(), plain_latent(image, corners), rtol=1e-5)
 
 
+def test_equals_means_over_slices():
+    """With 1 as the patch's last side the network gets images of two axes, and the grid goes through the slices."""
+
+    class Flat(Means):
+        def forward(self, x, bottleneck_only):
+            assert x.shape == (8, 1, 16, 16)
+            return super().forward(x, bottleneck_only)
+
+    image = random_image(3, 40, 36, 9)
+    latent = image_latent(Flat(), image, (16, 16, 1), grid=2).numpy()
+    expected = []
+    for x, y, z in product((10 - 8, 30 - 8), (9 - 8, 27 - 8), (2, 6)):  # 9 / 4 - 1 / 2 and 27 / 4 - 1 / 2
+        patch = image[0, x : x + 16, y : y + 16, z].numpy().astype(np.float64)
+        expected += [patch.mean(), (patch**2).mean()]
+    np.testing.assert_allclose(latent, expected, rtol=1e-5)
+    network = BasicUNet(2, 1, 1, (4, 4, 4, 4, 8, 4), norm="batch")
+    assert image_latent(network, image, (32, 32, 1), grid=1).shape == (8,)
+
+
 @pytest.mark.parametrize("shape", [(32, 48), (16, 32, 16)])
 def test_a_whole_image_is_one_patch(shape):
     image = random_image(2, *shape)

@@ -46,7 +46,7 @@ def acdc_datalist(
         split: index of the split.
         seed: seed of the draw.
         published: take the patients that published work labels (1, 3 or 7), validates on (10) and tests on (20); where
-            the folder lacks those of the test, as many as `test` says are drawn from the unlabelled ones.
+            the folder lacks some of the test's, as many as `test` says are drawn from the unlabelled ones instead.
         name: the data set's name.
         output: JSON file to write; a summary is printed. Without it the datalist is returned.
 
@@ -73,7 +73,7 @@ def find_acdc(folder: str | Path) -> list[dict]:
     images, masks = {}, {}
     for path in sorted(folder.rglob("*.nii*")):
         match = _VOLUME.match(path.name)
-        if not match:
+        if not match or path.is_dir():  # some tools unpack a volume into a folder of its name
             continue
         known, stem = (masks, images)[match[2] is None], path.name.lower().split(".nii")[0].removesuffix("_gt")
         if stem in known:
@@ -89,7 +89,7 @@ def find_acdc(folder: str | Path) -> list[dict]:
         raise ValueError(f"{folder}: each mask must have its volume beside it, got none for {first_few(orphans)}.")
     return [
         {"image": str(path), "patient": stem.split("_")[0]} | ({"label": str(masks[stem])} if stem in masks else {})
-        for stem, path in images.items()
+        for stem, path in sorted(images.items())
     ]
 
 
@@ -121,6 +121,8 @@ def published_parts(
         tested = sorted(free[index] for index in order[:test])
     elif test is not None and not isinstance(test, Integral):
         tested = []  # they are elsewhere
+    elif test is not None and test != len(tested):
+        raise ValueError(f"test must be {len(tested)}, the published test patients, which are all there, got {test}.")
     return {
         "labeled": [numbers[number] for number in PUBLISHED_LABELED[labeled]],
         "unlabeled": [name for name in rest if name not in tested],

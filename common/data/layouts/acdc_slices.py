@@ -91,7 +91,10 @@ def find_h5(source: Path) -> Mapping[str, Read]:
     def of_slices(name: str) -> tuple[np.ndarray, np.ndarray | None]:
         parts = {number: h5(path) for number, path in slices[name].items()}
         image = stack(name, parts, lambda part: part[0], (0, 1))
-        mask = None if any(m is None for _, m in parts.values()) else stack(name, parts, lambda part: part[1], (0, 1))
+        bare = [number for number, (_, mask) in parts.items() if mask is None]
+        if bare and len(bare) < len(parts):
+            raise ValueError(f"{name} must have a label in each of its slices or in none, got none in {bare[0]}.")
+        mask = None if bare else stack(name, parts, lambda part: part[1], (0, 1))
         return image.astype(np.float32), None if mask is None else mask.astype(np.uint8)
 
     def of_volume(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -108,7 +111,10 @@ def by_volume(folder: Path, pattern: re.Pattern) -> dict[str, dict[int, Path]]:
     found: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
         if match := pattern.match(path.name):
-            found[match[1].lower()][int(match[2])] = path
+            slices, number = found[match[1].lower()], int(match[2])
+            if number in slices:
+                raise ValueError(f"{folder} must hold each slice once, got {slices[number]} and {path}: keep one.")
+            slices[number] = path
     return dict(found)
 
 
