@@ -100,21 +100,24 @@ class Strong(View):
         super().__init__()
         numbers = (operations, operations) if isinstance(operations, int) else tuple(operations)
         if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1]:
-            raise ValueError(f"operations must be a number from 0 on, or the least and the largest, got {operations}.")
+            raise ValueError(
+                f"operations must not be negative, or be the least and the largest number, got {operations}."
+            )
         if not 0 <= magnitude <= 1:
             raise ValueError(f"magnitude must be in [0, 1], got {magnitude}.")
         known = [name for name in NAMES if geometry or name not in GEOMETRY]
         unknown = [name for name in names or () if name not in known]
         if unknown:
             raise ValueError(f"names must be of {', '.join(known)}, got {', '.join(unknown)}.")
-        self.operations, self.magnitude, self.geometry = numbers, magnitude, geometry
+        self.operations, self.magnitude, self.geometry = operations, magnitude, geometry
+        self.numbers = numbers
         self.cutout, self.cutout_label, self.names = cutout, cutout_label, names
         self.drawn_from = list(names or known)
         self.box = [CutOut(cutout, cutout_label)] if cutout else []
 
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         groups = group_numbers(groups, len(image))
-        least, most = self.operations
+        least, most = self.numbers
         chosen = draw.choice(self.drawn_from, (most, groups.max() + 1)).astype(object)
         if least < most:
             chosen[np.arange(most)[:, None] >= draw.integers(least, most + 1, groups.max() + 1)] = "identity"

@@ -71,7 +71,10 @@ ROWS = ("tables", "methods", "rows")
             change("data", value={"cifar": 1}),
             "data must be a mapping with one of phantom, layout, datalists, got cifar",
         ),
-        (change("bundle", value="jsrt"), r"bundle must be one of jsrt_rpg, ms_popcorn, got 'jsrt': write jsrt_rpg"),
+        (
+            change("bundle", value="jsrt"),
+            r"bundle must be one of acdc_unimatch, jsrt_rpg, ms_popcorn, got 'jsrt': write jsrt_rpg",
+        ),
         (change("bundle", value=None), "the grid must be given with bundle"),
         (change("score", value="surface_dice"), r"methods\.score must be one that the bundle has, got 'surface_dice'"),
         (change("score", value="accuracy"), r"tables\.methods\.score must be one of iou, dice"),

@@ -11,7 +11,7 @@ from monai.transforms.utils import create_translate
 from common.draws import generator
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Dice
-from common.methods import RPG, Step
+from common.methods import RPG, Method, Step
 from common.parts import Part
 from common.sources import Grid, Prediction, PseudoLabel
 from common.terms import Match
@@ -281,7 +281,8 @@ def test_in_mixed_precision_places_and_weights_stay_what_they_are(labels, batch,
 
 def test_defaults_and_needs(labels):
     match = Match(Prediction())
-    assert type(match.weight) is Ones and type(match.view) is Weak and type(match.loss) is CrossEntropy
+    assert type(match.weight) is Ones and type(match.view) is Weak and match.loss is None
+    assert type(Method(labels, {"a": match}).terms["a"].loss) is CrossEntropy
     assert match.factor == 1
     assert Weak().needs.weak_gradients and not Match(Prediction(), view=Strong()).needs.weak_gradients
     with pytest.raises(ValueError, match=r"factor of a term must not be negative, got -0\.5"):

@@ -391,7 +391,7 @@ def test_views_are_the_same_in_mixed_precision(name):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"operations": -1}, "operations must not be negative, got -1"),
+        ({"operations": -1}, "operations must not be negative, .* got -1"),
         ({"magnitude": 1.5}, r"magnitude must be in \[0, 1\], got 1.5"),
         ({"magnitude": -0.1}, "magnitude"),
         ({"cutout": -0.1}, "cutout"),
@@ -403,3 +403,38 @@ def test_views_are_the_same_in_mixed_precision(name):
 def test_settings_out_of_range_are_refused(option, message):
     with pytest.raises(ValueError, match=message):
         Strong(**option)
+
+
+def test_the_number_of_operations_may_be_drawn_for_each_image(monkeypatch):
+    view, chosen, kind = Strong(operations=(1, 3), names=["brightness"], cutout=0), [], strong.Chosen
+    monkeypatch.setattr(strong, "Chosen", lambda names, strengths: chosen.append(names) or kind(names, strengths))
+    for index in range(300):
+        view(smooth((2, 1, 16, 16)), draws(index))
+    numbers = np.concatenate([(names == "brightness").sum(0) for names in chosen])
+    found, counts = np.unique(numbers, return_counts=True)
+    assert found.tolist() == [1, 2, 3] and counts.min() > 0.8 * counts.mean()
+    for names in chosen:  # those that are left out come last
+        assert (np.diff((names == "brightness").astype(int), axis=0) <= 0).all()
+
+
+@pytest.mark.parametrize("operations", [(2, 1), (-1, 2), (1, 2, 3)])
+def test_ranges_of_operations_that_are_none(operations):
+    with pytest.raises(ValueError, match="or be the least and the largest number"):
+        Strong(operations=operations)
+
+
+def test_boxes_of_a_beta_distribution():
+    """AugSeg's second box: 1 - lambda of the image on average, with the image's aspect."""
+    from common.views import CutMix
+
+    image = torch.arange(400.0).view(-1, 1, 1, 1).expand(400, 1, 40, 60).contiguous()
+    viewed = CutMix(beta=(4, 4), aspect=(1, 1), prob=1)(image, draws()).image
+    foreign = (viewed != image)[:, 0]
+    shares = foreign.flatten(1).float().mean(1)
+    assert shares.mean().item() == pytest.approx(0.5, abs=0.02) and shares.std().item() == pytest.approx(
+        1 / 6, abs=0.02
+    )
+    heights, widths = foreign.any(2).sum(1) / 40, foreign.any(1).sum(1) / 60
+    assert (heights - widths).abs().max() < 0.05
+    with pytest.raises(ValueError, match="beta must be two positive numbers"):
+        CutMix(beta=(1,))
