@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.decoded import DecodedImages, zeros_around
+from common.data.decoded import DecodedImages, flat, zeros_around
 from common.label_space import LabelSpace
 
 PLACE = 17  # bytes for a pixel that is kept with its place and value
@@ -107,8 +107,3 @@ def stacked(crops: list[dict[str, Tensor]], key: str, device: torch.device) -> T
     if not all(key in crop for crop in crops):
         return None
     return flat(torch.stack([crop[key].to(device, non_blocking=True) for crop in crops]).float())
-
-
-def flat(maps: Tensor) -> Tensor:
-    """Maps ``B C H W 1`` of single slices as ``B C H W``; others as they are."""
-    return maps[..., 0] if maps.ndim == 5 and maps.shape[-1] == 1 else maps

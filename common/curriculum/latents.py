@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.batches.training_image import flat
-from common.data.decoded import zeros_around
+from common.data.decoded import flat, zeros_around
 
 
 @torch.no_grad()

@@ -213,6 +213,11 @@ def zeros_around(size: Sequence[int], shape: Sequence[int]) -> list[int]:
     return [side for n in missing for side in (int(n) // 2, int(n) - int(n) // 2)]
 
 
+def flat(maps: Tensor) -> Tensor:
+    """Maps ``B C H W 1`` of single slices as ``B C H W``; others as they are."""
+    return maps[..., 0] if maps.ndim == 5 and maps.shape[-1] == 1 else maps
+
+
 def describe(thing: Any) -> Any:
     """A transform's class and settings as JSON, the same in every process; its random and working state is left out."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
