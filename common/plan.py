@@ -25,7 +25,13 @@ from common.data.files import NIFTI_SUFFIXES, file_suffix, first_few
 from common.data.volumes import is_volume, read_volume
 from common.settings import keywords
 
-BUNDLE = {2: BUNDLES / "jsrt_rpg", 3: BUNDLES / "ms_popcorn"}  # what trains images and volumes of any kind
+# what trains images, volumes, and volumes slice by slice, of any kind
+BUNDLE = {
+    "2D": BUNDLES / "jsrt_rpg",
+    "3D": BUNDLES / "ms_popcorn",
+    "slices": BUNDLES / "acdc_unimatch",
+}
+THICK = 3.0  # times as large as its other sides a voxel is along the axis of slices that are looked at one by one
 TRIAL_LOG = "trial.log"
 LONGEST = {"cpu": 128, "cuda": 512}  # pixels of an image's longer side
 PATCH = {"cpu": 32, "cuda": 64}  # voxels of a patch's side
@@ -57,24 +63,24 @@ def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, tria
         ChildProcessError: when the trial fails.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dims = dimensions(datalist)
-    settings, reasons = (of_images if dims == 2 else of_volumes)(datalist, device)
-    settings |= {"loss": LOSS, "iterations": EPOCH}
+    kind = "2D" if dimensions(datalist) == 2 else "slices" if has_thick_slices(datalist) else "3D"
+    settings, reasons = {"2D": of_images, "3D": of_volumes, "slices": of_slices}[kind](datalist, device)
+    settings |= {"iterations": EPOCH} | ({} if kind == "slices" else {"loss": LOSS})  # that bundle has it
     reasons.append("loss cross-entropy + Dice: alone, one forgets small classes, the other lets large ones spread.")
     if device == "cpu":
-        demo = json.loads((BUNDLE[dims] / "configs" / "demo.json").read_text())
-        settings |= {key: demo[key] for key in ("network_def#features", "learning_rate", "amp")}
+        demo = json.loads((BUNDLE[kind] / "configs" / "demo.json").read_text())
+        settings |= {key: demo[key] for key in ("network_def#features", "learning_rate", "amp") if key in demo}
         settings |= {key: value for key, value in demo.items() if key.startswith(("optimizer", "lr_scheduler"))}
         reasons.append("small network, learning rate, no mixed precision: those of the demonstration.")
     settings |= neighbors(method)
-    seconds = seconds_of_an_iteration(BUNDLE[dims], settings, file, method, trial)
+    seconds = seconds_of_an_iteration(BUNDLE[kind], settings, file, method, trial)
     epochs = max(FEWEST, round(60 * minutes / seconds / EPOCH))
     settings |= {"epochs": epochs, "val_interval": max(1, epochs // 10), "keep_last": False}
     reasons.append(
         f"epochs {epochs} of {EPOCH} iterations: {seconds:.2f} s each, so about "
         f"{epochs * EPOCH * seconds / 60:.1f} minutes for {method}."
     )
-    return Plan(BUNDLE[dims], settings, reasons)
+    return Plan(BUNDLE[kind], settings, reasons)
 
 
 def dimensions(datalist: dict[str, Any]) -> int:
@@ -114,6 +120,28 @@ def of_images(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], li
     return settings, reasons
 
 
+def has_thick_slices(datalist: dict[str, Any]) -> bool:
+    """Whether the labelled volumes are stacks of thick slices, along the last axis of their files."""
+    voxels = np.array([voxel_sizes(header(item["image"]).affine) for item in datalist["labeled"]])
+    return bool((voxels[:, 2] >= THICK * voxels[:, :2].max(axis=1)).all())
+
+
+def of_slices(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:
+    """Size and batch for slices of volumes, which are made square."""
+    headers = [header(item["image"]) for item in datalist["labeled"]]
+    longest = int(np.median([max(image.shape[:2]) for image in headers]))
+    side = image_size((longest, longest), LONGEST[device])[0]
+    thick = np.median([voxel_sizes(image.affine)[2] for image in headers])
+    reasons = [
+        f"bundle {BUNDLE['slices'].name}: slices are {thick:g} mm thick, {THICK:g} times a pixel or more, and are "
+        "looked at one by one.",
+        f"image_size {side} x {side}: the longer side of a slice is {longest}, {LONGEST[device]} is for a {device}.",
+    ]
+    batch = 12 if device == "cuda" else 6
+    reasons.append(f"batches of {batch} labelled and {batch} unlabelled slices.")
+    return {"image_size": [side, side], "labeled_batch": batch, "unlabeled_batch": batch}, reasons
+
+
 def of_volumes(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:
     """Spacing, patch and batch for volumes.
 
@@ -149,11 +177,16 @@ def of_volumes(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], l
 
 def shape_and_voxel(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Shape of a volume and its voxels' sides in mm, along the axes that are nearest to left-right and so on."""
-    image = nibabel.load(path) if file_suffix(path) in NIFTI_SUFFIXES else read_volume(path)
+    image = header(path)
     axes = nibabel.io_orientation(image.affine)[:, 0].astype(int)
     shape, voxel = np.zeros(3), np.zeros(3)
     shape[axes], voxel[axes] = image.shape[:3], voxel_sizes(image.affine)
     return shape, voxel
+
+
+def header(path: str) -> nibabel.Nifti1Image:
+    """A volume, of which a NIfTI file's header alone is read."""
+    return nibabel.load(path) if file_suffix(path) in NIFTI_SUFFIXES else read_volume(path)
 
 
 def image_size(size: tuple[int, int], longest: int) -> list[int]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from common import plan as planning
-from common.plan import dimensions, image_size, neighbors, of_images, of_volumes, plan
+from common.plan import dimensions, has_thick_slices, image_size, neighbors, of_images, of_slices, of_volumes, plan
 
 
 def part(paths):
@@ -97,3 +97,33 @@ def test_images_beside_volumes_are_refused(tmp_path):
     assert (dimensions(part([flat])), dimensions(part([deep]))) == (2, 3)
     with pytest.raises(ValueError, match=r"all be 2D or all be 3D, got 1 in 2D \(.*a\.png\) and 1 in 3D \(.*b\.nii"):
         dimensions(part([flat, deep]))
+
+
+@pytest.mark.parametrize(
+    ("voxel", "turned", "expected"),
+    [
+        ((1.5, 1.5, 10), False, True),
+        ((1, 1, 2.9), False, False),
+        ((1, 1, 1), False, False),
+        ((10, 1.5, 1.5), True, True),
+        ((1.5, 1.5, 10), True, False),
+    ],
+)
+def test_volumes_of_thick_slices_along_the_last_axis_are_told(tmp_path, voxel, turned, expected):
+    """The one stored as y, z, x has what it calls x last."""
+    files = [volume(tmp_path / "a.nii.gz", (40, 48, 6), voxel, turned)]
+    assert has_thick_slices(part(files)) is expected
+    files.append(volume(tmp_path / "b.nii.gz", (40, 48, 6)))
+    assert not has_thick_slices(part(files))
+
+
+def test_thick_slices_are_looked_at_one_by_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(planning, "seconds_of_an_iteration", lambda *_: 1.0)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    files = [volume(tmp_path / f"{size}.nii.gz", (size, 90, 7), (1.5, 1.5, 8)) for size in (216, 100, 60)]
+    found = plan(part(files), tmp_path / "d.json", "UniMatch", 1, tmp_path / "t")
+    assert found.bundle.name == "acdc_unimatch" and "loss" not in found.settings
+    assert found.settings["image_size"] == [96, 96] and found.settings["labeled_batch"] == 6
+    assert "slices are 8 mm thick, 3 times a pixel or more" in found.reasons[0]
+    assert "the longer side of a slice is 100" in found.reasons[1]
+    assert of_slices(part(files), "cuda")[0] == {"image_size": [96, 96], "labeled_batch": 12, "unlabeled_batch": 12}
