@@ -56,7 +56,8 @@ class ClassConfidence(Part):
         truth = labels.one_hot(label)
         over = [0, *range(2, truth.ndim)]
         found = labels.probabilities(outputs.float()) * truth
-        self.noted = torch.stack([found.sum(over), truth.sum(over)])
+        sums = torch.stack([found.sum(over), truth.sum(over)])
+        self.noted = sums if self.noted is None else self.noted + sums  # of several batches of one step
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:

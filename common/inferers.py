@@ -33,4 +33,4 @@ class ResizedSlices(Inferer):
         plain = inputs.as_subclass(Tensor)
         resized = torch.stack([self.resize(volume, dtype=torch.float32) for volume in plain]).as_subclass(Tensor)
         outputs = self.slices(resized, network, *args, **kwargs)
-        return outputs if outputs.shape[2:] == size else F.interpolate(outputs, size, mode="trilinear")
+        return outputs if outputs.shape[2:] == size else F.interpolate(outputs.float(), size, mode="trilinear")

@@ -85,6 +85,12 @@ class LabelSpace:
             return label[:, 1:]
         return torch.cat([label == value + 1 for value in range(self.num_classes)], dim=1).to(torch.float32)
 
+    def hard(self, label: Tensor) -> Tensor:
+        """The label of whole numbers that a soft one says, in float32; any other one as it is."""
+        if self.multilabel:
+            return (label > 0.5).float()
+        return label.argmax(dim=1, keepdim=True).float() if self.is_soft(label) else label
+
     def one_hot(self, label: Tensor) -> Tensor:
         """A label with one channel for each of the network's outputs, in float32."""
         if self.multilabel or self.is_soft(label):

@@ -71,6 +71,21 @@ class Part(nn.Module):
         """Called after each step of the optimizer, without gradients and with what the step has seen."""
 
 
+def check_source(part: Part, source: Part) -> None:
+    """Refuses a source that does not know what a weight or a view, or one within it, asks.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for inner in part.modules():
+        asks, knows = getattr(inner, "asks", None), getattr(source, "knows", None)
+        if asks is not None and knows is not None and asks not in knows:
+            raise ValueError(
+                f"{type(inner).__name__} asks for the {asks} behind a pseudo-label, got {type(source).__name__}, which "
+                f"knows {', '.join(knows) or 'nothing'}: take another source, or something else in its place."
+            )
+
+
 class OwnOptimizer(Part):
     """A part with an optimizer of its own (a discriminator), whose state is part of the checkpoint.
 

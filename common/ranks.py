@@ -57,6 +57,15 @@ def total(mine: Tensor) -> Tensor:
     return mine
 
 
+def average(tensors: list[Tensor]) -> None:
+    """Gives all processes the mean of some tensors, in one exchange."""
+    if not is_distributed() or not tensors:
+        return
+    whole = total(torch.cat([tensor.flatten().float() for tensor in tensors])) / world_size()
+    for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
 def gathered(mine: Tensor) -> Tensor:
     """The tensors of all processes, which have one shape, one after the other along a new first axis."""
     if not is_distributed():

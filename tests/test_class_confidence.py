@@ -73,3 +73,15 @@ def test_it_is_part_of_the_checkpoint(labels):
 def test_bad_decays(decay):
     with pytest.raises(ValueError, match=r"decay of the class confidence must be in \[0, 1\), got"):
         ClassConfidence(decay)
+
+
+def test_several_batches_of_one_step_count_together(multiclass):
+    bank, one = prepared(multiclass), prepared(multiclass)
+    outputs, label = torch.randn(4, 3, 5, 5), torch.randint(0, 3, (4, 1, 5, 5)).float()
+    for rows in (slice(0, 1), slice(1, 4)):
+        bank.note(multiclass, outputs[rows], label[rows])
+    one.note(multiclass, outputs, label)
+    for each in (bank, one):
+        each.after_step(Step(multiclass, torch.nn.Identity(), {}, 1))
+    torch.testing.assert_close(bank.confidence, one.confidence)
+    assert bank.times.tolist() == [1, 1, 1]

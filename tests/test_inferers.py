@@ -91,3 +91,12 @@ def test_half_precision_and_meta_data_make_no_difference(network):
     of_file = ResizedSlices(SIZE)(MetaTensor(inputs, meta={"filename_or_obj": "a.nii.gz"}), network)
     assert type(of_file) is torch.Tensor
     torch.testing.assert_close(of_file, expected)
+
+
+def test_outputs_are_resized_in_32_bits_where_the_network_gives_16():
+    network = torch.nn.Conv2d(1, 3, 3, padding=1)
+    volume = torch.rand(1, 1, 40, 52, 2)
+    half = ResizedSlices((32, 32))(volume, lambda image: network(image).bfloat16())
+    assert half.dtype == torch.float32
+    expected = ResizedSlices((32, 32))(volume, lambda image: network(image).bfloat16().float())
+    torch.testing.assert_close(half, expected)

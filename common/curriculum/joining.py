@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from common.parts import Needs, Part
+from common.parts import Needs, Part, check_source
 from common.sources import Prediction
 from common.weights import Weight
 
@@ -62,7 +62,7 @@ class Joining(Part):
                 f"images of a batch."
             )
         if weight is not None:
-            weight.check_source(self.source)
+            check_source(weight, self.source)
 
     def plan(self, images: int) -> list[int]:
         """How many of so many unlabelled images join in each step."""

@@ -16,12 +16,11 @@ SAME_PLACE = 0.1
 WHOLE = 1e-3
 
 
-def read_volume(path: str | Path, single_slice: bool = False) -> nibabel.Nifti1Image:
+def read_volume(path: str | Path) -> nibabel.Nifti1Image:
     """A 3D image as float32 with its affine to millimetres in RAS+, whatever file it is from.
 
     Args:
         path: a NIfTI file, a folder with one DICOM series, or another file that ITK reads (MHD, MHA, NRRD).
-        single_slice: a volume may be one slice, as the last axis, for networks that look at slices.
 
     Raises:
         FileNotFoundError: when there is nothing.
@@ -37,7 +36,7 @@ def read_volume(path: str | Path, single_slice: bool = False) -> nibabel.Nifti1I
         values, affine = _read_nifti(path)
     else:
         values, affine = _read_with_itk(path, str(path))
-    if values.ndim != 3 or min(values.shape[: 2 if single_slice else 3]) < 2:
+    if values.ndim != 3 or min(values.shape) < 2:
         raise ValueError(
             f"{path} must be one 3D volume, got an array of {' x '.join(map(str, values.shape))}: give one time point "
             "or one channel, as a file of its own."

@@ -100,7 +100,7 @@ class Method(nn.Module):
             if isinstance(term, Match) and term.loss is None:
                 term.loss = unsupervised_loss or CrossEntropy()
         self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
-        self.supervised_share = supervised_share
+        self.supervised_share, self.progress = supervised_share, 0.0
         self.finite, self.prepared, self.checked, self.dropout = FiniteTerms(), False, False, False
         for part in self.parts():
             part.check(labels)
@@ -160,8 +160,13 @@ class Method(nn.Module):
         supervised = self.supervised(step)
         if step.progress < self.supervised_share:
             return {"supervised": supervised} | {name: supervised.new_zeros(()) for name in self.terms}
-        factor = self.unsupervised_weight * rise(step.iteration, self.ramp_up)
+        factor = self.factor(step)
         return {"supervised": supervised} | {name: factor * term for name, term in self.others(step).items()}
+
+    def factor(self, step: Step) -> float:
+        """The factor of all terms beside the supervised one, whose rise begins when the supervised share is over."""
+        alone = self.supervised_share * (step.iteration - 1) / step.progress if step.progress else 0
+        return self.unsupervised_weight * rise(step.iteration - alone, self.ramp_up)
 
     def supervised(self, step: Step) -> Tensor:
         """The loss on the labelled images.
@@ -189,7 +194,8 @@ class Method(nn.Module):
         matches = [term for term in self.terms.values() if isinstance(term, Match)]
         if not matches:
             return None
-        return Noted(*matches[0].taught(Step(self.labels, network, batch, seed=self.seed)))
+        step = Step(self.labels, network, batch, seed=self.seed, progress=self.progress)
+        return Noted(*matches[0].taught(step))
 
     # ---- the step
 
@@ -197,6 +203,7 @@ class Method(nn.Module):
         """One iteration of MONAI's trainer, in its order and with its options."""
         if not self.checked:
             self.check_trainer(engine)
+            check_dimensions(engine.network, batch["labeled"]["image"])
         if self.dropout:
             torch.manual_seed(int(self.draw(engine).integers(2**63)))
         if engine.prepare_batch is not default_prepare_batch:
@@ -243,15 +250,16 @@ class Method(nn.Module):
         return generator(self.seed, engine.state.iteration, "dropout")
 
     def step(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> Step:
+        self.progress = (engine.state.iteration - 1) / (engine.state.max_epochs * engine.state.epoch_length)
         return Step(
             self.labels,
             engine.network,
             batch,
             iteration=engine.state.iteration,
             seed=self.seed,
-            joint=self.joint,
+            joint=self.joint and self.progress >= self.supervised_share,
             weak_gradients=self.needs.weak_gradients,
-            progress=(engine.state.iteration - 1) / (engine.state.max_epochs * engine.state.epoch_length),
+            progress=self.progress,
         )
 
     @torch.no_grad()
@@ -286,7 +294,22 @@ class Method(nn.Module):
             )
 
 
-def rise(iteration: int, length: int) -> float:
+def check_dimensions(network: nn.Module, image: Tensor) -> None:
+    """Refuses images of other dimensions than the network's.
+
+    Raises:
+        ValueError: saying how many each has.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d))]
+    expected = {nn.Conv2d: 2, nn.Conv3d: 3}.get(type(convolutions[0])) if convolutions else None
+    if expected not in (None, image.ndim - 2):
+        raise ValueError(
+            f"images must have the network's {expected} spatial dimensions, got {image.ndim - 2}: set spatial_dims of "
+            "the network, or patch_size, where 1 as the last side means slices."
+        )
+
+
+def rise(iteration: float, length: int) -> float:
     """The ramp-up exp(-5 (1 - t)^2) with t = iteration / length, 1 from ``length`` on (Laine and Aila 2017)."""
     if length == 0 or iteration >= length:
         return 1.0

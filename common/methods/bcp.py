@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.draws import on_device
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Dice, Loss, Sum
-from common.methods.base import Method, rise
+from common.methods.base import Method
 from common.sources import Teacher
 from common.step import Noted, Step
 from common.terms import Match
 from common.views.boxes import boxes
 from common.views.change import Inside
 
-Images = tuple[Tensor, Tensor, np.ndarray]  # a batch of images, their one-hot labels, and which of them are meant
+Images = tuple[Tensor, Tensor, Tensor]  # images, their labels one-hot, and the weight of their pixels
 
 
 class BCP(Method):
@@ -65,37 +66,43 @@ class BCP(Method):
         self.beta = beta
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        image, label, box = step.labeled["image"], self.labels.one_hot(step.labeled["label"]), self.box(step)
+        labeled, box = self.images(step.labeled), self.box(step)
+        number = len(labeled[0])
         if step.progress < self.supervised_share:
-            number = (len(image) + 1) // 2
-            partner = (np.arange(number) + number) % len(image)
-            terms = self.way(step, (image, label, np.arange(number)), (image, label, partner), box)
+            first = np.arange((number + 1) // 2)
+            terms = self.way(step, labeled, first, labeled, (first + len(first)) % number, box)
             return {"supervised": sum(terms), "unsupervised": terms[0].new_zeros(())}
         match = self.terms["unsupervised"]
         pseudo, weight = match.taught(step)
         step.notes["unsupervised"] = Noted(pseudo, weight)
-        other, guess = step.unlabeled["image"], self.labels.one_hot(pseudo.label)
-        (first, second), (third, fourth) = halves(len(image), len(other))
-        inward = self.way(step, (image, label, first), (other, guess, third), box)
-        outward = self.way(step, (image, label, second), (other, guess, fourth), ~box)
-        factor = self.unsupervised_weight * rise(step.iteration, self.ramp_up) * match.factor
+        other = self.images({**step.unlabeled, "label": pseudo.label, "weight": weight})
+        (first, second), (third, fourth) = halves(number, len(other[0]))
+        inward = self.way(step, labeled, first, other, third, box)
+        outward = self.way(step, labeled, second, other, fourth, ~box)
+        factor = self.factor(step) * match.factor
         return {"supervised": inward[0] + outward[0], "unsupervised": factor * (inward[1] + outward[1])}
 
-    def way(self, step: Step, outside: Images, inside: Images, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Lseg of each of the two parts of mixed images, whose second images are at a place ``1 1 H W [D]``."""
-        device = place.device
-        pairs = [
-            [maps[torch.from_numpy(rows).to(device)] for maps in (image, label)]
-            for image, label, rows in (outside, inside)
-        ]
-        image, target = (torch.where(place, two, one) for one, two in zip(*pairs, strict=True))
-        outputs = step.see(image).outputs
-        return self.loss_on(outputs, target, ~place), self.loss_on(outputs, target, place)
+    def images(self, part: dict[str, Tensor]) -> Images:
+        """Images, their labels one-hot, and the weight of their pixels."""
+        image, weight = part["image"], part.get("weight")
+        weight = torch.ones_like(image[:, :1], dtype=torch.float32) if weight is None else weight
+        return image, self.labels.one_hot(part["label"]), weight
 
-    def loss_on(self, outputs: Tensor, target: Tensor, place: Tensor) -> Tensor:
+    def way(
+        self, step: Step, one: Images, rows: np.ndarray, two: Images, others: np.ndarray, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Lseg of each of the two parts of mixed images, whose second images are at a place ``1 1 H W [D]``."""
+        pairs = [
+            (first[on_device(rows, first)], second[on_device(others, second)])
+            for first, second in zip(one, two, strict=True)
+        ]
+        image, target, weight = (torch.where(place, second, first) for first, second in pairs)
+        outputs = step.see(image).outputs
+        return self.loss_on(outputs, target, weight, ~place), self.loss_on(outputs, target, weight, place)
+
+    def loss_on(self, outputs: Tensor, target: Tensor, weight: Tensor, place: Tensor) -> Tensor:
         """Lseg of some pixels alone, as a mean over them."""
-        weight = (place.float() / place.float().mean().clamp(min=1e-6)).expand(len(outputs), *place.shape[1:])
-        return self.loss(self.labels, outputs, target, weight)
+        return self.loss(self.labels, outputs, target, weight * place / place.float().mean().clamp(min=1e-6))
 
     def box(self, step: Step) -> Tensor:
         """The box of the step, ``1 1 H W [D]``."""

@@ -84,7 +84,7 @@ class References(Part):
         references, label = step.see(labeled["image"]).features, labeled["label"]
         if pool is not None:
             references, label = pool.of(references), pool.of(label)
-        label = pixels(hard(step.labels, label.float()))
+        label = pixels(step.labels.hard(label.float()))
         self.warn(len(label))
         found = reference_labels(
             pixels(queries),
@@ -107,13 +107,6 @@ class References(Part):
                 f"among the nearest and weights say little: give a share, such as 0.57 for the paper's."
             )
             self.warned = True
-
-
-def hard(labels: LabelSpace, label: Tensor) -> Tensor:
-    """The label of whole numbers that a soft one (of an image that has joined) says."""
-    if labels.multilabel:
-        return (label > 0.5).float()
-    return label.argmax(dim=1, keepdim=True).float() if labels.is_soft(label) else label
 
 
 def cells(size: int | None, dimensions: int) -> int | None:

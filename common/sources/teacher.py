@@ -13,6 +13,7 @@ from common.label_space import LabelSpace
 from common.networks import Seen, unwrapped
 from common.parts import Needs, Part
 from common.pseudo_label import PseudoLabel
+from common.ranks import average
 
 if TYPE_CHECKING:
     from common.step import Step
@@ -25,7 +26,7 @@ class Teacher(Part):
         \\theta'_t = \\alpha_t \\theta'_{t-1} + (1 - \\alpha_t) \\theta_t, \\quad
         \\alpha_t = \\min(\\alpha, 1 - 1/(t + 1))
 
-    after each step of the optimizer (eq. 5), batch norm's running statistics among it: the teacher looks at images as
+    after each step t of the optimizer (eq. 5), batch norm's running statistics among it: the teacher looks at images as
     in evaluation, so that what it says of one does not depend on the others of the batch. Its weights are part of the
     checkpoint; without them, in an evaluation, the network itself speaks. Known about the label: ``outputs``.
 
@@ -48,6 +49,7 @@ class Teacher(Part):
             raise ValueError("largest needs decisions, got soft probabilities: set one of the two.")
         self.decay, self.soft, self.largest = decay, soft, largest
         self.network: nn.Module | None = None
+        self.updates = 0
 
     def prepare(self, network: nn.Module, labels: LabelSpace) -> None:
         self.network = copy.deepcopy(unwrapped(network)).requires_grad_(False)
@@ -56,7 +58,7 @@ class Teacher(Part):
     def forward(self, step: Step) -> PseudoLabel:
         image = step.unlabeled["image"]
         outputs = (step.outputs_of(image) if self.network is None else self.network.eval()(image)).detach().float()
-        label = step.labels.probabilities(outputs) if self.soft else step.labels.predict(outputs)
+        label = step.labels.probabilities(outputs) if self.soft else step.labels.predict(outputs).float()
         label = largest_components(step.labels, label) if self.largest else label
         return PseudoLabel(label, known={"outputs": outputs})
 
@@ -67,12 +69,25 @@ class Teacher(Part):
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
-        decay = min(self.decay, 1 - 1 / (step.iteration + 1))
+        self.updates += 1
         mine, theirs = self.network.state_dict(), unwrapped(step.network).state_dict()
         means = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in means], [theirs[name] for name in means], 1 - decay)
+        torch._foreach_lerp_([mine[name] for name in means], [theirs[name] for name in means], 1 - self.rate)
         for name in mine.keys() - means:  # numbers of batches
             mine[name].copy_(theirs[name])
+        # each process has running statistics of its own: one teacher for all has their mean
+        average([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
+
+    @property
+    def rate(self) -> float:
+        """alpha_t of the last update."""
+        return min(self.decay, 1 - 1 / (self.updates + 1))
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"updates": self.updates}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.updates = int(state["updates"])
 
 
 def largest_components(labels: LabelSpace, label: Tensor) -> Tensor:

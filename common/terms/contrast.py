@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.draws import on_device
 from common.label_space import LabelSpace
 from common.networks import unwrapped
 from common.parts import Needs
@@ -20,6 +21,9 @@ from common.weights.entropy import EntropyShare, entropy
 
 if TYPE_CHECKING:
     from common.step import Step
+
+
+CHUNK = 2**16  # pixels whose representations are made at a time
 
 
 class Pixels(NamedTuple):
@@ -109,7 +113,7 @@ class Contrast(Term):
         self.low_rank, self.high_rank, self.queue, self.enqueued = low_rank, high_rank, queue, min(enqueued, queue)
         self.head: nn.Module | None = None
         self.teacher_head: nn.Module | None = None
-        self.waiting: tuple[Tensor, Tensor] | None = None
+        self.waiting: list[tuple[Tensor, Tensor]] = []  # until the step of the optimizer
 
     def prepare(self, network: nn.Module, labels: LabelSpace) -> None:
         weight = unwrapped(network).final_conv.weight
@@ -121,18 +125,20 @@ class Contrast(Term):
         self.register_buffer("filled", torch.zeros(number, dtype=torch.long, device=device))
 
     def forward(self, step: Step) -> Tensor:
+        if not step.notes:
+            raise ValueError("Contrast must come after the term whose pseudo-labels it asks for, got none before it.")
         image, shown = step.labeled["image"], step.shown
         pixels = self.pixels(step)
         features = [step.see(image).features, step.see(shown.image, shown.perturb).features]
         features, draw = torch.cat([as_rows(each) for each in features]), step.draw("Contrast")
-        self.waiting = self.new_negatives(pixels, draw)
+        self.waiting.append(self.new_negatives(pixels, draw))
         loss = features.new_zeros((), dtype=torch.float32)
         for label in range(len(self.queues)):
             candidates = pixels.anchors[:, label].nonzero()[:, 0]
             held = min(int(self.filled[label]), self.queue)
             if not len(candidates) or not held:
                 continue
-            positive = self.teacher_head(pixels.features[candidates].float()).mean(0)
+            positive = self.center(pixels.features, candidates)
             anchors = self.head(features[candidates[drawn(len(candidates), self.anchors, draw, candidates)]].float())
             places = drawn(held, self.anchors * self.negatives, draw, candidates)
             others = self.queues[label, places].view(self.anchors, self.negatives, -1)
@@ -142,6 +148,12 @@ class Contrast(Term):
             loss = loss + F.cross_entropy(likeness / self.temperature, first)
         # a step without any still has a gradient, of 0, for every process of a distributed run
         return loss / len(self.queues) + 0 * sum(parameter.sum() for parameter in self.head.parameters())
+
+    @torch.no_grad()
+    def center(self, features: Tensor, rows: Tensor) -> Tensor:
+        """The mean of the teacher's representations of some pixels, in parts: they may be all of a batch."""
+        parts = rows.split(CHUNK)
+        return sum(self.teacher_head(features[part].float()).sum(0) for part in parts) / len(rows)
 
     @torch.no_grad()
     def pixels(self, step: Step) -> Pixels:
@@ -172,7 +184,7 @@ class Contrast(Term):
             candidates = pixels.negatives[:, label].nonzero()[:, 0]
             number = min(self.enqueued, len(candidates))
             if number:
-                order = torch.from_numpy(draw.permutation(len(candidates))[:number]).to(candidates.device)
+                order = on_device(draw.choice(len(candidates), number, replace=False), candidates)
                 keys[label, :number] = self.teacher_head(pixels.features[candidates[order]].float())
                 there[label, :number] = True
         return keys, there
@@ -180,18 +192,16 @@ class Contrast(Term):
     @torch.no_grad()
     def after_step(self, step: Step) -> None:
         """The queues get what the step has found, the oldest go; the teacher's head follows."""
-        rate = min(self.teacher.decay, 1 - 1 / (step.iteration + 1))
         pair = (list(self.teacher_head.parameters()), list(self.head.parameters()))
-        torch._foreach_lerp_(*pair, 1 - rate)
-        if self.waiting is None:
-            return
-        for keys, there in zip(*map(gathered, self.waiting), strict=True):
-            for label in range(len(keys)):
-                new = keys[label, there[label]]
-                places = (self.filled[label] + torch.arange(len(new), device=new.device)) % self.queue
-                self.queues[label, places] = new
-                self.filled[label] += len(new)
-        self.waiting = None
+        torch._foreach_lerp_(*pair, 1 - self.teacher.rate)
+        for waiting in self.waiting:
+            for keys, there in zip(*map(gathered, waiting), strict=True):
+                for label in range(len(keys)):
+                    new = keys[label, there[label]]
+                    places = (self.filled[label] + torch.arange(len(new), device=new.device)) % self.queue
+                    self.queues[label, places] = new
+                    self.filled[label] += len(new)
+        self.waiting.clear()
 
 
 def as_rows(maps: Tensor) -> Tensor:
@@ -208,4 +218,4 @@ def rank_of(labels: LabelSpace, probabilities: Tensor) -> Tensor:
 
 def drawn(number: int, times: int, draw: np.random.Generator, like: Tensor) -> Tensor:
     """Indices below a number, drawn with repetition."""
-    return torch.from_numpy(draw.integers(number, size=times)).to(like.device)
+    return on_device(draw.integers(number, size=times), like)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from common.losses import CrossEntropy, Loss
-from common.parts import Part
+from common.parts import Part, check_source
 from common.terms.term import Term
 from common.views import View, Weak
 from common.weights import Ones, Weight
@@ -39,7 +39,8 @@ class Match(Term):
         super().__init__(factor)
         self.source, self.weight, self.view = source, weight or Ones(), view or Weak()
         self.loss = loss
-        self.weight.check_source(source)
+        for part in (self.weight, self.view):
+            check_source(part, source)
 
     def forward(self, step: Step) -> Tensor:
         pseudo, weight = self.taught(step)

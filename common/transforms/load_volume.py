@@ -30,7 +30,6 @@ class LoadVolumed(MapTransform):
         keys: keys of the paths, the image's first.
         labels: the label space; one class for each mask where not given.
         allow_missing_keys: whether an item may lack a key other than the image.
-        single_slice: a volume may be one slice, as the last axis, for networks that look at slices.
 
     Returns:
         ``1 H W D`` of the image, and the labels, with ``affine`` and ``meta["filename_or_obj"]`` (several files joined
@@ -47,16 +46,15 @@ class LoadVolumed(MapTransform):
         keys: KeysCollection = ("image", "label"),
         labels: LabelSpace | None = None,
         allow_missing_keys: bool = False,
-        single_slice: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.labels, self.single_slice = labels, single_slice
+        self.labels = labels
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         loaded = dict(data)
         image_key, *mask_keys = self.keys
         path = str(loaded[image_key])
-        image = read_volume(path, self.single_slice)
+        image = read_volume(path)
         values, affine = np.asarray(image.dataobj, dtype=np.float32), torch.from_numpy(image.affine)
         loaded[image_key] = MetaTensor(torch.from_numpy(values)[None], affine, meta={"filename_or_obj": path})
         for key in mask_keys:

@@ -179,13 +179,14 @@ class Mixed(Change):
 
 
 class Pasted(Change):
-    """A box of some images that was filled from labelled ones, whose pixels count fully.
+    """A box of some images that was filled from labelled ones, whose pixels count as they do there: mostly fully.
 
     Args:
         box: as for :class:`Cut`.
         image, label: the labelled images and their label.
         partner: index of each image's partner among them, ``B`` on the host.
         labels: the label space, which knows soft labels.
+        weight: of the labelled images' pixels, where they have one.
         happens: which images' boxes are filled, ``B`` on the images' device; all where not given.
     """
 
@@ -196,20 +197,22 @@ class Pasted(Change):
         label: Tensor,
         partner: np.ndarray,
         labels: LabelSpace,
+        weight: Tensor | None = None,
         happens: Tensor | None = None,
     ) -> None:
         self.box, self.image, self.label, self.partner, self.labels = box, image, label, partner, labels
-        self.inside, self.happens = Inside(box), happens
+        self.inside, self.weight, self.happens = Inside(box), weight, happens
 
     def of_image(self, image: Tensor) -> Tensor:
         return torch.where(self.place(image), self.image[on_device(self.partner, image)].to(image.dtype), image)
 
     def of_label(self, label: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        place, other = self.place(label), self.label[on_device(self.partner, label)]
-        other = self.labels.one_hot(other) if self.labels.is_soft(label) else other
-        return torch.where(place, other.to(label.dtype), label), None if weight is None else weight.masked_fill(
-            place, 1
-        )
+        place, partner = self.place(label), on_device(self.partner, label)
+        other = (self.labels.one_hot if self.labels.is_soft(label) else self.labels.hard)(self.label[partner])
+        if weight is not None:
+            counts = 1.0 if self.weight is None else self.weight[partner].to(weight.dtype)
+            weight = torch.where(place, counts, weight)
+        return torch.where(place, other.to(label.dtype), label), weight
 
     def place(self, maps: Tensor) -> Tensor:
         """Where pixels are a labelled image's, ``B 1 H W [D]``."""

@@ -33,6 +33,8 @@ class LabeledCutMix(View):
         beta: parameters of the distribution; (8, 2) in the released code, for a fifth of the image on average.
     """
 
+    asks = "outputs"
+
     def __init__(self, beta: Sequence[float] = (8.0, 2.0)) -> None:
         super().__init__()
         self.beta = beta_parameters(beta)
@@ -45,7 +47,13 @@ class LabeledCutMix(View):
         confidence = mean_confidence(step.labels, step.noted.pseudo.known["outputs"])
         unsure = on_device(chance, confidence) > confidence  # compared on the device, which nobody waits for
         change = Pasted(
-            boxes(shares, image.shape[2:], draw), labeled["image"], labeled["label"], partner, step.labels, unsure
+            boxes(shares, image.shape[2:], draw),
+            labeled["image"],
+            labeled["label"],
+            partner,
+            step.labels,
+            weight=labeled.get("weight"),
+            happens=unsure,
         )
         return Viewed(change.of_image(image), change)
 
@@ -96,11 +104,16 @@ class ClassCutMix(View):
                 "ClassCutMix must have two or more unlabelled images in a batch, got one, which has no partner: raise "
                 "unlabeled_batch."
             )
-        masks = step.labels.masks(step.noted.pseudo.label).cpu().numpy() > 0.5
+        if step.noted.pseudo.grid is not None:
+            raise ValueError(
+                "ClassCutMix must know the pseudo-label of every pixel, got that of a grid of pixels: set query_size "
+                "to null, or take another view."
+            )
+        masks, need = step.labels.masks(step.noted.pseudo.label).cpu().numpy() > 0.5, self.bank.need()
         shown = masks.reshape(*masks.shape[:2], -1).any(-1)
         partner, found = np.zeros(number, int), np.zeros((number, image.ndim - 2, 2), int)
         for index in range(number):
-            label = int(draw.choice(masks.shape[1], p=self.bank.need()))
+            label = int(draw.choice(masks.shape[1], p=need))
             others = [other for other in range(number) if other != index]
             holders = [other for other in others if shown[other, label]]
             partner[index] = draw.choice(holders or others)

@@ -29,9 +29,11 @@ class View(Part):
 
     Attributes:
         perturbs: it changes features instead of the images.
+        asks: what the source of the pseudo-label must know about it, as for weights; None for nothing.
     """
 
     perturbs = False
+    asks: str | None = None
 
     def forward(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from common.parts import Part
@@ -32,20 +33,6 @@ class Weight(Part):
         """
         raise NotImplementedError
 
-    def check_source(self, source: Part) -> None:
-        """Refuses a source that does not know what this weight, or a weight within it, asks.
-
-        Raises:
-            ValueError: naming both.
-        """
-        for weight in self.modules():
-            asks, knows = getattr(weight, "asks", None), getattr(source, "knows", None)
-            if asks is not None and knows is not None and asks not in knows:
-                raise ValueError(
-                    f"{type(weight).__name__} asks for the {asks} behind a pseudo-label, got {type(source).__name__}, "
-                    f"which knows {', '.join(knows) or 'nothing'}: take another weight or another source."
-                )
-
     def known(self, pseudo: PseudoLabel) -> Tensor:
         """What the source knows of what this weight asks."""
         if self.asks not in pseudo.known:
@@ -60,7 +47,8 @@ class Ones(Weight):
     """Every pixel counts."""
 
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
-        return pseudo.label.new_ones(len(pseudo.label), 1, *pseudo.label.shape[2:])
+        shape = (len(pseudo.label), 1, *pseudo.label.shape[2:])
+        return pseudo.label.new_ones(shape, dtype=torch.float32)
 
 
 class Product(Weight):

@@ -200,7 +200,8 @@ def test_labelled_loss_does_not_depend_on_the_unlabelled_images(labels, tiny_net
 def test_settings_that_there_are_not_are_refused_by_name():
     labels = LabelSpace(["lung"])
     with pytest.raises(
-        TypeError, match=r"FixMatch has the settings labels, threshold, view, .*ramp_up, joint, seed, got tau\."
+        TypeError,
+        match=r"FixMatch has the settings labels, threshold, view, .*ramp_up, supervised_share, joint, seed, got tau\.",
     ):
         FixMatch(labels, tau=0.9)
     with pytest.raises(TypeError, match=r"Method has the settings labels, terms, joining, loss, .*, got one, other"):
@@ -209,7 +210,7 @@ def test_settings_that_there_are_not_are_refused_by_name():
 
 def test_keywords_are_the_settings_as_they_are_in_use():
     labels = LabelSpace(["lung"])
-    common = {"unsupervised_weight": 1.0, "ramp_up": 0, "joint": False, "seed": 0}
+    common = {"unsupervised_weight": 1.0, "ramp_up": 0, "supervised_share": 0.0, "joint": False, "seed": 0}
     assert Method(labels).keywords() == common
     assert FixMatch(labels).keywords() == {**common, "threshold": 0.8}
     assert FixMatch(labels, threshold=0.9, seed=3, view=Strong()).keywords() == {**common, "threshold": 0.9, "seed": 3}

@@ -11,6 +11,7 @@ from common.losses import CrossEntropy, Dice, Sum
 from common.methods import AEL, BCP, U2PL, AugSeg, FixMatch, Step, Supervised
 from common.methods.bcp import halves
 from common.sources import Teacher
+from common.sources.teacher import largest_components
 from common.terms import Contrast, Match
 from common.views import CutMix, Flip, LabeledCutMix, Strong, Weak
 from common.weights import ClassSample, Confidence, ConfidencePower, EntropyShare
@@ -190,7 +191,7 @@ def test_bcp_is_the_sum_over_both_ways(labels, network, batch):
     image, other = batch["labeled"]["image"], batch["unlabeled"]["image"]
     label = labels.one_hot(batch["labeled"]["label"])
     pseudo = step.notes["unsupervised"].pseudo.label
-    assert (labels.predict(teacher(other))[pseudo > 0] > 0).all()  # parts of what the teacher says
+    assert torch.equal(pseudo, largest_components(labels, labels.predict(teacher(other)).float())) and pseudo.any()
     guess = labels.one_hot(pseudo)
     inward = ((image[:1], label[:1]), (other[:1], guess[:1]), ~box)
     outward = ((other[1:], guess[1:]), (image[1:], label[1:]), box)
@@ -239,8 +240,6 @@ def test_bcp_s_numbers_are_the_paper_s(labels):
 
 
 def test_the_largest_components_of_the_teacher_s_prediction(multilabel, multiclass):
-    from common.sources.teacher import largest_components
-
     label = torch.zeros(2, 1, 6, 8)
     label[0, 0, 0, :3], label[0, 0, 3, 2:4], label[0, 0, 5, 5:7] = 1, 1, 2
     label[0, 0, 1, 3] = 1  # touches the first by a corner alone
@@ -260,6 +259,10 @@ def test_a_share_of_the_training_is_supervised_alone(labels, network, batch):
     before = method.losses(Step(labels, network, {"labeled": batch["labeled"]}, 1, progress=0.29))
     assert before["unsupervised"].item() == 0 and before["supervised"] > 0
     assert method.losses(Step(labels, network, batch, 1, weak_gradients=False, progress=0.3))["unsupervised"] > 0
+    rising = FixMatch(labels, supervised_share=0.3, ramp_up=10)
+    for iteration, progress, t in ((31, 0.3, 0.1), (36, 0.35, 0.6), (41, 0.4, 1.0)):  # 100 iterations: from the 31st on
+        factor = rising.factor(Step(labels, network, batch, iteration, progress=progress))
+        assert factor == pytest.approx(np.exp(-5 * (1 - t) ** 2))
     with pytest.raises(ValueError, match=r"supervised_share must be in \[0, 1\), got 1"):
         FixMatch(labels, supervised_share=1)
 
@@ -283,3 +286,39 @@ def test_a_term_that_says_its_loss_keeps_it(labels):
     )
     assert method.terms["a"].loss is own and method.terms["b"].loss is other
     assert type(MeanTeacher(labels, unsupervised_loss=other).terms["consistency"].loss) is SquaredError
+
+
+def test_bcp_counts_pixels_of_labelled_images_by_their_weight(labels, network, batch):
+    method = BCP(labels, supervised_share=0)
+    prepared(method, network)
+    full = method.losses(Step(labels, network, batch, 1, weak_gradients=False))
+    batch["labeled"]["weight"] = torch.ones(2, 1, 12, 12)
+    same = method.losses(Step(labels, network, batch, 1, weak_gradients=False))
+    batch["labeled"]["weight"] *= 0
+    none = method.losses(Step(labels, network, batch, 1, weak_gradients=False))
+    torch.testing.assert_close(full, same)
+    assert none["supervised"] < full["supervised"]
+    torch.testing.assert_close(none["unsupervised"], full["unsupervised"])
+
+
+@pytest.mark.parametrize("kind", [AugSeg, AEL, U2PL, BCP])
+def test_pictures_can_be_made_of_what_is_taught(labels, network, batch, kind):
+    """Before a training, and in the state of the last step."""
+    method = kind(labels)
+    prepared(method, network)
+    noted = method.explain(network, batch)
+    assert noted.weight.is_floating_point() and noted.weight.mean((1, 2, 3)).isfinite().all()
+    if kind is U2PL:
+        before = noted.weight.mean().item()
+        method.progress = 1.0
+        assert before < 1 and method.explain(network, batch).weight.mean().item() == 1
+
+
+def test_the_supervised_share_sees_labelled_images_alone_also_jointly(make_trainer):
+    from common.label_space import LabelSpace
+
+    method = FixMatch(LabelSpace(["a", "b"]), 0.51, supervised_share=0.5, joint=True)
+    trainer, sizes = make_trainer(method, epochs=2, iterations=2), []
+    trainer.network.body.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
+    trainer.run()
+    assert sizes[:2] == [2, 2] and 4 in sizes[2:]

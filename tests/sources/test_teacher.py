@@ -54,7 +54,7 @@ def test_it_says_what_its_own_weights_predict_in_evaluation(labels, soft):
     moved(network, 1)
     pseudo = teacher(Step(labels, network.train(), batch))
     outputs = before(batch["unlabeled"]["image"]).detach()
-    expected = labels.probabilities(outputs) if soft else labels.predict(outputs)
+    expected = labels.probabilities(outputs) if soft else labels.predict(outputs).float()
     torch.testing.assert_close(pseudo.label, expected)
     torch.testing.assert_close(pseudo.known["outputs"], outputs)
     assert not pseudo.label.requires_grad and network.training

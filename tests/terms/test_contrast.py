@@ -147,7 +147,7 @@ def test_queues_get_the_teacher_s_view_of_negatives_and_forget_the_oldest(multic
     for iteration in range(1, 5):
         step = step_of(multiclass, network, teacher, reliable, iteration, seed=iteration)
         contrast(step)
-        keys, there = contrast.waiting
+        ((keys, there),) = contrast.waiting
         pixels = contrast.pixels(step)
         for c in range(3):
             new = keys[c, there[c]]
@@ -167,12 +167,30 @@ def test_queues_get_the_teacher_s_view_of_negatives_and_forget_the_oldest(multic
 
 
 def test_the_teacher_s_head_follows(multiclass):
-    network, _teacher, _reliable, contrast = parts_of(multiclass)
-    before = contrast.teacher_head[0].weight.clone()
-    contrast.after_step(Step(multiclass, network, {}, 3))
-    rate = min(0.99, 1 - 1 / 4)
-    expected = rate * before + (1 - rate) * contrast.head[0].weight
-    torch.testing.assert_close(contrast.teacher_head[0].weight, expected)
+    network, teacher, _, contrast = parts_of(multiclass)
+    for number in (1, 2, 3):
+        before = contrast.teacher_head[0].weight.clone()
+        teacher.after_step(Step(multiclass, network, {}, 7 * number))
+        contrast.after_step(Step(multiclass, network, {}, 7 * number))
+        rate = min(0.99, 1 - 1 / (number + 1))  # of the updates, not of the iterations, which may be accumulated
+        expected = rate * before + (1 - rate) * contrast.head[0].weight
+        torch.testing.assert_close(contrast.teacher_head[0].weight, expected)
+
+
+def test_several_batches_of_one_step_all_fill_the_queues(multiclass):
+    network, teacher, reliable, contrast = parts_of(multiclass)
+    for seed in (1, 2):
+        contrast(step_of(multiclass, network, teacher, reliable, seed, seed=seed))
+    assert len(contrast.waiting) == 2
+    expected = sum(there.sum(1) for _, there in contrast.waiting)
+    contrast.after_step(Step(multiclass, network, {}, 2))
+    assert torch.equal(contrast.filled, expected) and not contrast.waiting
+
+
+def test_it_refuses_to_be_the_first_term(multiclass):
+    network, _, _, contrast = parts_of(multiclass)
+    with pytest.raises(ValueError, match="must come after the term whose pseudo-labels it asks for, got none"):
+        contrast(Step(multiclass, network, random_batch(multiclass)))
 
 
 def test_an_empty_queue_and_a_class_without_anchors_add_nothing(multiclass):

@@ -248,3 +248,27 @@ def test_half_of_the_images_get_a_class_and_a_single_image_none(multiclass):
 def test_bad_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_soft_labelled_image_gives_a_hard_pseudo_label_its_decision(multiclass):
+    from common.views import Pasted
+
+    soft = torch.tensor([0.2, 0.1, 0.7]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    box = np.array([[[0, 2], [0, 4]]])
+    change = Pasted(box, torch.ones(1, 1, 4, 4), soft, np.array([0]), multiclass, torch.full((1, 1, 4, 4), 0.3))
+    label, weight = change.of_label(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4))
+    assert label[0, 0].tolist() == [[2.0] * 4] * 2 + [[1.0] * 4] * 2
+    torch.testing.assert_close(weight[0, 0], torch.tensor([[0.3] * 4] * 2 + [[1.0] * 4] * 2))
+
+
+def test_views_refuse_sources_that_do_not_know_what_they_ask(space):
+    from common.sources import References
+    from common.terms import Match
+
+    with pytest.raises(ValueError, match=r"LabeledCutMix asks for the outputs .* got References"):
+        Match(References(), view=LabeledCutMix())
+    pseudo = PseudoLabel(torch.zeros(2, 1, 8, 8), grid=object())
+    step = Step(space, torch.nn.Identity(), {"labeled": {"image": torch.zeros(1, 1, 16, 16)}})
+    step.note(pseudo, torch.ones(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="must know the pseudo-label of every pixel, got that of a grid"):
+        ClassCutMix(bank_of(space, [0.5] * 3))(torch.rand(2, 1, 16, 16), draws(), step=step)
