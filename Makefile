@@ -29,7 +29,7 @@ tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiogr
 	$(RUN) -m common grid grids/jsrt_small.yaml runs/tables
 
 test: $(VENV)/installed  ## Run all tests, about 17 minutes
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed  ## Check style and formatting
 	$(VENV)/bin/ruff check .

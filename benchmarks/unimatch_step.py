@@ -7,8 +7,9 @@ Both train the bundle's network by the same losses (half cross-entropy and half 
 pixels) on the same invented slices. The plain loop is written as scripts of this field are: a ``Dataset`` that turns,
 flips, resizes, changes intensities of and draws boxes for one image at a time in NumPy, SciPy and Pillow, a second
 loader for the images that boxes are filled from, a pass over those in evaluation mode, and 32-bit floats;
-``--plain-amp`` gives it the package's mixed precision. Printed are milliseconds a step after some to warm up, and the
-peak of memory.
+``--plain-amp`` gives it the package's mixed precision and memory layout. Both run with torch's fast settings
+(``set_up`` with ``deterministic=False``), or with the bundle's by ``--deterministic``. Printed are milliseconds a step
+after some to warm up, and the peak of memory.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ def plain(options: argparse.Namespace, network: BasicUNet, device: torch.device)
 def time_plain(options: argparse.Namespace) -> float:
     """Milliseconds a step of the plain loop."""
     device = torch.device(options.device)
-    network = BasicUNet(2, 1, LABELS.num_outputs, options.features).to(device)
+    layout = torch.channels_last if options.plain_amp else torch.contiguous_format
+    network = BasicUNet(2, 1, LABELS.num_outputs, options.features).to(device, memory_format=layout)
     steps = plain(options, network, device)
     for iteration, _ in enumerate(steps, 1):
         if iteration == options.warm:
@@ -194,7 +196,6 @@ class Decoded:
 def time_ours(options: argparse.Namespace) -> float:
     """Milliseconds a step of the package's trainer."""
     device = torch.device(options.device)
-    set_up(0, deterministic=False)
     dice = Dice(background=True)
     method = UniMatch(LABELS, THRESHOLD, loss=Sum([CrossEntropy(), dice]), unsupervised_loss=dice)
     network = BasicUNet(2, 1, LABELS.num_outputs, options.features).to(device, memory_format=torch.channels_last)
@@ -231,7 +232,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--warm", type=int, default=20)
+    parser.add_argument("--deterministic", action="store_true", help="as the bundle trains by default")
     options = parser.parse_args()
+    set_up(0, deterministic=options.deterministic)
     print("| UniMatch step | ms | peak MB |\n|---|---:|---:|")
     for name, measure in (("plain", time_plain), ("ours", time_ours)):
         if options.device.startswith("cuda"):

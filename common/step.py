@@ -77,6 +77,7 @@ class Step:
         self.weak_gradients, self.inferer = weak_gradients, inferer
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
+        self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
         self.shown: Viewed | None = None  # the view of the last term that had one
         self._seen: dict[int, tuple[Tensor, Seen]] = {}  # with the image, so that its id is nobody else's
         self._drawn: Counter[str] = Counter()

@@ -13,7 +13,7 @@ from common.data.decoded import flat, zeros_around
 
 
 @torch.no_grad()
-def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], grid: int = 2) -> Tensor:
+def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], grid: int | Sequence[int] = 2) -> Tensor:
     """The latent h(X) of a whole image, which the proximity graph compares (Kamraoui et al. 2021, section 2.3).
 
     Images have different sizes and are larger than a patch. So the bottleneck is taken of ``grid`` patches along each
@@ -25,7 +25,7 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
         network: gives the bottleneck alone with ``bottleneck_only=True``; in evaluation mode when this returns.
         image: ``C H W [D]``.
         patch_size: sides of a patch in pixels; with 1 as the last one, patches are slices of a volume.
-        grid: number of patches along each axis; 1 where a patch is the whole image.
+        grid: number of patches along all axes or along each; 1 where a patch is the whole image.
 
     Returns:
         d numbers for each patch, float32.
@@ -36,18 +36,18 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
     return bottleneck.float().flatten(2).mean(2).flatten()
 
 
-def grid_patches(image: Tensor, patch_size: Sequence[int], grid: int) -> list[Tensor]:
+def grid_patches(image: Tensor, patch_size: Sequence[int], grid: int | Sequence[int]) -> list[Tensor]:
     """``grid`` patches along each axis, evenly spread over the box of the pixels that are not 0."""
     size = np.array(patch_size)
     padding = zeros_around(patch_size, image.shape[1:])
     image = torch.nn.functional.pad(image, padding) if any(padding) else image
     inside = (image != 0).any(0)
     axes, starts = range(inside.ndim), []
-    for axis in axes:
+    for axis, number in enumerate(np.broadcast_to(grid, inside.ndim)):
         line = inside.any(dim=tuple(a for a in axes if a != axis)).nonzero()
         first, last = (int(line[0]), int(line[-1]) + 1) if len(line) else (0, inside.shape[axis])
         # centres at (k + 1/2) / grid of the box; a patch may reach over the box, not over the image
-        centres = first + (np.arange(grid) + 0.5) / grid * (last - first)
+        centres = first + (np.arange(number) + 0.5) / number * (last - first)
         starts.append(np.clip(np.round(centres - size[axis] / 2).astype(int), 0, inside.shape[axis] - size[axis]))
     windows = [[slice(a, a + side) for a, side in zip(corner, size, strict=True)] for corner in product(*starts)]
     return [image[(slice(None), *window)] for window in windows]

@@ -159,7 +159,9 @@ class Curriculum:
         """Latents of the labelled images, then of the unlabelled ones; the ranks share the work."""
         items = [(self.labeled, i) for i in range(len(self.labeled))]
         items += [(self.unlabeled, i) for i in range(len(self.unlabeled))]
-        mine, grid = items[rank() :: world_size()], 1 if self.batches.whole else 2
+        shapes, patch = [images.shape(row) for images, row in items], self.batches.patch_size
+        grid = [1 if side >= max(sizes) else 2 for side, sizes in zip(patch, zip(*shapes, strict=True), strict=True)]
+        mine = items[rank() :: world_size()]
         latents = [
             image_latent(self.network, load(images, row).to(device), self.batches.patch_size, grid).cpu()
             for images, row in tqdm(mine, desc="latents", unit="image", leave=False, disable=None)

@@ -57,6 +57,9 @@ class Match(Term):
         return loss(step.labels, outputs, *viewed.change.of_label(label, weight))
 
     def taught(self, step: Step) -> tuple[PseudoLabel, Tensor]:
-        """The pseudo-label, and the weight of its pixels."""
-        pseudo = self.source(step)
-        return pseudo, self.weight(step, pseudo)
+        """The pseudo-label, and the weight of its pixels; made once for all terms that share source and weight."""
+        key = id(self.source), id(self.weight)
+        if key not in step.taught:
+            pseudo = self.source(step)
+            step.taught[key] = pseudo, self.weight(step, pseudo)
+        return step.taught[key]
