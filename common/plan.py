@@ -36,6 +36,7 @@ TRIAL_LOG = "trial.log"
 LONGEST = {"cpu": 128, "cuda": 512}  # pixels of an image's longer side
 PATCH = {"cpu": 32, "cuda": 64}  # voxels of a patch's side
 VOXELS = {"cpu": 128**3, "cuda": 320**3}  # of a volume
+RAMP_UP = 500  # iterations, with Dice on pseudo-labels
 LOSS = {
     "_target_": "common.losses.Sum",
     "losses": [{"_target_": "common.losses.CrossEntropy"}, {"_target_": "common.losses.Dice"}],
@@ -139,7 +140,11 @@ def of_slices(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], li
     ]
     batch = 12 if device == "cuda" else 6
     reasons.append(f"batches of {batch} labelled and {batch} unlabelled slices.")
-    return {"image_size": [side, side], "labeled_batch": batch, "unlabeled_batch": batch}, reasons
+    reasons.append(
+        f"ramp_up {RAMP_UP}: Dice on pseudo-labels that miss a class unlearns it, so that they come in slowly."
+    )
+    batches = {"labeled_batch": batch, "unlabeled_batch": batch}
+    return {"image_size": [side, side], **batches, "method#ramp_up": RAMP_UP}, reasons
 
 
 def of_volumes(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:

@@ -126,4 +126,6 @@ def test_thick_slices_are_looked_at_one_by_one(monkeypatch, tmp_path):
     assert found.settings["image_size"] == [96, 96] and found.settings["labeled_batch"] == 6
     assert "slices are 8 mm thick, 3 times a pixel or more" in found.reasons[0]
     assert "the longer side of a slice is 100" in found.reasons[1]
-    assert of_slices(part(files), "cuda")[0] == {"image_size": [96, 96], "labeled_batch": 12, "unlabeled_batch": 12}
+    settings = of_slices(part(files), "cuda")[0]
+    batches = {"labeled_batch": 12, "unlabeled_batch": 12}
+    assert settings == {"image_size": [96, 96], **batches, "method#ramp_up": 500}
