@@ -24,10 +24,12 @@ class Dice(Loss):
             over all pixels of the batch at once: a patch without the class (most of a brain is without lesions) has no
             Dice of its own then, but its false positives count against the others' overlap.
         background: let softmax's background count as a class.
+        absent: let classes count that the label shows nowhere, as it is in the papers. Their loss is near 1 for the least
+            probability, and pseudo-labels that miss a class, since the network is not sure of it, unlearn it.
     """
 
-    def __init__(self, per_image: bool = False, background: bool = False) -> None:
-        self.per_image, self.background = per_image, background
+    def __init__(self, per_image: bool = False, background: bool = False, absent: bool = True) -> None:
+        self.per_image, self.background, self.absent = per_image, background, absent
 
     def __call__(self, labels: LabelSpace, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
         probabilities, masks = labels.probabilities(logits.float()), labels.masks(label).float()
@@ -44,4 +46,8 @@ class Dice(Loss):
         weight = 1.0 if weight is None else weight.float()
         overlap = (weight * probabilities * masks).sum(over)
         total = (weight * probabilities).sum(over) + (weight * masks).sum(over)
-        return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+        loss = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
+        if self.absent:
+            return loss.mean()
+        shown = ((weight * masks).sum(over) > 0).float()
+        return (loss * shown).sum() / shown.sum().clamp(min=1)
