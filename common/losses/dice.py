@@ -24,8 +24,8 @@ class Dice(Loss):
             over all pixels of the batch at once: a patch without the class (most of a brain is without lesions) has no
             Dice of its own then, but its false positives count against the others' overlap.
         background: let softmax's background count as a class.
-        absent: let classes count that the label shows nowhere, as it is in the papers. Their loss is near 1 for the least
-            probability, and pseudo-labels that miss a class, since the network is not sure of it, unlearn it.
+        absent: let classes count that the label shows nowhere, as in the papers. Their loss is near 1 for the least
+            probability: pseudo-labels without a class, since the network is not sure of it, unlearn it.
     """
 
     def __init__(self, per_image: bool = False, background: bool = False, absent: bool = True) -> None:

@@ -129,3 +129,20 @@ def test_is_taken_in_single_precision():
 def test_refuses_a_label_of_another_shape():
     with pytest.raises(ValueError, match=r"need a label of \(1, 1, 4, 4\) masks, got \(1, 2, 4, 4\)"):
         Dice()(LabelSpace(["lesion"]), torch.zeros(1, 1, 4, 4), torch.zeros(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("per_image", [False, True])
+def test_classes_that_the_label_does_not_show_can_be_left_out(multiclass, per_image):
+    """By weight, too: a pixel that does not count shows nothing."""
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    label, weight = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    label[0, 0, 0, :2], label[1, 0, 1, :3] = 1, 1
+    label[0, 0, 3, 3], weight[0, 0, 3, 3] = 2, 0  # the second class, where nothing counts
+    found = Dice(per_image=per_image, absent=False)(multiclass, logits, label, weight)
+    p, w = logits.softmax(1).detach().double().numpy()[:, 1], weight.double().numpy()[:, 0]
+    y = (label.numpy()[:, 0] == 1) * 1.0
+    axes = (1, 2) if per_image else None
+    expected = 1 - (2 * (w * p * y).sum(axes) + 1) / ((w * p).sum(axes) + (w * y).sum(axes) + 1)
+    assert found.item() == pytest.approx(np.mean(expected), rel=1e-5)
+    (gradient,) = torch.autograd.grad(Dice(absent=False)(multiclass, logits, torch.zeros(2, 1, 4, 4)), logits)
+    assert not gradient.any()  # a label of background alone teaches nothing
