@@ -100,7 +100,10 @@ def test_help_imports_nothing_heavy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("datalist", "foldr"), "datalist has the commands folder, jsrt, patients, isbi, got foldr: perhaps folder is"),
+        (
+            ("datalist", "foldr"),
+            "folder, jsrt, acdc, patients, isbi, got foldr: perhaps folder is",
+        ),
         (("chek",), "got chek: perhaps check is meant"),
         (("phantom", "jsrt", "OUT", "--patient", "3"), "--fine, got --patient: perhaps --patients is meant"),
         (("phantom", "jsrt", "OUT", "--no-such=3"), "got --no_such"),

@@ -55,9 +55,19 @@ def test_keywords_are_those_passed_on_too():
 
 
 def test_keywords_of_methods():
-    common = ["terms", "joining", "loss", "unsupervised_weight", "ramp_up", "joint", "seed"]
+    common = [
+        "terms",
+        "joining",
+        "loss",
+        "unsupervised_loss",
+        "unsupervised_weight",
+        "ramp_up",
+        "supervised_share",
+        "joint",
+        "seed",
+    ]
     assert list(keywords(Supervised)) == ["labels", *common]
-    assert list(keywords(FixMatch)) == ["labels", "threshold", "view", "unsupervised_loss", *common]
+    assert list(keywords(FixMatch)) == ["labels", "threshold", "view", *common]
     assert keywords(FixMatch)["threshold"].default == 0.8
     names = list(keywords(RPGPlus))
     assert names[:5] == ["labels", "threshold", "strong", "consistency_weight", "weight"]
