@@ -125,6 +125,9 @@ def test_thick_slices_are_looked_at_one_by_one(monkeypatch, tmp_path):
     assert found.bundle.name == "acdc_unimatch" and "loss" not in found.settings
     assert found.settings["image_size"] == [96, 96] and found.settings["labeled_batch"] == 6
     assert "slices are 8 mm thick, 3 times a pixel or more" in found.reasons[0]
+    assert found.settings["epochs"] == 4 and found.settings["method#ramp_up"] == 50  # within the training
+    longer = plan(part(files), tmp_path / "d.json", "UniMatch", 60, tmp_path / "t").settings
+    assert longer["epochs"] * longer["iterations"] == 3600 and longer["method#ramp_up"] == 500
     assert "the longer side of a slice is 100" in found.reasons[1]
     settings = of_slices(part(files), "cuda")[0]
     batches = {"labeled_batch": 12, "unlabeled_batch": 12}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from tqdm import tqdm
 
 from common.data.layouts.acdc import CLASSES, acdc_datalist
 from common.phantoms import Phantom
+from common.phantoms.folder import made_beside, require_empty, save_volume
 from common.phantoms.heart import FIELD, SLICE, make_frame, make_heart
 
 SMALLEST = 48
@@ -41,30 +39,19 @@ def make_acdc_phantom(
         FileExistsError: when the folder holds something.
         ValueError: when a number is out of its range.
     """
-    folder = Path(directory)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} must be empty, got a folder with files: remove it, or give another one.")
+    folder = require_empty(directory)
     for name, value, least in (("size", size, SMALLEST), ("patients", patients, 1), ("slices", slices, 2)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
     affine = np.diag([FIELD / size, FIELD / size, SLICE, 1.0])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        made = Path(name) / "phantom"
+    with made_beside(folder) as made:
         for number in tqdm(range(1, patients + 1), desc="phantoms", unit="patient", disable=None):
             patient, heart = f"patient{number:03d}", make_heart(np.random.default_rng([seed, number, 40]))
-            (made / patient).mkdir(parents=True)
             for phase, frame in FRAMES.items():
                 image, label = make_frame(heart, phase == "ES", size, slices, seed, number)
                 for ending, values in (("", np.round(image)), ("_gt", label)):
-                    path = made / patient / f"{patient}_frame{frame:02d}{ending}.nii.gz"
-                    volume = nibabel.Nifti1Image(values, affine)
-                    volume.header.set_xyzt_units("mm")
-                    nibabel.save(volume, path)
+                    save_volume(made / patient / f"{patient}_frame{frame:02d}{ending}.nii.gz", values, affine)
             (made / patient / "Info.cfg").write_text("".join(f"{key}: {value}\n" for key, value in FRAMES.items()))
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(made, folder)
     return folder
 
 

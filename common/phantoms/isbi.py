@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import tempfile
 from pathlib import Path
 
-import nibabel
 import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
@@ -15,6 +12,7 @@ from tqdm import tqdm
 from common.data.datalist import save_datalist
 from common.phantoms import Phantom
 from common.phantoms.brain import Brain, make_brain
+from common.phantoms.folder import made_beside, require_empty, save_volume
 from common.phantoms.scanner import SCANNERS, scan
 
 SMALLEST = 48
@@ -55,9 +53,7 @@ def make_ms_phantom(
         FileExistsError: when the folder holds something.
         ValueError: when a number is out of its range.
     """
-    folder = Path(directory)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} must be empty, got a folder with files: remove it, or give another one.")
+    folder = require_empty(directory)
     if size < SMALLEST:
         raise ValueError(f"size must be at least {SMALLEST} voxels, got {size}: lesions would vanish.")
     if not 1 <= scanners <= len(SCANNERS):
@@ -68,9 +64,7 @@ def make_ms_phantom(
     jobs = [("labeled", i, 0) for i in range(labeled)]
     jobs += [("unlabeled", i, others[i % len(others)]) for i in range(unlabeled)]
     jobs += [("test", labeled + i, i % scanners) for i in range(test)]  # numbered on, since they are others
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        made = Path(name) / "phantom"
+    with made_beside(folder) as made:
         rows = [
             _write_patient(made, part, index, scanner, patient, size, seed)
             for patient, (part, index, scanner) in enumerate(tqdm(jobs, desc="phantoms", unit="patient", disable=None))
@@ -79,9 +73,6 @@ def make_ms_phantom(
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        if folder.exists():
-            folder.rmdir()
-        shutil.move(made, folder)
     return folder
 
 
@@ -130,9 +121,9 @@ def _write_patient(folder: Path, part: str, index: int, scanner: int, patient: i
         name = f"training{index + 1:02d}"
         start, name = f"{part}/{name}", f"{name}_01"
         files = {"image": f"{start}/preprocessed/{name}_flair_pp.nii.gz", "mask": f"{start}/masks/{name}_mask1.nii.gz"}
-        _save(folder / f"{start}/masks/{name}_mask2.nii.gz", _second_rater(brain, seed, patient), affine)
-    _save(folder / files["image"], np.round(image, 2), affine)
-    _save(folder / files["mask"], brain.truth.astype(np.uint8), affine)
+        save_volume(folder / f"{start}/masks/{name}_mask2.nii.gz", _second_rater(brain, seed, patient), affine)
+    save_volume(folder / files["image"], np.round(image, 2), affine)
+    save_volume(folder / files["mask"], brain.truth.astype(np.uint8), affine)
     return {
         **files,
         "patient": f"{part}{index + 1:03d}",
@@ -158,13 +149,6 @@ def _affine(brain: Brain) -> np.ndarray:
     affine = np.diag([brain.voxel] * 3 + [1.0])
     affine[:3, 3] = -(np.array(brain.inside.shape) - 1) / 2 * brain.voxel
     return affine
-
-
-def _save(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)
 
 
 PHANTOM = Phantom(make_ms_phantom, phantom_datalist, CLASSES, "multilabel")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from common.phantoms.chest import Chest
 from common.phantoms.exposure import Exposure
 from common.phantoms.findings import Findings
 from common.phantoms.fine import FINE_CLASSES, fine_masks
+from common.phantoms.folder import made_beside
 
 ORGANS = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
 SMALLEST, LARGEST = 64, 4096
@@ -140,24 +139,17 @@ def make_jsrt_phantom(
     target = Path(directory).expanduser().absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} must be a new or an empty folder, and it is not; choose another or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
-    try:
+    with made_beside(target) as made:
         rows = []
         for index in tqdm(range(patients), desc=f"phantoms, {size} x {size}", unit="patient"):
             patient = describe_patient(seed, index, site_shift)
             image, masks = render_patient(
                 seed, index, size, site_shift=site_shift, anatomy_variation=anatomy_variation, fine=fine
             )
-            _write_patient(partial, patient, image, masks)
+            _write_patient(made, patient, image, masks)
             rows.append([patient.name, index, patient.site, int(patient.nodule)])
-        with (partial / "phantom.csv").open("w", newline="") as file:
+        with (made / "phantom.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["patient", "index", "site", "nodule"], *rows])
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

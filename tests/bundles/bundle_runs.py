@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,10 +34,12 @@ def configs(*names: str, bundle: str = "jsrt_rpg") -> list[str]:
     return [f"bundles/{bundle}/configs/{name}.json" for name in names]
 
 
-def options(folder: Path, data: Path, **changes: Any) -> dict[str, Any]:
+def options(
+    folder: Path, data: Path, bundle: str = "jsrt_rpg", tiny: Mapping[str, Any] = TINY, **changes: Any
+) -> dict[str, Any]:
     """Overrides of a tiny run on ``data`` whose log and model lie in ``folder``."""
     folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder, "cache_dir": data / "cache"}
-    return {"bundle_root": "bundles/jsrt_rpg", **{k: str(v) for k, v in folders.items()}, **TINY, **changes}
+    return {"bundle_root": f"bundles/{bundle}", **{k: str(v) for k, v in folders.items()}, **tiny, **changes}
 
 
 def command(run_id: str, files: list[str], settings: dict[str, Any]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
+import bundle_runs
 import nibabel
 import numpy as np
 import pandas as pd
@@ -30,9 +32,7 @@ TINY = {
 }
 
 
-def options(folder: Path, data: Path, **changes) -> dict:
-    folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder / "models", "cache_dir": data / "cache"}
-    return {"bundle_root": "bundles/acdc_unimatch", **{k: str(v) for k, v in folders.items()}, **TINY, **changes}
+options = partial(bundle_runs.options, bundle="acdc_unimatch", tiny=TINY)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_killed_run_ends_the_same(whole, acdc_data, tmp_path, moment):
     settings = options(tmp_path / "run", acdc_data)
     assert run_in_fork("training", CONFIG, settings, tmp_path / "log.txt", moment) == -signal.SIGKILL
     run_here("training", CONFIG, settings | {"resume": True})
-    assert same(weights(tmp_path / "run" / "models"), weights(whole / "models"))
+    assert same(weights(tmp_path / "run"), weights(whole))
 
 
 def test_scores_are_of_whole_volumes_in_their_own_size(whole, acdc_data):
@@ -73,7 +73,7 @@ def test_scores_are_of_whole_volumes_in_their_own_size(whole, acdc_data):
 
 
 def test_distances_may_count_voxels(whole, acdc_data, tmp_path):
-    shutil.copytree(whole / "models", tmp_path / "run" / "models")
+    shutil.copytree(whole / "models", tmp_path / "run")
     run_here("evaluating", EVALUATE, options(tmp_path / "run", acdc_data, unit="pixels"))
     table, before = pd.read_csv(tmp_path / "run" / "test.csv"), pd.read_csv(whole / "test.csv")
     assert set(table["unit"]) == {"voxels"}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
+import bundle_runs
 import nibabel
 import numpy as np
 import pandas as pd
@@ -40,9 +42,7 @@ TINY = {
 MOMENTS = (("iteration", 1), ("iteration", 5), ("labelling", 2), ("writing", 4), ("saved", 4))
 
 
-def options(folder: Path, data: Path, **changes) -> dict:
-    folders = {"dataset_dir": data, "output_dir": folder, "ckpt_dir": folder, "cache_dir": data / "cache"}
-    return {"bundle_root": "bundles/ms_popcorn", **{k: str(v) for k, v in folders.items()}, **TINY, **changes}
+options = partial(bundle_runs.options, bundle="ms_popcorn", tiny=TINY)
 
 
 @pytest.fixture(scope="module")

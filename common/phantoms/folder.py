@@ -1,0 +1,45 @@
+"""The folder that a phantom is written to: whole, or not there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+
+def require_empty(directory: str | Path) -> Path:
+    """The folder, where it holds nothing yet.
+
+    Raises:
+        FileExistsError: when it holds something.
+    """
+    folder = Path(directory)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} must be empty, got a folder with files: remove it, or give another one.")
+    return folder
+
+
+@contextmanager
+def made_beside(folder: Path) -> Iterator[Path]:
+    """Yields a folder to write to, which takes the place of ``folder`` once all went well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        made = Path(name) / "phantom"
+        made.mkdir()
+        yield made
+        if folder.exists():
+            folder.rmdir()
+        shutil.move(made, folder)
+
+
+def save_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    """Writes a NIfTI volume in millimetres, and the folder that it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
