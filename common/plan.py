@@ -124,9 +124,11 @@ def of_images(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], li
 
 
 def has_thick_slices(datalist: dict[str, Any]) -> bool:
-    """Whether the labelled volumes are stacks of thick slices, along the last axis of their files."""
-    voxels = np.array([voxel_sizes(header(item["image"]).affine) for item in datalist["labeled"]])
-    return bool((voxels[:, 2] >= THICK * voxels[:, :2].max(axis=1)).all())
+    """Whether the labelled volumes are stacks of thick slices, or of few, along the last axis of their files."""
+    headers = [header(item["image"]) for item in datalist["labeled"]]
+    voxels = np.array([voxel_sizes(image.affine) for image in headers])
+    few = np.array([image.shape[2] < GRANULE for image in headers])
+    return bool((few | (voxels[:, 2] >= THICK * voxels[:, :2].max(axis=1))).all())
 
 
 def of_slices(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], list[str]]:
@@ -136,8 +138,8 @@ def of_slices(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], li
     side = image_size((longest, longest), LONGEST[device])[0]
     thick = np.median([voxel_sizes(image.affine)[2] for image in headers])
     reasons = [
-        f"bundle {BUNDLE['slices'].name}: slices are {thick:g} mm thick, {THICK:g} times a pixel or more, and are "
-        "looked at one by one.",
+        f"bundle {BUNDLE['slices'].name}: slices are {thick:g} mm thick, {THICK:g} times a pixel or more, or fewer "
+        f"than {GRANULE}, and are looked at one by one.",
         f"image_size {side} x {side}: the longer side of a slice is {longest}, {LONGEST[device]} is for a {device}.",
     ]
     batch = 12 if device == "cuda" else 6

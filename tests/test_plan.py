@@ -111,10 +111,16 @@ def test_images_beside_volumes_are_refused(tmp_path):
 )
 def test_volumes_of_thick_slices_along_the_last_axis_are_told(tmp_path, voxel, turned, expected):
     """The one stored as y, z, x has what it calls x last."""
-    files = [volume(tmp_path / "a.nii.gz", (40, 48, 6), voxel, turned)]
+    files = [volume(tmp_path / "a.nii.gz", (40, 48, 20), voxel, turned)]
     assert has_thick_slices(part(files)) is expected
-    files.append(volume(tmp_path / "b.nii.gz", (40, 48, 6)))
+    files.append(volume(tmp_path / "b.nii.gz", (40, 48, 20)))
     assert not has_thick_slices(part(files))
+
+
+def test_volumes_of_few_slices_are_stacks_of_slices_too(tmp_path):
+    """A patch of 16 does not fit into them."""
+    assert has_thick_slices(part([volume(tmp_path / "a.nii.gz", (40, 48, 15), (4.5, 4.5, 10))]))
+    assert not has_thick_slices(part([volume(tmp_path / "b.nii.gz", (40, 48, 16), (4.5, 4.5, 10))]))
 
 
 def test_thick_slices_are_looked_at_one_by_one(monkeypatch, tmp_path):
