@@ -213,7 +213,14 @@ class Commands:
 
 def commands() -> dict[str, Any]:
     """All commands by name. What they need is imported when they run: explaining them takes no time."""
-    from common.data import acdc_datalist, folder_datalist, isbi_datalist, jsrt_datalist, patients_datalist
+    from common.data import (
+        acdc_datalist,
+        folder_datalist,
+        isbi_datalist,
+        jsrt_datalist,
+        patients_datalist,
+        retouch_datalist,
+    )
 
     phantom, convert, tools = Phantom(), Convert(), Commands()
     return {
@@ -223,6 +230,7 @@ def commands() -> dict[str, Any]:
             "folder": folder_datalist,
             "jsrt": jsrt_datalist,
             "acdc": acdc_datalist,
+            "retouch": retouch_datalist,
             "patients": patients_datalist,
             "isbi": isbi_datalist,
         },

@@ -7,6 +7,7 @@ from common.data.folder import folder_datalist
 from common.data.layouts.acdc import acdc_datalist
 from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
 from common.data.layouts.ms import isbi_datalist, patients_datalist
+from common.data.layouts.retouch import retouch_datalist
 from common.data.readers import read_image, read_label, read_mask
 from common.data.splits import make_datalist
 
@@ -25,6 +26,7 @@ __all__ = [
     "read_image",
     "read_label",
     "read_mask",
+    "retouch_datalist",
     "save_datalist",
 ]
 

@@ -114,8 +114,10 @@ def not_among(items: list[dict], others: list[dict]) -> list[dict]:
     """The items whose image (and patient, where both are known) is not among the others.
 
     An annotation tool passes labelled images of its own, which may be among the unlabelled ones of the datalist: they
-    must not be learnt from twice, and what is validated on must not be learnt from at all.
+    must not be learnt from twice, and what is validated on must not be learnt from at all. Single labelled slices
+    leave their volume among the unlabelled ones.
     """
+    others = [item for item in others if "slice" not in item]
     images = {os.path.realpath(item["image"]) for item in others}
     patients = {str(item["patient"]) for item in others if "patient" in item}
     kept = [

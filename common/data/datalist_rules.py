@@ -45,6 +45,9 @@ def label_classes(datalist: dict, part: str) -> list[str]:
 def validate_datalist(datalist: Any) -> None:
     """Check a datalist's form; what the files hold is left to `common.data.check`.
 
+    A labelled item may be one slice of a volume, the one that its 'slice' says (from 0, along the last axis); its
+    volume may be among the unlabelled ones then.
+
     Raises:
         ValueError: when a key is missing or of the wrong form, an item lacks its image, patient or label, a
             label does not fit the classes, an image occurs twice, or two parts share a patient.
@@ -70,10 +73,13 @@ def validate_datalist(datalist: Any) -> None:
             _validate_item(item, f"'{part}' item {index}", datalist, part)
     _refuse_shared(datalist, "patient")
     _refuse_shared(datalist, "image")
-    counts = Counter(item["image"] for part in PARTS for item in datalist.get(part, []))
-    repeated = [image for image, count in counts.items() if count > 1]
-    if repeated:
-        raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
+    for part in PARTS:
+        counts = Counter((item["image"], item.get("slice")) for item in datalist.get(part, []))
+        repeated = [
+            image if place is None else f"{image} slice {place}" for (image, place), n in counts.items() if n > 1
+        ]
+        if repeated:
+            raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
 
 
 def _validate_item(item: Any, where: str, datalist: dict, part: str) -> None:
@@ -85,6 +91,8 @@ def _validate_item(item: Any, where: str, datalist: dict, part: str) -> None:
         or not isinstance(item.get("patient"), (str, int))
     ):
         raise ValueError(f"{where} must be an object with an 'image' and a 'patient', got {item!r}.")
+    if "slice" in item:
+        _validate_slice(item, where, part)
     key = "label" if needs_label else "truth"
     if key not in item:
         if needs_label:
@@ -99,11 +107,23 @@ def _validate_item(item: Any, where: str, datalist: dict, part: str) -> None:
         raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
 
 
+def _validate_slice(item: dict, where: str, part: str) -> None:
+    place = item["slice"]
+    if part != "labeled":
+        raise ValueError(
+            f"{where} ({item['image']}) must be a whole volume, got 'slice': only labelled items may have it."
+        )
+    if not isinstance(place, int) or isinstance(place, bool) or place < 0:
+        raise ValueError(f"{where} ({item['image']}): 'slice' must be a whole number from 0, got {place!r}.")
+
+
 def _refuse_shared(datalist: dict, key: str) -> None:
     parts = {part: {item[key] for item in datalist.get(part, [])} for part in PARTS}
+    whole = {item[key] for item in datalist.get("labeled", []) if "slice" not in item}
     for index, part in enumerate(PARTS):
         for other in PARTS[index + 1 :]:
-            shared = sorted(map(str, parts[part] & parts[other]))
+            mine = whole if (part, other) == ("labeled", "unlabeled") else parts[part]
+            shared = sorted(map(str, mine & parts[other]))
             if shared:
                 raise ValueError(
                     f"'{part}' and '{other}' must not share {'an' if key == 'image' else 'a'} {key}, got "

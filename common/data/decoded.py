@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from common.files import replacing
 
-IMAGE, LABELS = "image", ("label", "truth")
+IMAGE, LABELS, SLICE = "image", ("label", "truth"), "slice"
 DEVICE_SHARE = 0.25  # of a device's free memory that may hold images
 FORMAT = 2  # of an entry of the cache
 MAPPED = 64  # images of a set whose files stay open
@@ -37,7 +37,8 @@ class DecodedImages(Dataset):
     own beyond what the operating system keeps of them, and the next run finds them. An entry of the cache belongs to
     the files' paths, sizes and times and to the transform with all its settings: what changes one of them is decoded
     again. (MONAI's ``PersistentDataset`` reads a volume whole for each patch.) Without one they are kept in memory.
-    A function among the settings counts by its name alone.
+    A function among the settings counts by its name alone. Of an item with a ``slice`` that slice alone is kept, the
+    one of this index along the last axis, as a volume of one slice.
 
     Args:
         data: items with the paths of ``image`` and, where they are known, ``label`` or ``truth``.
@@ -103,8 +104,9 @@ class DecodedImages(Dataset):
         return {name: np.load(entry.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
 
     def name(self, index: int) -> str:
-        """The image's file."""
-        return str(self.data[index][IMAGE])
+        """The image's file, and which slice of it."""
+        item = self.data[index]
+        return f"{item[IMAGE]} slice {item[SLICE]}" if SLICE in item else str(item[IMAGE])
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Size along each spatial axis."""
@@ -147,7 +149,8 @@ class DecodedImages(Dataset):
         if self.folder is None:
             return Entry(*_decoded(self.transform, item))
         sources = {key: _identity(item[key]) for key in (IMAGE, *LABELS) if key in item}
-        key = hashlib.sha256(json.dumps([FORMAT, sources, self._description]).encode()).hexdigest()[:24]
+        place = [item[SLICE]] if SLICE in item else []
+        key = hashlib.sha256(json.dumps([FORMAT, sources, self._description, *place]).encode()).hexdigest()[:24]
         folder = self.folder / key
         if (folder / "entry.json").exists():  # written last: the arrays are whole
             self.hits += 1
@@ -174,7 +177,8 @@ class Entry(NamedTuple):
 
 def _decoded(transform: Callable, item: Mapping[Hashable, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Header and arrays of an item."""
-    loaded = transform(dict(item))
+    loaded = transform({key: value for key, value in item.items() if key != SLICE})
+    loaded = of_slice(loaded, item) if SLICE in item else loaded
     image = np.asarray(loaded[IMAGE])
     if not (np.abs(image) <= LARGEST).all():
         raise ValueError(
@@ -197,6 +201,23 @@ def _decoded(transform: Callable, item: Mapping[Hashable, Any]) -> tuple[dict[st
         "content": f"{content:08x}",
     }
     return header, arrays
+
+
+def of_slice(loaded: Mapping[Hashable, Any], item: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+    """The slice of a loaded volume, and of its label, that an item names.
+
+    Raises:
+        ValueError: when the image has no such slice.
+    """
+    place, shape = item[SLICE], tuple(loaded[IMAGE].shape[1:])
+    if len(shape) != 3 or place >= shape[-1]:
+        found = f"{shape[-1]} slices" if len(shape) == 3 else "two axes"
+        raise ValueError(f"{item[IMAGE]} must have a slice {place}, counted from 0, got an image of {found}.")
+    taken = {key: loaded[key][..., place : place + 1] for key in (IMAGE, *LABELS) if key in loaded}
+    affine = np.array(loaded[IMAGE].affine, dtype=float)
+    affine[:3, 3] += affine[:3, 2] * place
+    taken[IMAGE] = MetaTensor(torch.as_tensor(taken[IMAGE]).as_subclass(Tensor), affine=torch.from_numpy(affine))
+    return taken
 
 
 def bounding_box(image: Any) -> list[list[int]]:

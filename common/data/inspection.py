@@ -72,6 +72,8 @@ def file_name(path: str) -> str:
 
 def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]) -> None:
     image = label = None
+    if "slice" in item:
+        errors.append(f"{part}: {item['image']} must be a volume to have a 'slice', got an image of two axes.")
     try:
         image = read_image(item["image"])
         digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())

@@ -85,7 +85,7 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
     try:
         image = read_volume(item["image"])
         _inspect_image(image, item["image"], facts)
-        values = np.ascontiguousarray(image.dataobj)
+        values = np.ascontiguousarray(np.asanyarray(image.dataobj)[_slices(item, image)])
         digest = hashlib.blake2b(repr(values.shape).encode() + values.tobytes()).digest()
         places[digest].append((part, item["image"]))
     except (OSError, ValueError) as error:
@@ -94,7 +94,7 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
     if files is None or image is None:
         return
     try:
-        label = load_volume_label(files, labels, image)
+        label = load_volume_label(files, labels, image)[(slice(None), *_slices(item, image))]
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
         return
@@ -104,6 +104,16 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
     for index, number in enumerate(facts.components[-1]):
         if number == 0:
             facts.empty[index].append(_name(item["image"]))
+
+
+def _slices(item: dict, image: nibabel.Nifti1Image) -> tuple[slice, ...]:
+    """The part of a volume that an item is of."""
+    place, depth = item.get("slice"), image.shape[-1]
+    if place is None:
+        return (slice(None),) * 3
+    if place >= depth:
+        raise ValueError(f"{item['image']} must have a slice {place}, counted from 0, got {depth} slices.")
+    return slice(None), slice(None), slice(place, place + 1)
 
 
 def _inspect_image(image: nibabel.Nifti1Image, path: str, facts: _Part) -> None:

@@ -19,6 +19,7 @@ from common.phantoms import KINDS, find_phantom
 LAYOUTS = {
     "acdc": ("acdc_datalist", "folder"),
     "jsrt": ("jsrt_datalist", "dir"),
+    "retouch": ("retouch_datalist", "folder"),
     "isbi": ("isbi_datalist", "folder"),
     "patients": ("patients_datalist", "folder"),
     "folder": ("folder_datalist", "images"),

@@ -151,3 +151,9 @@ def test_multiclass_counts_each_value(tmp_path, datalist):
     found = inspect_datalist(read_datalist(tmp_path / "classes.json"))
     assert found.classes["pixels"].tolist() == ["5", "7"]
     assert not found.errors
+
+
+def test_a_slice_of_an_image_of_two_axes_fails(tmp_path, datalist, capsys):
+    datalist["labeled"][0]["slice"] = 0
+    save_datalist(datalist, tmp_path / "list.json")
+    assert "must be a volume to have a 'slice'" in failing(tmp_path, capsys)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.datalist import find_datalist, load_datalist, save_datalist
-from common.data.datalist_rules import require_class_name
+from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
+from common.data.datalist_rules import require_class_name, validate_datalist
 from common.data.splits import classes_present, make_datalist
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
@@ -223,3 +223,55 @@ def test_class_names_that_no_file_or_table_can_hold(name):
         require_class_name(name)
     for sound in ("right lung", "lesion_1", "Läsion", 7):
         require_class_name(sound)
+
+
+def sliced(**changes):
+    """Two labelled slices of a volume that is unlabelled, too."""
+    labeled = [{"image": "v.mhd", "label": "l.mhd", "patient": "p", "slice": place} for place in (3, 5)]
+    unlabeled = [{"image": "v.mhd", "truth": "l.mhd", "patient": "p"}]
+    whole = {"image": "w.mhd", "label": "m.mhd", "patient": "q"}
+    return {
+        "classes": ["a"],
+        "mode": "multiclass",
+        "labeled": labeled,
+        "unlabeled": unlabeled,
+        "test": [whole],
+    } | changes
+
+
+def test_slices_may_be_labelled_of_a_volume_that_is_unlabelled():
+    validate_datalist(sliced())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"labeled": [{"image": "v.mhd", "label": "l.mhd", "patient": "p"}]},
+            "'labeled' and 'unlabeled' must not share",
+        ),
+        ({"labeled": [{"image": "v.mhd", "label": "l.mhd", "patient": "p", "slice": 3}] * 2}, "v.mhd slice 3"),
+        (
+            {"labeled": [{"image": "w.mhd", "label": "m.mhd", "patient": "q", "slice": 3}]},
+            "'labeled' and 'test' must not",
+        ),
+        (
+            {"labeled": [{"image": "v.mhd", "label": "l.mhd", "patient": "p", "slice": -1}]},
+            "a whole number from 0, got -1",
+        ),
+        ({"labeled": [{"image": "v.mhd", "label": "l.mhd", "patient": "p", "slice": True}]}, "from 0, got True"),
+        (
+            {"test": [{"image": "w.mhd", "label": "m.mhd", "patient": "q", "slice": 1}]},
+            "'test' item 0 .* a whole volume",
+        ),
+    ],
+)
+def test_slices_that_leak_or_are_none_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        validate_datalist(sliced(**changes))
+
+
+def test_volume_of_a_labelled_slice_stays_among_the_unlabelled_ones():
+    datalist = sliced()
+    assert not_among(datalist["unlabeled"], datalist["labeled"] + datalist["test"]) == datalist["unlabeled"]
+    assert not_among(datalist["unlabeled"], datalist["unlabeled"]) == []

@@ -524,3 +524,26 @@ def test_few_files_are_open_at_a_time(monkeypatch, volumes, tmp_path):
     images.arrays(2)
     assert images.arrays(0) is not first  # opened again
     np.testing.assert_array_equal(images.arrays(0)["image"], first["image"])
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["memory", "cache"])
+def test_an_item_may_be_one_slice_of_a_volume(volumes, tmp_path, cached):
+    cache = tmp_path / "cache" if cached else None
+    whole = DecodedImages(volumes[:1], loader(3), cache)
+    slices = DecodedImages([{**volumes[0], "slice": place} for place in (0, 2)], loader(3), cache)
+    assert slices.hits == 0
+    for index, place in enumerate((0, 2)):
+        for key in ("image", "label"):
+            assert np.array_equal(slices.arrays(index)[key], whole.arrays(0)[key][..., place : place + 1])
+        origin = whole.affine(0) @ [0, 0, place, 1]
+        assert np.allclose(slices.affine(index) @ [0, 0, 0, 1], origin)
+        assert slices.name(index) == f"{volumes[0]['image']} slice {place}"
+        assert slices.shape(index) == (6, 5, 1)
+    assert len(slices.fingerprints()) == 2
+
+
+@pytest.mark.parametrize(("dimensions", "said"), [(3, "got an image of 4 slices"), (2, "got an image of two axes")])
+def test_a_slice_that_is_not_there_is_named(tmp_path, dimensions, said):
+    item = {**random_items(tmp_path, dimensions)[0], "slice": 4}
+    with pytest.raises(ValueError, match=f"scan0.* must have a slice 4, counted from 0, {said}"):
+        DecodedImages([item], loader(dimensions))

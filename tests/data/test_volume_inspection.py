@@ -112,3 +112,23 @@ def test_warnings(run, content, tmp_path):
     assert "test: 1 of 1 masks hold no lesion" in printed
     content["unlabeled"] = []
     assert "unlabeled holds no volume" in run()[1]
+
+
+def test_a_single_slice_of_a_volume_that_is_also_unlabelled(run, content):
+    whole = content["labeled"].pop()
+    content["unlabeled"].append({"image": whole["image"], "truth": whole["label"], "patient": whole["patient"]})
+    content["labeled"] = [{**whole, "slice": 30}, {**whole, "slice": 31}]
+    status, printed = run()
+    assert status == 0, printed
+    row = next(line for line in printed.splitlines() if "labeled" in line and "lesion" in line).split()
+    assert "2 of 2" in " ".join(row)  # the large lesion is in both, the small one in the first
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [(0, "no volume holds a lesion"), (66, "must have a slice 66, counted from 0")]
+)
+def test_a_slice_without_a_label_and_one_beyond_the_volume(run, content, place, said):
+    content["labeled"][0]["slice"] = place
+    status, printed = run()
+    assert status == 1
+    assert said in printed
