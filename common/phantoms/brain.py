@@ -76,10 +76,18 @@ def make_brain(seed: int, patient: int, size: int) -> Brain:
     return Brain(inside, csf * inside, grey * inside, lesion, brightness, bait * inside, voxel)
 
 
-def smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], voxel: float, scale: float) -> np.ndarray:
-    """Noise with mean 0 and standard deviation 1 that changes over ``scale`` mm."""
-    coarse = rng.normal(size=[int(n * voxel / scale) + 4 for n in shape]).astype(np.float32)
-    grid = np.meshgrid(*[1 + np.arange(n, dtype=np.float32) * voxel / scale for n in shape], indexing="ij")
+def smooth_noise(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    voxel: float | tuple[float, ...],
+    scale: float | tuple[float, ...],
+) -> np.ndarray:
+    """Noise with mean 0 and standard deviation 1 that changes over ``scale`` mm; both sizes may differ by axis."""
+    sizes = [np.broadcast_to(size, len(shape)).tolist() for size in (voxel, scale)]
+    axes = list(zip(shape, *sizes, strict=True))
+    coarse = rng.normal(size=[int(n * side / length) + 4 for n, side, length in axes]).astype(np.float32)
+    places = [1 + np.arange(n, dtype=np.float32) * side / length for n, side, length in axes]
+    grid = np.meshgrid(*places, indexing="ij")
     noise = ndimage.map_coordinates(coarse, grid, order=3, mode="nearest")
     return (noise - noise.mean()) / noise.std()
 
