@@ -19,7 +19,12 @@ class Phantom:
 
 
 # the modules, each with PHANTOM; they are imported when one is asked for
-KINDS = {"acdc": "common.phantoms.acdc", "jsrt": "common.phantoms.jsrt", "ms": "common.phantoms.isbi"}
+KINDS = {
+    "acdc": "common.phantoms.acdc",
+    "jsrt": "common.phantoms.jsrt",
+    "ms": "common.phantoms.isbi",
+    "retouch": "common.phantoms.retouch",
+}
 
 
 def find_phantom(kind: str) -> Phantom:

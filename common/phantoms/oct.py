@@ -116,7 +116,9 @@ def scan(drawn: Drawn, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:
     looks = vendor.looks * rng.uniform(0.8, 1.25)
     power = 10 ** (RANGE / 10 * signal) * rng.gamma(looks, 1 / looks, signal.shape)
     power += 10 ** (RANGE / 10 * vendor.floor * rng.uniform(0.9, 1.1)) * rng.gamma(looks, 1 / looks, signal.shape)
-    seen = ndimage.gaussian_filter(10 * np.log10(power) / RANGE, (vendor.blur / spacing, 0.3 * vendor.blur / spacing, 0))
+    seen = ndimage.gaussian_filter(
+        10 * np.log10(power) / RANGE, (vendor.blur / spacing, 0.3 * vendor.blur / spacing, 0)
+    )
     seen = seen * vendor.contrast * rng.uniform(0.93, 1.07) + vendor.brightness + rng.normal(0, 0.02)
     return np.clip(np.round(255 * seen), 0, 255).astype(vendor.dtype)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common.data.layouts.retouch import CLASSES, find_retouch, retouch_datalist
+from common.phantoms import Phantom
 from common.phantoms.folder import made_beside, require_empty
 from common.phantoms.oct import VENDORS, draw, scan
 from common.phantoms.retina import FIELD, make_retina
@@ -27,7 +29,7 @@ def make_retouch_phantom(
     vendors: Sequence[str] = ("Spectralis",),
     seed: int = 0,
 ) -> Path:
-    """Write OCT volumes of the macula, 6 x 6 mm, with the three fluids of Bogunovic et al. (2019), and their label maps.
+    """Write OCT volumes of the macula, 6 x 6 mm, with the three fluids of Bogunovic et al. (2019), and their labels.
 
     ====================================================  =======================================================
     ``RETOUCH-TrainingSet-Spectralis/TRAIN025/oct.mhd``   the image with ``oct.raw``, ``X Y Z``: along a B-scan,
@@ -105,3 +107,20 @@ def _write_case(case: Path, name: str, index: int, size: int, slices: int, seed:
     spacing = (FIELD / size, vendor.depth / size, FIELD / slices)
     save_metaimage(case / "oct.mhd", scan(drawn, vendor, rngs[2]), spacing)
     save_metaimage(case / "reference.mhd", drawn.label, spacing)
+
+
+def phantom_datalist(
+    directory: str | Path, labeled: int = 3, split: int = 0, seed: int = 0, output: str | Path | None = None
+) -> dict | None:
+    """A datalist of a phantom, of all its vendors: a fifth of the volumes for validation, and as many for test.
+
+    Raises:
+        FileNotFoundError: when the folder is no phantom.
+        ValueError: when there are too few volumes, or B-scans.
+    """
+    fifth = max(1, round(len(find_retouch(directory)) / 5))
+    name = f"RETOUCH phantom {Path(directory).name}"
+    return retouch_datalist(directory, "all", labeled, fifth, fifth, split, seed=seed, name=name, output=output)
+
+
+PHANTOM = Phantom(make_retouch_phantom, phantom_datalist, CLASSES, "multiclass")

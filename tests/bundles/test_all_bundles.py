@@ -36,7 +36,9 @@ def bundle(request) -> Path:
 @pytest.fixture
 def dataset_dir(bundle, request) -> Path:
     """A phantom of the bundle's data set."""
-    return request.getfixturevalue({"jsrt": "phantom", "ms": "ms_data", "acdc": "acdc_data"}[bundle.name.split("_")[0]])
+    return request.getfixturevalue(
+        {"jsrt": "phantom", "ms": "ms_data", "acdc": "acdc_data", "retouch": "retouch_data"}[bundle.name.split("_")[0]]
+    )
 
 
 def load(bundle: Path, name: str) -> dict[str, Any]:

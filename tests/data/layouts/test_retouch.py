@@ -125,14 +125,24 @@ def test_file_keeps_which_b_scan_is_labelled(retouch, tmp_path):
 def test_fold_that_cannot_show_every_fluid_is_named(tmp_path):
     for number in range(6):
         write_case(tmp_path / "Spectralis" / f"TRAIN{number:03d}", {0: [1, 2] if number else [1, 2, 3]}, seed=number)
-    with pytest.raises(ValueError, match=r"of split 0 \(TRAIN.*\) shows no PED"):
+    with pytest.raises(
+        ValueError, match=r"every part of split 0 must show every fluid, got \w+ \(TRAIN.*\) without PED"
+    ):
         retouch_datalist(tmp_path, validation=1, test=1)
 
 
-def test_parts_that_no_shuffle_can_make_are_refused_in_one_sentence():
-    fluids = {f"TRAIN{n:03d}": np.ones((2, 3), bool) * (n > 0) for n in range(4)}
-    with pytest.raises(ValueError, match=r"of split .* shows no IRF, SRF, PED"):
-        parts_of_split(fluids, 1, 1, 0, 10, 0)
+def test_splits_that_work_are_given_where_others_do_not():
+    fluids = {f"TRAIN{n:03d}": np.ones((2, 3), bool) * (n > 0) for n in range(4)}  # the first one has no fluid
+    given = refused = 0
+    for split in range(4):
+        try:
+            parts = parts_of_split(fluids, 1, 1, split, 4, 0)
+            given += 1
+            assert parts["test"] != ["TRAIN000"] != parts["validation"]
+        except ValueError as error:
+            refused += 1
+            assert "(TRAIN000) without IRF, SRF, PED, and 2 such splits of 4" in str(error)
+    assert (given, refused) == (2, 2)  # it is tested on once and validated on once, however they are shuffled
 
 
 @pytest.mark.parametrize(
