@@ -19,10 +19,11 @@ from torch import Tensor
 from common.handlers.scores import case_names
 from common.handlers.training_log import write_table
 from common.label_space import LabelSpace
-from common.metrics import lesion_scores, mask_scores
+from common.metrics import lesion_scores, mask_scores, presence_scores
 from common.ranks import is_first_rank, rank
 
 UNITS = ("pixels", "mm")
+VOLUME_UNITS = {"ml": 1000.0, "mm3": 1.0}  # how many mm3 one has
 OVERLAPS = ("iou", "dice", "precision", "sensitivity")
 LOGGED = ("iou", "dice", "hausdorff95", "surface_dice", "lesion_f1")
 
@@ -32,10 +33,11 @@ class CaseScores:
 
     Attach it to an evaluator whose decollated outputs hold ``pred`` and ``label``, masks of 0 and 1 ``C H W [D]``, and
     ``image``, whose metadata tell the file. Columns: ``case``, ``class``, the scores of
-    :func:`~common.metrics.mask_scores`, ``truth_size`` and ``predicted_size`` in ``unit`` (ml or mm2, or pixels or
+    :func:`~common.metrics.mask_scores`, ``truth_size`` and ``predicted_size`` in ``unit`` (ml, mm3 or mm2, or pixels or
     voxels; distances are in mm, or likewise in pixels), those of :func:`~common.metrics.lesion_scores` where asked for,
     and the files ``image``, ``truth`` and ``prediction`` (from the table's folder). An undefined score is an empty
-    cell.
+    cell; numbers have six significant digits. Means are logged, and :func:`~common.metrics.presence_scores` where some
+    case lacks a class.
 
     A case is named after the image's file. Where several are named alike, the folders above it are put before, as
     ``patient1_flair``, and where that is not enough (one image, two raters), a number is put behind. Rows are sorted by
@@ -52,9 +54,12 @@ class CaseScores:
         ignore_empty: whether a class that the truth lacks is left out of a case's overlaps, as in MONAI's metrics,
             instead of scored 1 where the prediction lacks it too, and 0 else.
         lesions: keywords of :func:`~common.metrics.lesion_scores`, ``{}`` for its defaults; ``None`` for none.
+        volume_unit: what volumes are given in where ``unit`` is ``mm``: ``ml``, or ``mm3`` for small ones. Areas stay
+            in mm2.
 
     Raises:
-        ValueError: for an unknown unit; when run, if a case's masks or affine are not of this form; it names the file.
+        ValueError: for an unknown unit, or ``mm3`` where ``unit`` is ``pixels``; when run, if a case's masks or affine
+            are not of this form; it names the file.
     """
 
     def __init__(
@@ -66,11 +71,17 @@ class CaseScores:
         tolerance: float = 1.0,
         ignore_empty: bool = True,
         lesions: Mapping[str, Any] | None = None,
+        volume_unit: str = "ml",
     ) -> None:
         if unit not in UNITS:
             raise ValueError(f"unit must be one of {UNITS}, got {unit!r}.")
+        if volume_unit not in VOLUME_UNITS:
+            raise ValueError(f"volume_unit must be one of {tuple(VOLUME_UNITS)}, got {volume_unit!r}.")
+        if volume_unit != "ml" and unit != "mm":
+            raise ValueError(f"unit must be 'mm' for volumes in {volume_unit}, got {unit!r}, which counts voxels.")
         self.path, self.folder, self.labels = Path(path), None if folder is None else Path(folder), labels
         self.unit, self.tolerance, self.ignore_empty, self.lesions = unit, tolerance, ignore_empty, lesions
+        self.volume_unit = volume_unit
         self.cases: list[dict] = []
 
     def attach(self, engine: Engine) -> None:
@@ -113,8 +124,8 @@ class CaseScores:
         if self.ignore_empty and not true.any():
             found |= dict.fromkeys(OVERLAPS, float("nan"))
         of_one = 1.0 if spacing is None else abs(float(np.linalg.det(affine[:dims, :dims])))
-        of_one = of_one / 1000 if spacing is not None and dims == 3 else of_one
-        unit = {"pixels": ("pixels", "voxels"), "mm": ("mm2", "ml")}[self.unit][dims - 2]
+        of_one = of_one / VOLUME_UNITS[self.volume_unit] if spacing is not None and dims == 3 else of_one
+        unit = {"pixels": ("pixels", "voxels"), "mm": ("mm2", self.volume_unit)}[self.unit][dims - 2]
         found |= {"truth_size": float(true.sum() * of_one), "predicted_size": float(predicted.sum() * of_one)}
         found["unit"] = unit
         return found if self.lesions is None else found | lesion_scores(predicted, true, **self.lesions)
@@ -166,8 +177,13 @@ class CaseScores:
         if not rows:
             engine.logger.warning("No test cases: %s is empty.", self.path)
             return
-        means = pd.DataFrame(rows).groupby("class", sort=False)[[name for name in LOGGED if name in rows[0]]].mean()
+        table = pd.DataFrame(rows)
+        means = table.groupby("class", sort=False)[[name for name in LOGGED if name in table]].mean()
         engine.logger.info("Mean over %d cases:\n%s", len(cases), means.dropna(axis=1, how="all").round(4).to_string())
+        if (table["truth_size"] == 0).any():
+            told = "Presence of classes; one is detected in a case where any of it is predicted; sizes in %s:\n%s"
+            found = presence_scores(table).to_string(float_format="%.4g", na_rep="-")
+            engine.logger.info(told, table["unit"][0], found)
 
     def without_repeats(self, cases: list[dict]) -> list[dict]:
         """Cases of one image and truth follow each other: the first stays, the masks of the others go."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from .cases import case_rows
 from .charts import Chart, Line, facet_chart, line_chart, paired_chart
+from .presence_tables import presence_of_runs
 from .results import (
     MEAN,
     NAMES,
@@ -20,6 +21,7 @@ from .results import (
     collect,
     compare,
     describe,
+    digits_of,
     interval_text,
     kind_of_draws,
     labels_of,
@@ -29,6 +31,7 @@ from .results import (
     plus_minus,
     scores_in,
     title_of,
+    units_of,
 )
 from .run_report import joining_context, overlay_colors
 from .runs import Run
@@ -71,7 +74,7 @@ def comparison_context(runs: Sequence[Run], title: str | None, baselines: Mappin
 def _scores(runs: Sequence[Run], part: str, pairs: dict[str, str], colors: dict[str, str]) -> dict[str, Any]:
     """Sentences, tables and the paired chart; nothing of these where no run has scores."""
     if not runs:
-        return {"outcome": [], "tables": [], "paired": None, "kind": "split", "over": ""}
+        return {"outcome": [], "tables": [], "paired": None, "presence": None, "kind": "split", "over": ""}
     table = collect(runs, part)
     several, over = over_text(table)
     kind, names = kind_of_draws(table), list(dict.fromkeys(table["name"]))
@@ -85,7 +88,8 @@ def _scores(runs: Sequence[Run], part: str, pairs: dict[str, str], colors: dict[
     tables = [_table(table, pairs, title, columns) for title, columns in plans if columns]
     shown = {name: colors[name] for name in names}
     paired = _paired(table, part, pairs, shown)
-    return {"outcome": outcome, "tables": tables, "paired": paired, "kind": kind, "over": over}
+    presence = presence_of_runs(table)
+    return {"outcome": outcome, "tables": tables, "paired": paired, "presence": presence, "kind": kind, "over": over}
 
 
 def method_color(place: int) -> str:
@@ -106,6 +110,11 @@ def _notices(runs: Sequence[Run], scored: list[Run], part: str) -> list[str]:
     left_out = [f"{run.name} split {run.split}, seed {run.seed}" for run in runs if run not in scored]
     if left_out:
         notices.append(f"Left out of tables, with no {part} scores yet: {'; '.join(left_out)}.")
+    units = dict.fromkeys(unit for run in scored if run.test is not None for unit in units_of(run.test))
+    if len(units) > 1:
+        notices.append(
+            f"Sizes are in {' or '.join(units)}, as each run was evaluated, and do not compare: evaluate all in one."
+        )
     draws, cases = {}, {}
     for run in scored:
         draws.setdefault(run.name, set()).add(run.draw)
@@ -122,7 +131,7 @@ def _notices(runs: Sequence[Run], scored: list[Run], part: str) -> list[str]:
 def _table(table: pd.DataFrame, pairs: dict[str, str], title: str, columns: list[tuple[str, str]]) -> dict[str, Any]:
     """Cells of methods x columns (text, best), and of the differences (text, interval, p)."""
     rows, names, several = [], list(dict.fromkeys(table["name"])), over_text(table)[0]
-    digits = [SCORES[score].digits for score, _ in columns]
+    digits = [digits_of(SCORES[score].digits, table) for score, _ in columns]
     cells = {name: [cell_of(table, name, label, score, several) for score, label in columns] for name in names}
     rounded = [[round(own[place][0], d) for own in cells.values()] for place, d in enumerate(digits)]
     best = [

@@ -15,14 +15,18 @@ from .text import count, number
 MEAN = "mean"
 NAMES = {MEAN: "mean over classes"}
 SIGNIFICANT = 0.05
+SIZE = None  # digits of a size
 
 
 @dataclass(frozen=True)
 class Score:
-    """How a column of test.csv is shown; `best` is max or min, or None where neither is better."""
+    """How a column of test.csv is shown; `best` is max or min, or None where neither is better.
+
+    Sizes have as many digits as their unit asks for, which `digits_of` tells.
+    """
 
     title: str
-    digits: int = 3
+    digits: int | None = 3
     best: str | None = "max"
 
 
@@ -37,8 +41,8 @@ SCORES = {
     "lesion_f1": Score("lesion F1"),
     "lesion_precision": Score("lesion precision"),
     "lesion_sensitivity": Score("lesion sensitivity"),
-    "size_error": Score("size error, {size}", 2, None),
-    "absolute_size_error": Score("|size error|, {size}", 2, "min"),
+    "size_error": Score("size error, {size}", SIZE, None),
+    "absolute_size_error": Score("|size error|, {size}", SIZE, "min"),
 }
 OVERLAPS = ("iou", "dice")
 
@@ -87,12 +91,24 @@ def scores_in(table: pd.DataFrame) -> list[str]:
 
 
 def title_of(score: str, table: pd.DataFrame) -> str:
-    """The title of a score, or a title as those of `SCORES`, with its unit; distances in mm² and ml are in mm."""
-    units = [unit for unit in table.get("unit", pd.Series(dtype=str)).dropna().unique() if unit] or ["unit unknown"]
-    distances = dict.fromkeys("mm" if unit in ("ml", "mm2") else unit for unit in units)
-    size = " or ".join(units).replace("mm2", "mm²")
+    """The title of a score, or a title as those of `SCORES`, with its unit; of areas and volumes in mm², mm³ and ml
+    distances are in mm."""
+    units = units_of(table) or ["unit unknown"]
+    distances = dict.fromkeys("mm" if unit in ("ml", "mm²", "mm³") else unit for unit in units)
+    size = " or ".join(units)
     title = SCORES[score].title if score in SCORES else score
     return title.format(size=size, distance=" or ".join(distances))
+
+
+def units_of(table: pd.DataFrame) -> list[str]:
+    """The units of the table's sizes as a reader sees them; none where it tells none."""
+    found = table.get("unit", pd.Series(dtype=str)).dropna().unique()
+    return [unit.replace("mm2", "mm²").replace("mm3", "mm³") for unit in found if unit]
+
+
+def digits_of(digits: int | None, table: pd.DataFrame) -> int:
+    """Digits behind the point: those given, or of a size two, and three in mm³, the unit of small volumes."""
+    return digits if digits is not None else 3 if "mm³" in units_of(table) else 2
 
 
 def summary_of(table: pd.DataFrame) -> pd.DataFrame:

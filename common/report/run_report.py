@@ -9,7 +9,21 @@ import pandas as pd
 from .cases import case_rows
 from .charts import Chart, Line, joining_chart, line_chart
 from .latent_map import latent_chart
-from .results import MEAN, NAMES, OVERLAPS, SCORES, collect, labels_of, scores_in, summary_of, title_of, with_spread
+from .presence_tables import presence_of_run
+from .results import (
+    MEAN,
+    NAMES,
+    OVERLAPS,
+    SCORES,
+    SIZE,
+    collect,
+    digits_of,
+    labels_of,
+    scores_in,
+    summary_of,
+    title_of,
+    with_spread,
+)
 from .runs import BASELINE, Run
 from .style import class_colors
 from .text import number, plain
@@ -20,8 +34,8 @@ MAXIMUM_CASE_ROWS = 60
 MAXIMUM_CLASS_COLUMNS = 8
 # Columns of test.csv that describe a case of a single class beside its scores: title, digits.
 FACTS = {
-    "truth_size": ("truth, {size}", 2),
-    "predicted_size": ("prediction, {size}", 2),
+    "truth_size": ("truth, {size}", SIZE),
+    "predicted_size": ("prediction, {size}", SIZE),
     "truth_lesions": ("lesions in truth", 0),
     "predicted_lesions": ("lesions in prediction", 0),
 }
@@ -39,6 +53,7 @@ def run_context(run: Run) -> dict[str, Any]:
         "part": part,
         "classes": None if part is None else _class_table(scores, part),
         "further": None if part is None else _further(scores),
+        "presence": None if part is None else presence_of_run(scores),
         "case_table": _case_table(scores) if part == "test" else None,
         "volumes": volume_rows([run]),
         "colors": colors,
@@ -72,7 +87,7 @@ def _further(table: pd.DataFrame) -> dict[str, list] | None:
     """Rows of the scores beyond the overlaps: over cases, each the mean over its classes, and of every class."""
     rows, classes = [], labels_of(table)[1:]
     for score in scores_in(table)[len(OVERLAPS) :]:
-        values, digits = table.groupby("case")[score].mean().dropna(), SCORES[score].digits
+        values, digits = table.groupby("case")[score].mean().dropna(), digits_of(SCORES[score].digits, table)
         means = table.groupby("class")[score].mean()
         cells = [with_spread(values, digits=digits), number(values.median(), digits)]
         cells += [number(means[name], digits) for name in classes]
@@ -93,6 +108,7 @@ def _case_table(table: pd.DataFrame) -> dict[str, Any]:
         own = table.set_index("case")
         columns |= {unit(title): (own[name], digits) for name, (title, digits) in FACTS.items() if name in own}
     order = means["dice"].sort_values(na_position="last", kind="stable").index
+    columns = {title: (values, digits_of(digits, table)) for title, (values, digits) in columns.items()}
     rows = [(case, [number(values[case], digits) for values, digits in columns.values()]) for case in order]
     return {"heads": ["Case", *columns], "rows": rows[:MAXIMUM_CASE_ROWS], "cases": len(rows)}
 
