@@ -244,3 +244,12 @@ def _sound(affine: np.ndarray | None, path: Path) -> np.ndarray:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values, axes as in :func:`read_volume`, and affine of what ITK reads; whatever they are.
+
+    Raises:
+        ValueError: naming a file that cannot be read.
+    """
+    return _read_with_itk(path, str(path))

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES
+
 from .runs import Run
 from .style import class_colors
 from .text import number
 from .volume_views import PLANES, Volume, draw_slice, load_volume, overlays
 
-NIFTI = (".nii", ".nii.gz")
+VOLUMES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 MAXIMUM_VOLUMES = 6
 MAXIMUM_PSEUDO_LABELS = 4
 
@@ -25,7 +27,7 @@ def volumes_of(run: Run) -> pd.DataFrame:
     if table is None or not {"image", "prediction"} <= set(table):
         return pd.DataFrame({"dice": []})
     flat = table["unit"].isin(["mm2", "pixels"]) if "unit" in table else False
-    table = table[table["prediction"].str.endswith(NIFTI) & table["image"].str.endswith(NIFTI) & ~flat]
+    table = table[table["prediction"].str.endswith(VOLUMES) & table["image"].str.endswith(VOLUMES) & ~flat]
     table = table.assign(truth=table.get("truth", ""))
     plan = {"image": "first", "truth": "first", "prediction": "first", "dice": "mean"}
     return table.groupby("case", sort=False).agg(plan)
@@ -69,7 +71,7 @@ def volume_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def pseudo_label_row(run: Run) -> dict[str, Any] | None:
     """Panels of some pseudo-labels from the first to join to the last; `None` where none is of a volume."""
     joined, panels = run.pseudo_labels.joined, []
-    if not joined["image"].str.endswith(NIFTI).any():
+    if not joined["image"].str.endswith(VOLUMES).any():
         return None
     for place in np.unique(np.linspace(0, len(joined) - 1, min(MAXIMUM_PSEUDO_LABELS, len(joined))).astype(int)):
         entry = joined.iloc[place]

@@ -16,6 +16,9 @@ from matplotlib.figure import Figure
 from nibabel.filebasedimages import ImageFileError
 from nibabel.processing import resample_from_to
 
+from common.data.files import NIFTI_SUFFIXES, file_suffix
+from common.data.volumes import read_with_itk
+
 from .style import encode
 
 # Of Okabe and Ito's colour-blind-safe palette, three that differ from each other and from grey.
@@ -201,12 +204,15 @@ def _load_masks(paths: Sequence[Path], classes: int) -> list[nibabel.Nifti1Image
 def _load(path: Path, axes: Sequence[int] = (3,)) -> nibabel.Nifti1Image:
     """A volume with so many axes."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a NIfTI volume, got no such file")
+        raise FileNotFoundError(f"{path} must be a volume, got no such file")
     try:
-        image = nibabel.squeeze_image(nibabel.load(path))
-        np.asanyarray(image.dataobj)
+        if file_suffix(path) not in NIFTI_SUFFIXES:
+            image = nibabel.Nifti1Image(*read_with_itk(path))
+        else:
+            image = nibabel.squeeze_image(nibabel.load(path))
+            np.asanyarray(image.dataobj)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} must be a readable NIfTI volume, got {error}") from error
+        raise ValueError(f"{path} must be a readable volume, got {error}") from error
     if image.ndim in axes:
         return image
     raise ValueError(f"{path} must be a volume with three axes, got the shape {image.shape}")

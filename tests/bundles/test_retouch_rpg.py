@@ -28,6 +28,8 @@ TINY = {
     "epochs": 3,
     "iterations": 3,
     "val_interval": 1,
+    "learning_rate": 0.05,
+    "keep_last": True,
     "method#neighbors": 0.5,
     "method#reference_size": 8,
     "method#query_size": 8,
