@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from .results import MEAN, SIZE, digits_of, labels_of, over_text, plus_minus, title_of
+from .results import BY_UNIT, MEAN, digits_of, labels_of, over_text, plus_minus, title_of
 from .text import number
 
 SIZES, DRAW = ["truth_size", "predicted_size"], ["name", "split", "seed"]
@@ -28,7 +28,7 @@ def presence_of_run(table: pd.DataFrame) -> dict[str, list] | None:
         return None
     from common.metrics import presence_scores  # MONAI is slow to import, and only needed here
 
-    digits, rows = digits_of(SIZE, table), []
+    digits, rows = digits_of(BY_UNIT, table), []
     for name, own in presence_scores(known).iterrows():
         cells = [f"{own[column]:.0f}" for column in ("cases_with", "cases_without")]
         cells += [number(own[column]) for column in ("sensitivity", "specificity", "auc")]
@@ -52,7 +52,7 @@ def presence_of_runs(table: pd.DataFrame) -> dict[str, Any] | None:
     draws = known.groupby(DRAW, sort=False)
     found = pd.concat({key: presence_scores(own) for key, own in draws}, names=DRAW)
     scores = {"auc": (AUC, 3, "max")}
-    scores["absolute_size_error"] = title_of("absolute_size_error", table), digits_of(SIZE, table), "min"
+    scores["absolute_size_error"] = title_of("absolute_size_error", table), digits_of(BY_UNIT, table), "min"
     names, labels = list(dict.fromkeys(table["name"])), labels_of(table)
     tables = [_table(found[score], names, labels, *how) for score, how in scores.items() if found[score].notna().any()]
     several, over = over_text(table)

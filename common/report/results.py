@@ -15,14 +15,14 @@ from .text import count, number
 MEAN = "mean"
 NAMES = {MEAN: "mean over classes"}
 SIGNIFICANT = 0.05
-SIZE = None  # digits of a size
+BY_UNIT = None  # digits of a size or distance
 
 
 @dataclass(frozen=True)
 class Score:
     """How a column of test.csv is shown; `best` is max or min, or None where neither is better.
 
-    Sizes have as many digits as their unit asks for, which `digits_of` tells.
+    Sizes and distances have the digits that `digits_of` tells.
     """
 
     title: str
@@ -34,15 +34,15 @@ class Score:
 SCORES = {
     "iou": Score("IoU"),
     "dice": Score("Dice"),
-    "hausdorff95": Score("Hausdorff 95 %, {distance}", 2, "min"),
+    "hausdorff95": Score("Hausdorff 95 %, {distance}", BY_UNIT, "min"),
     "surface_dice": Score("surface Dice"),
     "precision": Score("precision"),
     "sensitivity": Score("sensitivity"),
     "lesion_f1": Score("lesion F1"),
     "lesion_precision": Score("lesion precision"),
     "lesion_sensitivity": Score("lesion sensitivity"),
-    "size_error": Score("size error, {size}", SIZE, None),
-    "absolute_size_error": Score("|size error|, {size}", SIZE, "min"),
+    "size_error": Score("size error, {size}", BY_UNIT, None),
+    "absolute_size_error": Score("|size error|, {size}", BY_UNIT, "min"),
 }
 OVERLAPS = ("iou", "dice")
 
@@ -107,7 +107,7 @@ def units_of(table: pd.DataFrame) -> list[str]:
 
 
 def digits_of(digits: int | None, table: pd.DataFrame) -> int:
-    """Digits behind the point: those given, or of a size two, and three in mm³, the unit of small volumes."""
+    """Digits behind the point: those given; where the unit decides, three with volumes in mm³, small ones, else two."""
     return digits if digits is not None else 3 if "mm³" in units_of(table) else 2
 
 

@@ -11,11 +11,11 @@ from .charts import Chart, Line, joining_chart, line_chart
 from .latent_map import latent_chart
 from .presence_tables import presence_of_run
 from .results import (
+    BY_UNIT,
     MEAN,
     NAMES,
     OVERLAPS,
     SCORES,
-    SIZE,
     collect,
     digits_of,
     labels_of,
@@ -34,8 +34,8 @@ MAXIMUM_CASE_ROWS = 60
 MAXIMUM_CLASS_COLUMNS = 8
 # Columns of test.csv that describe a case of a single class beside its scores: title, digits.
 FACTS = {
-    "truth_size": ("truth, {size}", SIZE),
-    "predicted_size": ("prediction, {size}", SIZE),
+    "truth_size": ("truth, {size}", BY_UNIT),
+    "predicted_size": ("prediction, {size}", BY_UNIT),
     "truth_lesions": ("lesions in truth", 0),
     "predicted_lesions": ("lesions in prediction", 0),
 }

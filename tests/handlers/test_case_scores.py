@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -214,9 +216,71 @@ def test_predictions_under_mixed_precision(tmp_path):
     assert pd.read_csv(tmp_path / "test.csv")["dice"].tolist() == [1]
 
 
-def test_unknown_unit(tmp_path):
+def test_small_volumes_in_mm3(tmp_path):
+    """Voxels of retinal OCT: one is some millionths of a mm3, and the table keeps its digits."""
+    items, spacing = volumes(FILES), (0.0116, 0.00195, 0.0473)
+    for item in items:
+        item["image"].affine = np.diag([*spacing, 1])
+    tables = {}
+    for unit in ("mm3", "ml"):
+        evaluate(CaseScores(tmp_path / "test.csv", LESION, unit="mm", volume_unit=unit), items)
+        tables[unit] = pd.read_csv(tmp_path / "test.csv").set_index("case")
+        assert set(tables[unit]["unit"]) == {unit}
+    for item, case in zip(items, ["p2_flair", "p1_flair", "other"], strict=True):
+        for key, column in (("label", "truth_size"), ("image", "predicted_size")):
+            expected = (item[key].numpy() > 0).sum() * np.prod(spacing)
+            assert tables["mm3"].loc[case, column] == pytest.approx(expected, rel=5e-6, abs=0)
+            assert tables["ml"].loc[case, column] == pytest.approx(expected / 1000, rel=5e-6, abs=0)
+    pd.testing.assert_series_equal(tables["mm3"]["hausdorff95"], tables["ml"]["hausdorff95"])
+
+
+def test_areas_stay_in_mm2(tmp_path):
+    item = picture("a.png", np.ones((1, 4, 4)), np.ones((1, 4, 4)))
+    item["image"].affine = np.diag([0.5, 0.5, 1, 1])
+    handler = CaseScores(tmp_path / "test.csv", LESION, unit="mm", volume_unit="mm3")
+    evaluate(handler, [item], postprocessing=None)
+    assert pd.read_csv(tmp_path / "test.csv")[["truth_size", "unit"]].values.tolist() == [[4, "mm2"]]
+
+
+def logged(handler, items, caplog):
+    evaluate(handler, items, postprocessing=None)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        handler.write(SimpleNamespace(logger=logging.getLogger("of_the_test")))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_presence_is_logged_where_a_case_lacks_a_class(tmp_path, caplog):
+    labels, full, empty = LabelSpace(["lung", "heart"]), np.ones((4, 4)), np.zeros((4, 4))
+    one = empty.copy()
+    one[0, 0] = 1
+    truths = [(full, full), (full, empty), (full, full), (full, empty)]
+    hearts = [full, empty, empty, one]  # of the two that have one, one is missed; of the others, one has a pixel
+    items = [
+        picture(f"{name}.png", np.stack([full, heart]), np.stack(truth))
+        for name, truth, heart in zip("abcd", truths, hearts, strict=True)
+    ]
+    handler = CaseScores(tmp_path / "test.csv", labels)
+    means, presence = logged(handler, items, caplog)
+    assert means.startswith("Mean over 4 cases:")
+    head, names, _, *lines = presence.splitlines()
+    assert head.startswith("Presence of classes; one is detected in a case where any of it is predicted; sizes in pix")
+    columns = "cases_with cases_without sensitivity specificity auc absolute_size_error size_error"
+    assert " ".join(names.split()) == columns
+    # pairs: 16 over 0 and 1; 0 over 0 (a tie) and under 1. Errors: 0, 0, -16, 1
+    found = [line.split() for line in lines]
+    assert found == [["lung", "4", "0", "1", "-", "-", "0", "0"],
+                     ["heart", "2", "2", "0.5", "0.5", "0.625", "4.25", "-3.75"]]  # fmt: skip
+    assert len(logged(handler, items[:1], caplog)) == 1
+
+
+def test_unknown_units(tmp_path):
     with pytest.raises(ValueError, match=r"unit must be one of .*, got 'cm'"):
         CaseScores(tmp_path / "test.csv", LESION, unit="cm")
+    with pytest.raises(ValueError, match=r"volume_unit must be one of \('ml', 'mm3'\), got 'cm3'"):
+        CaseScores(tmp_path / "test.csv", LESION, unit="mm", volume_unit="cm3")
+    with pytest.raises(ValueError, match=r"unit must be 'mm' for volumes in mm3, got 'pixels'"):
+        CaseScores(tmp_path / "test.csv", LESION, volume_unit="mm3")
 
 
 def test_bad_volumes_are_named(tmp_path):

@@ -10,7 +10,17 @@ import pandas as pd
 import pytest
 
 from common.report import collect, find_runs, load_run
-from common.report.results import compare, describe, kind_of_draws, p_text, summary_of, title_of, with_spread
+from common.report.results import (
+    BY_UNIT,
+    compare,
+    describe,
+    digits_of,
+    kind_of_draws,
+    p_text,
+    summary_of,
+    title_of,
+    with_spread,
+)
 
 WriteRun = Callable[..., Path]
 FEW = "are too few for p < 0.05 whatever the scores"
@@ -138,8 +148,14 @@ def test_with_spread(values: list[float], signed: bool, expected: str) -> None:
 
 def test_p_values_units_and_draws_in_words() -> None:
     assert [p_text(p) for p in (np.nan, 0.00049, 0.0214)] == ["", "p < 0.001", "p = 0.021"]
-    for units, size, distance in ((["ml"], "ml", "mm"), (["mm2", ""], "mm²", "mm"), (["pixels"], "pixels", "pixels")):
+    for units, size, distance, digits in (
+        (["ml"], "ml", "mm", 2),
+        (["mm2", ""], "mm²", "mm", 2),
+        (["mm3"], "mm³", "mm", 3),
+        (["pixels"], "pixels", "pixels", 2),
+    ):
         table = pd.DataFrame({"unit": units})
+        assert digits_of(BY_UNIT, table) == digits and digits_of(0, table) == 0
         assert title_of("absolute_size_error", table) == f"|size error|, {size}"
         assert title_of("hausdorff95", table) == f"Hausdorff 95 %, {distance}"
     for draws, kind in (([(0, 0), (1, 0)], "split"), ([(0, 0), (0, 1)], "seed"), ([(0, 0), (0, 1), (1, 0)], "split")):
