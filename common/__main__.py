@@ -70,6 +70,31 @@ class Phantom:
         folder = make_acdc_phantom(directory, patients, size, slices, seed)
         print(f"Wrote {patients} patients to {folder}")
 
+    def retouch(
+        self,
+        directory: str,
+        volumes: int = 14,
+        size: int = 96,
+        slices: int = 9,
+        vendors: list | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Write OCT volumes of retinas with intraretinal and subretinal fluid and PED, in the layout of RETOUCH.
+
+        Args:
+            directory: folder to make; it must not hold anything yet.
+            volumes: number of volumes of each vendor, one of each patient.
+            size: pixels along a row and a column of a B-scan, for 6 mm and about 2 mm.
+            slices: number of B-scans.
+            vendors: which devices, "[Spectralis, Cirrus, Topcon]"; Spectralis alone by default.
+            seed: the same seed gives the same volumes.
+        """
+        from common.phantoms.retouch import make_retouch_phantom
+
+        vendors = [vendors] if isinstance(vendors, str) else list(vendors or ["Spectralis"])
+        folder = make_retouch_phantom(directory, volumes, size, slices, vendors, seed)
+        print(f"Wrote {volumes} volumes of each of {len(vendors)} vendors to {folder}")
+
 
 class Convert:
     """Data sets in other forms than they are distributed in."""
@@ -238,7 +263,7 @@ def commands() -> dict[str, Any]:
         "convert": {"acdc": convert.acdc},
         "preprocess": tools.preprocess,
         "report": tools.report,
-        "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms, "acdc": phantom.acdc},
+        "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms, "acdc": phantom.acdc, "retouch": phantom.retouch},
     }
 
 

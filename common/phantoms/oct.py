@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
 
-from common.phantoms.brain import smooth_noise
+from common.phantoms.brain import smooth_noise, step
 from common.phantoms.retina import FIELD, IRF, LAYERS, PED, SRF, Retina, cyst_walls, layer_tops
 
 RANGE = 32.0  # dB from black to white
@@ -15,16 +16,16 @@ RANGE = 32.0  # dB from black to white
 BRIGHTNESS = {
     "nerve fibres": 0.76,
     "ganglion cells": 0.52,
-    "inner nuclear": 0.33,
+    "inner nuclear": 0.31,
     "outer plexiform": 0.53,
-    "outer nuclear": 0.25,
+    "outer nuclear": 0.22,
     "inner segments": 0.42,
     "ellipsoid zone": 0.80,
     "outer segments": 0.50,
     "pigment epithelium": 0.95,
     "Bruch's membrane": 0.72,
 }
-CHOROID, SCLERA = 0.62, 0.2  # below Bruch's membrane, and far below it
+CHOROID, SCLERA = 0.62, 0.16  # below Bruch's membrane, and far below it
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def draw(retina: Retina, depth: float, size: int, slices: int, rng: np.random.Ge
     signal = _background(y, tops, content["vitreous"], voxel, rng)
     label = np.zeros(signal.shape, np.uint8)
     swollen = sum(lens.inside(x, z) for lens in retina.swelling)
-    bottoms = dict(zip(tops, [*tops.values()][1:], strict=False))
+    bottoms = {upper: tops[lower] for upper, lower in pairwise(tops)}
     for name in LAYERS:
         share = between(y, tops[name], bottoms[name], voxel)
         level = np.asarray(content.get(name, BRIGHTNESS.get(name)))
@@ -126,9 +127,9 @@ def scan(drawn: Drawn, vendor: Vendor, rng: np.random.Generator) -> np.ndarray:
 def _content(rng: np.random.Generator) -> dict[str, float]:
     """Brightness of the vitreous and of the fluids, which is about the same."""
     return {
-        "vitreous": rng.uniform(0.06, 0.14),
-        "cyst": rng.uniform(0.08, 0.18),
-        "subretinal fluid": rng.uniform(0.06, 0.16),
+        "vitreous": rng.uniform(0.06, 0.15),
+        "cyst": rng.uniform(0.09, 0.2),
+        "subretinal fluid": rng.uniform(0.07, 0.19),
         "detachment": rng.uniform(0.12, 0.36),  # from serous to fibrovascular
     }
 
@@ -141,18 +142,27 @@ def _background(y: np.ndarray, tops: dict, vitreous: float, voxel: float, rng: n
     spacing = (FIELD / shape[0], voxel, FIELD / shape[2])
     pattern = smooth_noise(rng, shape, spacing, (0.18, 0.07, 0.5))
     deep = y - bottom[:, None]
-    choroid = CHOROID - 0.22 * (pattern > 0.6) * (deep > 0.05) + 0.04 * pattern  # dark lumina of its vessels
-    faded = SCLERA + (choroid - SCLERA) * np.exp(-np.maximum(deep, 0) / rng.uniform(0.2, 0.35))
+    lumina = 0.2 * step(pattern - 0.5, 0.8) * step(deep - 0.06, 0.04)  # its large vessels are dark
+    choroid = CHOROID + 0.05 * pattern - lumina
+    faded = SCLERA + (choroid - SCLERA) * np.exp(-((np.maximum(deep, 0) / rng.uniform(0.25, 0.4)) ** 1.5))
     signal += between(y, bottom, np.full_like(bottom, 99.0), voxel) * faded
     if rng.random() < 0.5:  # the vitreous has come off, all but at its ends
         shape = (shape[0], shape[2])
         gap = rng.uniform(0.05, 0.25) * (1 + 0.5 * smooth_noise(rng, shape, (spacing[0], spacing[2]), 2.5))
-        line = np.minimum(top - 0.01, top - gap)
+        line = np.minimum(top - 0.01, ndimage.gaussian_filter(top, [1.0 / spacing[0], 1.0 / spacing[2]]) - gap)
         signal += between(y, line, line + 0.012, voxel) * (rng.uniform(0.25, 0.45) - vitreous)
     return signal.astype(np.float32)
 
 
-def _vessels(signal, y, tops, x, z, voxel, rng) -> np.ndarray:
+def _vessels(
+    signal: np.ndarray,
+    y: np.ndarray,
+    tops: dict,
+    x: np.ndarray,
+    z: np.ndarray,
+    voxel: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Adds bright vessels in the inner retina, which run across B-scans, and the shadows beneath them."""
     middle = (tops["nerve fibres"] + tops["ganglion cells"]) / 2
     for _ in range(rng.integers(3, 7)):
@@ -162,5 +172,5 @@ def _vessels(signal, y, tops, x, z, voxel, rng) -> np.ndarray:
         near = np.exp(-0.5 * ((x - place) / radius) ** 2)
         half = 0.6 * radius * np.sqrt(np.maximum(0, 1 - ((x - place) / (1.3 * radius)) ** 2))
         signal += between(y, middle - half, middle + half, voxel) * (0.82 - signal)
-        signal -= between(y, middle + half, np.full_like(middle, 99.0), voxel) * rng.uniform(0.1, 0.24) * near[:, None]
+        signal -= between(y, middle + half, np.full_like(middle, 99.0), voxel) * rng.uniform(0.07, 0.2) * near[:, None]
     return np.clip(signal, 0.02, 1).astype(np.float32)

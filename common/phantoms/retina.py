@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from common.phantoms.brain import smooth_noise
 
@@ -107,13 +108,15 @@ def layer_tops(retina: Retina, x: np.ndarray, z: np.ndarray, depth: float, rng: 
         rng: of the unevenness.
     """
     shape, spacing = (x.size, z.size), (FIELD / x.size, FIELD / z.size)
-    detached = _height(retina.detachments, x, z, 0.7)
+    detached = _height(retina.detachments, x, z, 0.85)
     lifted = _height(retina.subretinal, x, z, 1.0)
     swollen = sum(lens.height * lens.inside(x, z) ** 1.5 for lens in retina.swelling)
     distance = np.hypot(x - retina.fovea[0], z - retina.fovea[1])
     pit = np.exp(-((distance / retina.pit) ** 2))
     rim = 0.25 * np.exp(-(((distance - 1.1) / 0.5) ** 2))  # the retina is thickest around the fovea
-    pressed = 1 - 0.3 * np.minimum(1, (detached + lifted) / 0.5)  # what is lifted is pressed flat
+    bulge = detached + lifted
+    bulge = bulge - ndimage.gaussian_filter(bulge, [0.35 / side for side in spacing])
+    pressed = 1 - np.clip(bulge / 0.3, -0.25, 0.4)  # the inner retina evens out what lies beneath it
     pit *= 1 - 0.5 * np.minimum(1, swollen / 0.2)  # and fills its pit when it swells
     top = depth * retina.middle + retina.tilt[0] * x + retina.tilt[1] * z
     top = top - retina.curvature * (x**2 + z**2) / 2 + 0.008 * smooth_noise(rng, shape, spacing, 1.5)

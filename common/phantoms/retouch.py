@@ -11,7 +11,7 @@ from tqdm import tqdm
 from common.data.layouts.retouch import CLASSES, find_retouch, retouch_datalist
 from common.phantoms import Phantom
 from common.phantoms.folder import made_beside, require_empty
-from common.phantoms.oct import VENDORS, draw, scan
+from common.phantoms.oct import VENDORS, Drawn, Vendor, draw, scan
 from common.phantoms.retina import FIELD, make_retina
 
 SMALLEST = 48
@@ -29,7 +29,7 @@ def make_retouch_phantom(
     vendors: Sequence[str] = ("Spectralis",),
     seed: int = 0,
 ) -> Path:
-    """Write OCT volumes of the macula, 6 x 6 mm, with the three fluids of Bogunovic et al. (2019), and their labels.
+    """Write OCT volumes of the macula, 6 x 6 mm, with fluids as in Bogunovic et al. (2019), and their label maps.
 
     ====================================================  =======================================================
     ``RETOUCH-TrainingSet-Spectralis/TRAIN025/oct.mhd``   the image with ``oct.raw``, ``X Y Z``: along a B-scan,
@@ -53,7 +53,7 @@ def make_retouch_phantom(
         ValueError: when a number is out of its range, or a vendor is unknown.
     """
     folder = require_empty(directory)
-    vendors = [vendors] if isinstance(vendors, str) else list(vendors)
+    vendors = list(vendors)
     _require_sound(volumes, size, slices, vendors)
     jobs = [(vendor, index) for vendor in vendors for index in range(volumes)]
     with made_beside(folder) as made:
@@ -61,6 +61,14 @@ def make_retouch_phantom(
             case = made / f"RETOUCH-TrainingSet-{vendor}" / f"TRAIN{VENDORS[vendor].first + index:03d}"
             _write_case(case, vendor, index, size, slices, seed)
     return folder
+
+
+def draw_volume(name: str, index: int, size: int, slices: int, seed: int) -> Drawn:
+    """A vendor's volume by its place among the vendor's volumes, before the device has looked at it."""
+    vendor = VENDORS[name]
+    start = int(np.random.default_rng([seed, vendor.first, 50]).integers(len(FLUIDS)))
+    retina = make_retina(_rng(vendor, index, seed, 51), FLUIDS[(start + index) % len(FLUIDS)])
+    return draw(retina, vendor.depth, size, slices, _rng(vendor, index, seed, 52))
 
 
 def save_metaimage(path: Path, values: np.ndarray, spacing: Sequence[float]) -> None:
@@ -99,14 +107,14 @@ def _require_sound(volumes: int, size: int, slices: int, vendors: list[str]) -> 
 
 
 def _write_case(case: Path, name: str, index: int, size: int, slices: int, seed: int) -> None:
-    vendor = VENDORS[name]
-    start = int(np.random.default_rng([seed, vendor.first, 50]).integers(len(FLUIDS)))
-    rngs = [np.random.default_rng([seed, vendor.first, index, part]) for part in (51, 52, 53)]
-    retina = make_retina(rngs[0], FLUIDS[(start + index) % len(FLUIDS)])
-    drawn = draw(retina, vendor.depth, size, slices, rngs[1])
+    drawn, vendor = draw_volume(name, index, size, slices, seed), VENDORS[name]
     spacing = (FIELD / size, vendor.depth / size, FIELD / slices)
-    save_metaimage(case / "oct.mhd", scan(drawn, vendor, rngs[2]), spacing)
+    save_metaimage(case / "oct.mhd", scan(drawn, vendor, _rng(vendor, index, seed, 53)), spacing)
     save_metaimage(case / "reference.mhd", drawn.label, spacing)
+
+
+def _rng(vendor: Vendor, index: int, seed: int, part: int) -> np.random.Generator:
+    return np.random.default_rng([seed, vendor.first, index, part])
 
 
 def phantom_datalist(
