@@ -23,6 +23,7 @@ OPTIONS = {
     "Popcorn": {"step_size": 3, "step_epochs": 1, "neighbors": 2},
     "TransformationConsistency": {"ramp_up": 4},
     "MeanTeacher": {"ramp_up": 4},
+    "MLDS": {"ramp_up": 4},
     "U2PL": {"contrast": {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 30, "enqueued": 5}},
 }
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
