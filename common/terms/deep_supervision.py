@@ -109,9 +109,10 @@ class DeepMatch(DeepSupervision):
             raise ValueError("DeepMatch must come after the term whose pseudo-labels it matches, got none before it.")
         (pseudo, weight), shown = next(reversed(step.notes.values())), step.shown
         if pseudo.grid is not None:
+            some = " x ".join(map(str, pseudo.grid.shape))
             raise ValueError(
-                f"DeepMatch must have pseudo-labels of all pixels, got some of {' x '.join(map(str, pseudo.grid.shape))}"
-                f": give the source no query_size."
+                f"DeepMatch must have pseudo-labels of all pixels, got those of a grid of {some}: set query_size of "
+                "the source to null, or take another source."
             )
         outputs = self.heads(step.see(shown.image, shown.perturb).levels)
         return level_loss(step.labels, outputs, *shown.change.of_label(pseudo.label, weight))
