@@ -49,25 +49,21 @@ def test_a_joint_pass_is_the_same_without_batch_norm(labels):
     torch.testing.assert_close(*found)
 
 
-def test_training_lowers_the_loss_and_raises_the_information(labels):
-    """Dark and bright pixels, labelled as such in one image of two."""
-    batch = random_batch(labels, size=12, channels=1)
+def test_training_keeps_the_information(labels):
+    """Of a network that tells dark from bright pixels, whose labels say nothing about them."""
+    batch, found = random_batch(labels, size=12, channels=1), []
     for part in batch.values():
         part["image"] = (part["image"] > 0).float()
-    batch["labeled"]["label"] = (batch["labeled"]["image"] * torch.ones(1, 1 + labels.multilabel, 1, 1)).round()
-    found = []
-    for weight in (1e-6, 1.0):
-        method, network = IIC(labels, weight, 0, Flip([0])), Pixels(1, labels.num_outputs)
-        optimizer, supervised = torch.optim.Adam(method.prepare(network), 0.1), []
-        for iteration in range(12):
+    for weight in (1e-6, 3.0):
+        method, network = IIC(labels, weight, 0, Flip([0])), Pixels(1, labels.num_outputs, 6.0)
+        optimizer = torch.optim.Adam(method.prepare(network), 0.1)
+        for iteration in range(40):
             terms, _ = losses(method, network, batch, iteration)
             optimizer.zero_grad()
             sum(terms.values()).backward()
             optimizer.step()
-            supervised.append(terms["supervised"].item())
-        assert supervised[-1] < supervised[0]
         found.append(-terms["information"].item() / weight)
-    assert found[1] > 1.1 * found[0] > 0.01
+    assert found[1] > 0.1 and found[1] > 4 * found[0]
 
 
 def test_settings():
