@@ -22,6 +22,7 @@ class Needs:
         pairs: labelled images come in pairs from the same place, the first halves of all pairs first (POPCORN).
         class_cover: every class occurs among a batch's labelled images (RPG).
         features: the network gives the features of its penultimate layer and its bottleneck.
+        levels: it gives those of its decoder's levels, too.
         weak_gradients: the weak view of the unlabelled images is learnt from, so that its pass keeps gradients.
         value_range: lowest and highest value that images may have; None for any.
     """
@@ -30,6 +31,7 @@ class Needs:
     pairs: bool = False
     class_cover: bool = False
     features: bool = False
+    levels: bool = False
     weak_gradients: bool = False
     value_range: tuple[float, float] | None = None
 
@@ -44,7 +46,7 @@ class Needs:
         )
 
 
-FLAGS = ("pairs", "class_cover", "features", "weak_gradients")
+FLAGS = ("pairs", "class_cover", "features", "levels", "weak_gradients")
 
 
 class Part(nn.Module):

@@ -55,6 +55,7 @@ class Step:
         joint: labelled and unlabelled images share a pass, and with it batch norm's statistics.
         weak_gradients: the pass over the unlabelled images, weakly augmented, keeps gradients.
         inferer: looks at whole images with the network, over sliding windows; then there are outputs alone.
+        levels: what the network has seen holds its decoder's levels, too.
     """
 
     def __init__(
@@ -68,13 +69,14 @@ class Step:
         weak_gradients: bool = True,
         inferer: Callable | None = None,
         progress: float = 0.0,
+        levels: bool = False,
     ) -> None:
         self.labels, self.network, self.iteration, self.seed = labels, network, iteration, seed
         self.progress = progress
         self.labeled, self.unlabeled = batch.get("labeled"), batch.get("unlabeled")
         self.joint = joint and self.labeled is not None and self.unlabeled is not None
         self.values = batch.get("values", Values())
-        self.weak_gradients, self.inferer = weak_gradients, inferer
+        self.weak_gradients, self.inferer, self.levels = weak_gradients, inferer, levels
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
         self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
@@ -101,9 +103,7 @@ class Step:
         if self.joint and any(image is part for part in images):
             whole = self._pass(torch.cat(images), self._gradients)
             sizes = [len(part) for part in images]
-            split = [values.split(sizes) if values is not None else (None, None) for values in whole]
-            for index, part in enumerate(images):
-                self._seen[id(part)] = part, Seen(*[values[index] for values in split])
+            self._seen |= {id(part): (part, seen) for part, seen in zip(images, whole.split(sizes), strict=True)}
             return
         weak = self.unlabeled is not None and image is self.unlabeled["image"]
         self._seen[id(image)] = image, self._pass(image, self._gradients and (self.weak_gradients or not weak))
@@ -117,7 +117,8 @@ class Step:
                         f"{type(unwrapped(self.network)).__name__}: use common.networks.BasicUNet."
                     )
                 return Seen(self.outputs_of(image))
-            return self.network(image, seen=True, perturb=perturb)
+            levels = {"levels": True} if self.levels else {}  # not every network has them
+            return self.network(image, seen=True, perturb=perturb, **levels)
 
     def outputs_of(self, image: Tensor) -> Tensor:
         """The network's outputs in a pass of its own, each time it is called."""

@@ -24,7 +24,10 @@ torch.set_num_threads(1)
 
 
 class TinyNetwork(nn.Module):
-    """Two convolutions with batch norm and dropout, split into features and head as ``common.networks.BasicUNet``."""
+    """Two convolutions with batch norm and dropout, split into features and head as ``common.networks.BasicUNet``.
+
+    What it gives as the levels of its decoder are its features, pooled.
+    """
 
     def __init__(self, outputs: int, channels: int = 4, dropout: float = 0.2, dimensions: int = 2) -> None:
         super().__init__()
@@ -33,18 +36,23 @@ class TinyNetwork(nn.Module):
             convolution(1, channels, 3, padding=1), norm(channels), nn.LeakyReLU(0.1), nn.Dropout(dropout)
         )
         self.final_conv = convolution(channels, outputs, 1)
+        self.level_widths = (channels, channels)
+        self.pool = nn.functional.avg_pool2d if dimensions == 2 else nn.functional.avg_pool3d
 
     def forward_features(self, x: Tensor) -> Tensor:
         return self.body(x)
 
-    def forward(self, x: Tensor, seen: bool = False, perturb=None, bottleneck_only: bool = False) -> Tensor | Seen:
+    def forward(
+        self, x: Tensor, seen: bool = False, perturb=None, bottleneck_only: bool = False, levels: bool = False
+    ) -> Tensor | Seen:
         features = self.forward_features(x)
         if bottleneck_only:
             return features
         if perturb is not None:
             (features,) = perturb((features,))
         outputs = self.final_conv(features)
-        return Seen(outputs, features, features) if seen else outputs
+        coarse = tuple(self.pool(features, size) for size in (4, 2)) if levels else None
+        return Seen(outputs, features, features, coarse) if seen else outputs
 
 
 def named(values: np.ndarray, name: str) -> MetaTensor:

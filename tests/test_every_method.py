@@ -23,6 +23,7 @@ OPTIONS = {
     "Popcorn": {"step_size": 3, "step_epochs": 1, "neighbors": 2},
     "TransformationConsistency": {"ramp_up": 4},
     "MeanTeacher": {"ramp_up": 4},
+    "MLDS": {"ramp_up": 4},
     "U2PL": {"contrast": {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 30, "enqueued": 5}},
 }
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
@@ -148,9 +149,9 @@ def test_a_network_without_features_is_refused_by_those_who_need_them(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["RPGPlus", "UniMatch", "Popcorn"])
+@pytest.mark.parametrize("name", ["RPGPlus", "UniMatch", "Popcorn", "MLDS", "IIC"])
 def test_on_the_bundle_s_network_compiled_in_bfloat16_and_channels_last(name, kind, make_batches):
-    """The settings for speed work with every method; three stand for all."""
+    """The settings for speed work with every method; five stand for all."""
     labels, size = kind
     method = getattr(methods, name)(labels, **OPTIONS.get(name, {}))
     batches = make_batches(method, size)
@@ -159,7 +160,8 @@ def test_on_the_bundle_s_network_compiled_in_bfloat16_and_channels_last(name, ki
     network = network.to(memory_format=torch.channels_last if dimensions == 2 else torch.channels_last_3d)
     method.prepare(network)
     compiled = torch.compile(network, backend="eager")
-    step = Step(labels, compiled, batches[1], 1, weak_gradients=method.needs.weak_gradients)
+    needs = method.needs
+    step = Step(labels, compiled, batches[1], 1, weak_gradients=needs.weak_gradients, levels=needs.levels)
     with torch.autocast("cpu", torch.bfloat16):
         terms = method.losses(step)
     assert all(torch.isfinite(term) for term in terms.values())

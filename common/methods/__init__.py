@@ -5,7 +5,9 @@ from common.methods.augseg import AugSeg
 from common.methods.base import Method
 from common.methods.bcp import BCP
 from common.methods.fixmatch import FixMatch, PseudoLabel
+from common.methods.iic import IIC
 from common.methods.mean_teacher import MeanTeacher
+from common.methods.mlds import MLDS
 from common.methods.multi_task_attention import MultiTaskAttention
 from common.methods.popcorn import Popcorn
 from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, RPGPlus
@@ -19,6 +21,8 @@ from common.step import Step
 __all__ = [
     "AEL",
     "BCP",
+    "IIC",
+    "MLDS",
     "RPG",
     "U2PL",
     "AugSeg",

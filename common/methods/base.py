@@ -260,6 +260,7 @@ class Method(nn.Module):
             joint=self.joint and self.progress >= self.supervised_share,
             weak_gradients=self.needs.weak_gradients,
             progress=self.progress,
+            levels=self.needs.levels,
         )
 
     @torch.no_grad()

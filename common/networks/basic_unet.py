@@ -63,13 +63,26 @@ class BasicUNet(MonaiBasicUNet):
             levels.append(down(levels[-1]))
         return tuple(levels)
 
-    def forward_decoder(self, levels: tuple[Tensor, ...]) -> Tensor:
-        """Features of the penultimate layer, ``B d H W [D]`` with d the last of ``features``."""
+    @property
+    def level_widths(self) -> tuple[int, ...]:
+        """Channels of the decoder's levels below full resolution, from coarse to fine: H/8, H/4 and H/2."""
+        coarse = (self.upcat_4, self.upcat_3, self.upcat_2)
+        return tuple(upcat.convs.conv_1.conv.out_channels for upcat in coarse)
+
+    def forward_decoder(self, levels: tuple[Tensor, ...], kept: list[Tensor] | None = None) -> Tensor:
+        """Features of the penultimate layer, ``B d H W [D]`` with d the last of ``features``.
+
+        Args:
+            levels: features of the encoder's levels.
+            kept: a list that gets the features of all levels of the decoder, from coarse to fine.
+        """
         *skipped, x = levels
         for level, upcat in zip(
             reversed(skipped), (self.upcat_4, self.upcat_3, self.upcat_2, self.upcat_1), strict=True
         ):
             x = joined(upcat, x, level)
+            if kept is not None:
+                kept.append(x)
         return x
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -86,6 +99,7 @@ class BasicUNet(MonaiBasicUNet):
         seen: bool = False,
         perturb: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] | None = None,
         bottleneck_only: bool = False,
+        levels: bool = False,
     ) -> Tensor | Seen:
         """Outputs ``B C H W [D]``, or all that was seen.
 
@@ -94,15 +108,17 @@ class BasicUNet(MonaiBasicUNet):
             seen: give outputs, features and bottleneck as :class:`~common.networks.Seen`.
             perturb: what becomes of the features of the encoder's levels before the decoder gets them.
             bottleneck_only: give the bottleneck alone, without going through the decoder.
+            levels: with ``seen``, give the features of the decoder's levels, too.
         """
-        levels = self.forward_encoder(x)
+        encoded = self.forward_encoder(x)
         if bottleneck_only:
-            return levels[-1]
+            return encoded[-1]
         if perturb is not None:
-            levels = perturb(levels)
-        features = self.forward_decoder(levels)
+            encoded = perturb(encoded)
+        kept = [] if levels else None  # else nothing keeps them in memory
+        features = self.forward_decoder(encoded, kept)
         outputs = self.forward_head(features)
-        return Seen(outputs, features, levels[-1]) if seen else outputs
+        return Seen(outputs, features, encoded[-1], tuple(kept[:-1]) if levels else None) if seen else outputs
 
 
 def joined(upcat: nn.Module, x: Tensor, level: Tensor) -> Tensor:

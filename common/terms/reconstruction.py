@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.label_space import LabelSpace
-from common.networks import unwrapped
+from common.networks import pixelwise_head, unwrapped
 from common.parts import Needs
 from common.terms.term import Term
 
@@ -62,7 +62,7 @@ class Reconstruction(Term):
 def reconstruction_head(network: nn.Module, seed: int = 0) -> nn.Module:
     """A 1 x 1 convolution from the penultimate features to two images of the network's input channels.
 
-    Its weights are Xavier's of the seed, the same in all processes, and on the network's device.
+    See :func:`~common.networks.pixelwise_head`.
 
     Raises:
         ValueError: when the network has no ``final_conv``.
@@ -75,12 +75,7 @@ def reconstruction_head(network: nn.Module, seed: int = 0) -> nn.Module:
         )
     convolution = type(final)
     channels = next(module.in_channels for module in network.modules() if isinstance(module, convolution))
-    state = torch.get_rng_state()
-    head = convolution(final.in_channels, 2 * channels, kernel_size=1)
-    torch.set_rng_state(state)  # torch draws weights by itself: a run's other draws stay what they are without a head
-    nn.init.xavier_uniform_(head.weight, generator=torch.Generator().manual_seed(seed))
-    nn.init.zeros_(head.bias)
-    return head.to(final.weight.device)
+    return pixelwise_head(final, final.in_channels, 2 * channels, torch.Generator().manual_seed(seed))
 
 
 def foreground(labels: LabelSpace, outputs: Tensor) -> Tensor:

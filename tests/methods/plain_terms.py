@@ -42,7 +42,8 @@ def random_batch(labels, size=6, channels=3, seed=0):
 
 def losses(method: Method, network: nn.Module, batch: dict, iteration: int = 1, seed: int = 0):
     """A method's terms by name, and the step that made them."""
-    options = {"joint": method.joint, "weak_gradients": method.needs.weak_gradients}
+    needs = method.needs
+    options = {"joint": method.joint, "weak_gradients": needs.weak_gradients, "levels": needs.levels}
     step = Step(method.labels, network, batch, iteration, seed, **options)
     return method.losses(step), step
 

@@ -258,7 +258,7 @@ def test_needs_are_those_of_all_parts(multilabel):
 
 def test_needs_add_up():
     assert (Needs(unlabeled=2) | Needs(unlabeled=1)).unlabeled == 2
-    for flag in ("pairs", "class_cover", "features", "weak_gradients"):
+    for flag in ("pairs", "class_cover", "features", "levels", "weak_gradients"):
         for one, other in ((True, False), (False, True)):
             assert Needs(**{flag: one}) | Needs(**{flag: other}) == Needs(**{flag: True})
     assert (Needs() | Needs(value_range=(0, 1))).value_range == (0, 1)

@@ -136,6 +136,17 @@ def test_a_joint_step_without_unlabelled_images_asks_for_the_labelled_ones_alone
     assert len(network.passes[1][0]) == 2
 
 
+@pytest.mark.parametrize("joint", [False, True])
+def test_levels_are_asked_of_the_network_where_they_are_needed(labels, tiny_network, joint):
+    batch, network = random_batch(labels, size=8, channels=1), tiny_network(labels.num_outputs).eval()
+    for part in batch.values():
+        seen = Step(labels, network, batch, joint=joint, levels=True).see(part["image"])
+        expected = network(part["image"], seen=True, levels=True).levels
+        assert [level.shape[2:] for level in seen.levels] == [(2, 2), (4, 4)]
+        torch.testing.assert_close(seen.levels, expected)
+        assert Step(labels, network, batch, joint=joint).see(part["image"]).levels is None
+
+
 def test_networks_without_features_give_outputs_alone(labels, batch):
     network = nn.Conv2d(3, labels.num_outputs, 1)
     assert not gives_features(network) and gives_features(Pixels(3, 2))

@@ -185,3 +185,28 @@ def test_even_sides_are_not_padded(monkeypatch, size):
 def test_odd_sides_are_padded_as_in_monai(size):
     network, x = BasicUNet(2, 1, 2, FEATURES).eval(), torch.rand(1, 1, *size)
     assert torch.equal(network(x), StockBasicUNet.forward(network, x))
+
+
+@pytest.mark.parametrize("size", [(32, 48), (32, 16, 48), (35, 37)])
+def test_levels_are_the_decoder_s_from_coarse_to_fine_without_the_last(size):
+    network = BasicUNet(len(size), 1, 2, FEATURES).eval()
+    x, given = torch.rand(1, 1, *size), []
+    for upcat in (network.upcat_4, network.upcat_3, network.upcat_2):
+        upcat.convs.register_forward_hook(lambda module, inputs, output: given.append(output))
+    with torch.no_grad():
+        seen, plain = network(x, seen=True, levels=True), network(x, seen=True)
+    assert len(seen.levels) == 3 and plain.levels is None
+    assert all(torch.equal(level, expected) for level, expected in zip(seen.levels, given, strict=False))
+    sides = [[side // 2**power for side in size] for power in (3, 2, 1)]
+    assert [list(level.shape[2:]) for level in seen.levels] == sides
+    assert tuple(level.shape[1] for level in seen.levels) == network.level_widths == (8, 6, 4)
+    for mine, theirs in zip(seen[:3], plain[:3], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_levels_are_those_of_perturbed_features():
+    network, x = BasicUNet(2, 1, 2, FEATURES).eval(), image()
+    with torch.no_grad():
+        halved = network(x, seen=True, levels=True, perturb=lambda levels: tuple(0.5 * level for level in levels))
+        plain = network(x, seen=True, levels=True)
+    assert all(not torch.equal(one, other) for one, other in zip(halved.levels, plain.levels, strict=True))
