@@ -24,11 +24,12 @@ CLASSES = ["IRF", "SRF", "PED"]
 TINY = {
     "image_size": [32, 32],  # not the volumes' size, which is 48
     "unlabeled_batch": 2,
-    "network_def#features": [2, 2, 2, 4, 4, 2],
+    "network_def#features": [4, 4, 4, 4, 8, 4],
     "epochs": 3,
-    "iterations": 3,
+    "iterations": 8,
     "val_interval": 1,
-    "learning_rate": 0.05,
+    "learning_rate": 0.02,
+    "method#loss": {"_target_": "common.losses.Dice"},
     "keep_last": True,
     "method#neighbors": 0.5,
     "method#reference_size": 8,
