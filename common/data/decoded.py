@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from common.data.files import file_suffix
+from common.data.metaimage import data_file
 from common.files import replacing
 
 IMAGE, LABELS, SLICE = "image", ("label", "truth"), "slice"
@@ -263,9 +265,10 @@ def describe(thing: Any) -> Any:
 
 
 def _identity(files: Any) -> list[list]:
-    """Path, size and time of a file, of each of several files, or of all files of a folder."""
+    """Path, size and time of a file (of an MHD's data, too), of each of several files, or of all files of a folder."""
     paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
     found = [part for path in paths for part in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    found += [data_file(path) for path in found if file_suffix(path) == ".mhd" and path.is_file()]
     missing = [str(path) for path in found if not path.exists()]
     if missing:
         raise FileNotFoundError(f"{missing[0]} must be an image, got no such file: check the datalist's paths.")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 JSRT_MAXIMUM = 4095  # JSRT's films were digitised with 12 bits
 
@@ -63,13 +67,18 @@ def decode_mask_picture(path: Path) -> np.ndarray:
 def decode_dicom(path: Path) -> np.ndarray:
     """One grey DICOM frame, MONOCHROME1 inverted, rescaled."""
     dataset, pixels = _dicom_pixels(path)
-    pixels = pixels.astype(np.float64)
-    if dataset.get("PhotometricInterpretation", "") == "MONOCHROME1":
-        # inverted in the range of the stored bits and before rescaling, as ITK does
-        signed = int(dataset.get("PixelRepresentation", 0)) == 1
-        pixels = (-1 if signed else 2 ** int(dataset.BitsStored) - 1) - pixels
+    pixels = high_is_bright(dataset, pixels.astype(np.float64))
     slope, intercept = dataset.get("RescaleSlope", None), dataset.get("RescaleIntercept", None)
     return (pixels * float(1 if slope is None else slope) + float(0 if intercept is None else intercept)).T
+
+
+def high_is_bright(dataset: Dataset, pixels: np.ndarray) -> np.ndarray:
+    """The stored values of a DICOM file, those of MONOCHROME1 inverted."""
+    if dataset.get("PhotometricInterpretation", "") != "MONOCHROME1":
+        return pixels
+    # inverted in the range of the stored bits and before rescaling, as ITK does
+    signed = int(dataset.get("PixelRepresentation", 0)) == 1
+    return (-1 if signed else 2 ** int(dataset.BitsStored) - 1) - pixels
 
 
 def decode_label_dicom(path: Path) -> np.ndarray:

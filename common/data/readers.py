@@ -19,6 +19,8 @@ from common.data.files import (
     file_suffix,
     is_dicom,
 )
+from common.data.metaimage import check_metaimage
+from common.data.nrrd import check_nrrd
 
 GREY = 0.1  # share of a mask that may be neither low nor high: borders are smoothed
 Decoder = Callable[[Path], np.ndarray]
@@ -139,6 +141,8 @@ def _medical_decoder(path: Path, decode_dicom: Decoder) -> Decoder:
     if suffix in NIFTI_SUFFIXES:
         return decoders.decode_nifti
     if suffix in ITK_SUFFIXES:
+        check_metaimage(path)
+        check_nrrd(path)
         return decoders.decode_itk
     if suffix in DICOM_SUFFIXES or is_dicom(path):
         return decode_dicom

@@ -7,7 +7,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from common.data.dicom_volumes import frames_of, read_frames, require_no_gap
 from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
+from common.data.metaimage import check_metaimage
+from common.data.nrrd import check_nrrd
 
 NIFTI = (".nii", ".nii.gz")
 # How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
@@ -20,22 +23,18 @@ def read_volume(path: str | Path) -> nibabel.Nifti1Image:
     """A 3D image as float32 with its affine to millimetres in RAS+, whatever file it is from.
 
     Args:
-        path: a NIfTI file, a folder with one DICOM series, or another file that ITK reads (MHD, MHA, NRRD).
+        path: a NIfTI file, a folder with one DICOM series, a DICOM file of several frames, or another file that ITK
+            reads (MHD, MHA, NRRD).
 
     Raises:
         FileNotFoundError: when there is nothing.
         ValueError: naming the file: unreadable, not 3D, NaN or infinite values, a constant image, a folder with
-            several DICOM series or with a missing slice.
+            several DICOM series or with a missing slice, a header that does not fit its data.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} must be a 3D image, got no such file or folder: check the path.")
-    if path.is_dir():
-        values, affine = _read_series(path)
-    elif path.name.lower().endswith(NIFTI):
-        values, affine = _read_nifti(path)
-    else:
-        values, affine = _read_with_itk(path, str(path))
+    values, affine = _read_series(path) if path.is_dir() else _read_file(path)
     if values.ndim != 3 or min(values.shape) < 2:
         raise ValueError(
             f"{path} must be one 3D volume, got an array of {' x '.join(map(str, values.shape))}: give one time point "
@@ -67,7 +66,7 @@ def is_volume(path: str | Path) -> bool | None:
             header.ReadImageInformation()
             shape = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
         else:
-            return False if path.is_file() else None
+            return frames_of(path) > 1 if path.is_file() else None
     except Exception:  # nibabel and ITK raise a dozen types; what is wrong is said when the file is read
         return None
     return len(shape) >= 3 and min(shape[:3]) > 1
@@ -115,8 +114,7 @@ def read_volume_labels(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a mask, got no such file: check the datalist's paths.")
-    reads_nifti = path.name.lower().endswith(NIFTI)
-    values, affine = _read_nifti(path) if reads_nifti else _read_with_itk(path, str(path))
+    values, affine = _read_file(path)
     if values.ndim != 3:
         shape = " x ".join(map(str, values.shape))
         raise ValueError(f"{path} must be one 3D mask, got an array of {shape}: give each mask as a file of its own.")
@@ -165,6 +163,17 @@ def require_same_grid(mask: nibabel.Nifti1Image, image: nibabel.Nifti1Image, nam
         )
 
 
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    if path.name.lower().endswith(NIFTI):
+        return _read_nifti(path)
+    if frames_of(path) > 1:  # of which ITK knows neither order nor place where they are given frame by frame
+        values, affine = read_frames(path)
+        return values, _sound(affine, path)
+    check_metaimage(path)
+    check_nrrd(path)
+    return _read_with_itk(path, str(path))
+
+
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = nibabel.load(path)
@@ -208,32 +217,10 @@ def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         found = "no DICOM series" if not series else f"{len(series)} DICOM series"
         raise ValueError(f"{folder} must hold one DICOM series, got {found}: give each series a folder of its own.")
     files = list(names.GetFileNames(series[0]))
-    _require_no_gap(folder, files)
+    if len(files) == 1 and frames_of(files[0]) > 1:
+        return _read_file(Path(files[0]))
+    require_no_gap(folder, files)
     return _read_with_itk(folder, files)
-
-
-def _require_no_gap(folder: Path, files: list[str]) -> None:
-    """Refuses a series of several orientations, or in which distances between slices differ by more than a tenth."""
-    import pydicom
-
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
-    if any("ImagePositionPatient" not in header or "ImageOrientationPatient" not in header for header in headers):
-        raise ValueError(f"{folder} must hold slices with their position, got some without: export the series again.")
-    orientations = np.array([header.ImageOrientationPatient for header in headers], float)
-    if np.ptp(orientations, axis=0).max() > 1e-2:
-        raise ValueError(f"{folder} must hold parallel slices, got several orientations: is this a localizer?")
-    row, column = np.array(headers[0].ImageOrientationPatient, float).reshape(2, 3)
-    places = np.sort([np.dot(np.cross(row, column), np.array(h.ImagePositionPatient, float)) for h in headers])
-    steps = np.diff(places)
-    if len(steps) < 2:
-        return
-    usual = np.median(steps)
-    wrong = np.flatnonzero(np.abs(steps - usual) > 0.1 * usual)
-    if len(wrong):
-        raise ValueError(
-            f"{folder} must hold slices at equal distances, got {steps[wrong[0]]:.2f} mm instead of {usual:.2f} mm "
-            f"between slices {wrong[0] + 1} and {wrong[0] + 2} of {len(files)}: a slice is missing or there twice."
-        )
 
 
 def _sound(affine: np.ndarray | None, path: Path) -> np.ndarray:

@@ -190,6 +190,21 @@ def test_a_file_of_another_size_or_time_is_another_file(volumes, tmp_path):
     assert hits() == 3
 
 
+def test_an_mhd_file_is_its_data_too(tmp_path):
+    """Its header stays when the .raw beside it is exchanged."""
+    header = "NDims = 3\nElementSpacing = 1 1 1\nDimSize = 6 5 4\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    (tmp_path / "a.mhd").write_text(header)
+    values = np.arange(120, dtype=np.uint8).reshape(SHAPES[3], order="F")
+    loader, cache = LoadVolumed(["image"]), tmp_path / "cache"
+    for factor in (1, 2):
+        (tmp_path / "a.raw").write_bytes((values * factor).tobytes(order="F"))
+        os.utime(tmp_path / "a.raw", (factor, factor))
+        images = DecodedImages([{"image": str(tmp_path / "a.mhd")}], loader, cache)
+        assert images.hits == 0
+        np.testing.assert_array_equal(images.arrays(0)["image"][0], values * factor)
+    assert DecodedImages([{"image": str(tmp_path / "a.mhd")}], loader, cache).hits == 1
+
+
 def test_a_file_is_the_same_by_any_path(volumes, tmp_path, monkeypatch):
     DecodedImages(volumes, loader(3), tmp_path / "cache")
     monkeypatch.chdir(tmp_path)

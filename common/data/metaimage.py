@@ -1,0 +1,207 @@
+"""Looks at the header of an MHD or MHA file before ITK reads it, which takes much for granted."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
+
+import numpy as np
+
+from common.data.files import file_suffix
+
+METAIMAGE_SUFFIXES = (".mhd", ".mha")
+BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8}  # of MET_LONG four everywhere, as ITK has it
+TYPES = {f"MET_{sign}{name}": size for sign in ("", "U") for name, size in BYTES.items()}
+TYPES |= {"MET_FLOAT": 4, "MET_DOUBLE": 8}
+# What ITK passes over, or takes for something else, with the only value that changes nothing; they may be left out.
+PLAIN = {
+    "ObjectType": "Image",
+    "BinaryData": "True",
+    "HeaderSize": "0",
+    "ElementNumberOfChannels": "1",
+    "ElementToIntensityFunctionSlope": "1",
+    "ElementToIntensityFunctionOffset": "0",
+    "DistanceUnits": "mm",
+}
+LOCAL = "local"  # as ElementDataFile: in the file itself
+TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
+LONGEST = 2**16  # characters of a line
+CHUNK = 2**20
+_ENTRY = re.compile(r"(\w+)\s*[=:]\s*(.*)")
+
+
+class Header(NamedTuple):
+    """A header's entries, and the byte after its last line, at which the data of an .mha begin."""
+
+    entries: dict[str, str]
+    end: int
+
+
+def check_metaimage(path: str | Path) -> None:
+    """Refuses an MHD or MHA file that ITK would read wrongly without a word; passes over files of other kinds.
+
+    Left to itself, ITK reads whatever file the header names, wherever it lies; the first bytes of one that is too long;
+    what little there is of compressed data that are cut off or damaged, and beyond them whatever the memory held;
+    negative sides of voxels as positive ones and missing ones as 1 mm; several channels as their weighted mean.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    path = Path(path)
+    if file_suffix(path) not in METAIMAGE_SUFFIXES:
+        return
+    header = read_header(path)
+    entries = header.entries
+    shape = _numbers(path, entries, "DimSize", int)
+    kind = entries["ElementType"]
+    if kind not in TYPES:
+        raise ValueError(f"{path} must have an ElementType among {', '.join(TYPES)}, got {kind}: convert the file.")
+    for key, plain in PLAIN.items():
+        if not _same(entries.get(key, plain), plain):
+            raise ValueError(f"{path} must have {key} = {plain} or none, got {entries[key]}: convert the file.")
+    _check_voxels(path, entries, len(shape))
+    _check_data(path, header, TYPES[kind] * int(np.prod(shape, dtype=object)))
+
+
+def read_header(path: Path) -> Header:
+    """The entries ``key = value`` of a header up to ElementDataFile, which is its last one.
+
+    Raises:
+        ValueError: naming the file: no such header, an entry that is missing or there twice.
+    """
+    entries: dict[str, str] = {}
+    with path.open("rb") as file:
+        while match := _ENTRY.fullmatch(file.readline(LONGEST).decode("latin-1").strip()):
+            key, value = match.groups()
+            if entries.setdefault(key, value) != value:
+                raise ValueError(f"{path} must say {key} once in its header, got two values: remove one of the lines.")
+            if key == "ElementDataFile":
+                break
+        end = file.tell()
+    missing = [key for key in ("NDims", "DimSize", "ElementType", "ElementDataFile") if not entries.get(key)]
+    if missing:
+        raise ValueError(
+            f"{path} must have a MetaImage header, lines of 'key = value' that end with ElementDataFile, got none with "
+            f"{', '.join(missing)}: it may be cut off, or another kind of file."
+        )
+    return Header(entries, end)
+
+
+def data_file(path: str | Path) -> Path:
+    """The file with the voxels of an MHD or MHA file; the file itself where they follow the header.
+
+    Raises:
+        ValueError: naming the file, where its header names several files or one outside its folder.
+    """
+    path = Path(path)
+    name = read_header(path).entries["ElementDataFile"]
+    if name.lower() == LOCAL:
+        return path
+    if name.startswith("LIST") or "%" in name:  # so ITK takes them
+        raise ValueError(
+            f"{path} must have its voxels in one file, got ElementDataFile = {name}: write it again as one, as "
+            "itk.imwrite does."
+        )
+    if any(kind(name).anchor or ".." in kind(name).parts for kind in (PurePosixPath, PureWindowsPath)):
+        raise ValueError(
+            f"{path} must have its voxels beside it, got ElementDataFile = {name}, which leads out of its folder: move "
+            "the data there, and give their name alone."
+        )
+    return path.parent / name
+
+
+def _check_voxels(path: Path, entries: dict[str, str], dimensions: int) -> None:
+    """Sides above 0, which a volume must have, and axes that are at right angles and of length 1."""
+    sides = [key for key in ("ElementSpacing", "ElementSize") if key in entries]
+    if not sides and dimensions > 2:
+        raise ValueError(
+            f"{path} must give the sides of its voxels in mm, got no ElementSpacing: add it to the header, as "
+            f"ElementSpacing = {' '.join(['1.5'] * dimensions)}."
+        )
+    for key in sides:
+        _numbers(path, entries, key, float)
+    for key in ("TransformMatrix", "Rotation", "Orientation"):
+        if key in entries:
+            axes = np.array(_numbers(path, entries, key, float, dimensions**2)).reshape(dimensions, dimensions)
+            if not np.allclose(axes @ axes.T, np.eye(dimensions), atol=1e-2):
+                raise ValueError(
+                    f"{path} must have axes of length 1 at right angles, got {key} = {entries[key]}: leave it to "
+                    "ElementSpacing how large voxels are."
+                )
+
+
+def _check_data(path: Path, header: Header, expected: int) -> None:
+    """As many bytes as the header says, and whole where they are compressed."""
+    data, compressed = data_file(path), header.entries.get("CompressedData", "False")
+    if not data.is_file():
+        raise ValueError(f"{path} must have its voxels in {data.name} beside it, got no such file: copy both files.")
+    if compressed.lower() not in TRUE + FALSE:
+        raise ValueError(f"{path} must have CompressedData = True or False, got {compressed}: correct its header.")
+    start = header.end if header.entries["ElementDataFile"].lower() == LOCAL else 0
+    there = data.stat().st_size - start
+    said, packed = header.entries.get("CompressedDataSize"), compressed.lower() in TRUE
+    if packed and said is not None and said != str(there):
+        raise ValueError(
+            f"{path} must have {said} bytes of compressed data in {data.name}, by its header, got {there}: the file "
+            "has been cut off or exchanged. Copy it again."
+        )
+    found = _unpacked(path, data, start, expected) if packed else there
+    if found != expected:
+        size = " x ".join(header.entries["DimSize"].split())
+        found = "more" if packed and found > expected else found
+        raise ValueError(
+            f"{path} must have {expected} bytes in {data.name} for {size} voxels of {header.entries['ElementType']}, "
+            f"got {found}: the data have been cut off, or they or the header are another image's. Copy both again."
+        )
+
+
+def _unpacked(path: Path, data: Path, start: int, expected: int) -> int:
+    """How many bytes compressed data hold; no more than one too many are looked at."""
+    engine, found, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0, True  # zlib or gzip, as ITK
+    try:
+        with data.open("rb") as file:
+            file.seek(start)
+            while read and found <= expected and not engine.eof:
+                packed = engine.unconsumed_tail or file.read(CHUNK)
+                part = engine.decompress(packed, CHUNK)
+                found, read = found + len(part), bool(packed or part)
+            whole = engine.eof and not engine.unused_data and not file.read(1)
+    except zlib.error as error:
+        raise ValueError(
+            f"{path} must have whole compressed data in {data.name}, got damaged ones ({error}): copy it again."
+        ) from error
+    if found == expected and not whole:
+        raise ValueError(
+            f"{path} must have compressed data that end in {data.name} as they should, got "
+            f"{'more bytes after them' if engine.eof else 'no end'}: copy it again."
+        )
+    return found
+
+
+def _numbers(path: Path, entries: dict[str, str], key: str, kind: type, count: int | None = None) -> list:
+    """The numbers of an entry, one for each axis unless ``count`` says otherwise; sizes and sides are above 0."""
+    try:
+        axes = int(entries["NDims"])
+        values = [kind(word) for word in entries[key].split()]
+        sound = len(values) == (count or axes) > 0 and bool(np.isfinite(np.array(values, dtype=float)).all())
+    except ValueError:
+        sound = False
+    if not sound or (count is None and min(values) <= 0):
+        which = "above 0, one for each axis" if count is None else f"of which there are {count}"
+        raise ValueError(
+            f"{path} must have {'whole' if kind is int else 'finite'} numbers as {key}, {which}, got "
+            f"{entries[key] or 'none'} with NDims = {entries['NDims']}: correct its header."
+        )
+    return values
+
+
+def _same(value: str, plain: str) -> bool:
+    """Whether an entry has the value, numbers in any form; a unit that is not known is "?"."""
+    if value.lower() in (plain.lower(), "?") or (plain == "True" and value.lower() in TRUE):
+        return True
+    try:
+        return float(value) == float(plain)
+    except ValueError:
+        return False
