@@ -67,10 +67,10 @@ class DeepSupervision(Term):
     background among them: a cell is positive for each class that occurs among its pixels x. (Levels whose size does not
     divide the image's have the overlapping cells of torch's adaptive pooling.)
 
-    The weight w of a cell is the least one of its pixels: a cell with a pixel that does not count, since it comes from
-    outside of the image, does not count either, for no class. What such a pixel would show is not known, and the cell
-    lacks a class only where all of its pixels do. To let it count for those classes that its other pixels show would
-    count no such cell as negative, and teach that there is everything at the border. The mean is over all cells, as in
+    The weight w of a cell is the least one of its pixels. So a cell does not count, for no class, where one of them
+    comes from outside of the image and does not count: what it would show is not known, and a cell lacks a class only
+    where all of its pixels do. Were such cells counted for the classes that their other pixels show, they would be
+    positive or nothing, and teach that everything occurs at the border. The mean is over all cells, as in
     :class:`~common.losses.CrossEntropy`. Pixels whose label is below 0 do not count. Of a soft label, the target is the
     largest probability in the cell.
 
@@ -94,9 +94,9 @@ class DeepSupervision(Term):
 
 
 class DeepMatch(DeepSupervision):
-    """The same of unlabelled images, with the pseudo-labels of the last term before this one.
+    """The same on unlabelled images, with the pseudo-labels of the last term before this one.
 
-    The images are those that it has shown, and label and weight are moved with them as there.
+    The images are as that term has shown them, and label and weight are moved with them as there.
 
     Raises:
         ValueError: when no term before it has taught a pseudo-label, or not one of all pixels.
