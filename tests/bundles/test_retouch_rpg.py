@@ -81,6 +81,15 @@ def test_scores_are_of_volumes_with_sizes_in_mm3(whole, retouch_data):
         assert row.truth_size == pytest.approx((values == value).sum() * voxel, rel=1e-4)
 
 
+def test_distances_and_volumes_may_count_voxels(whole, retouch_data, tmp_path):
+    shutil.copytree(whole / "models", tmp_path / "run", dirs_exist_ok=True)
+    run_here("evaluating", EVALUATE, options(tmp_path / "run", retouch_data, unit="pixels"))
+    table, before = pd.read_csv(tmp_path / "run" / "test.csv"), pd.read_csv(whole / "test.csv")
+    assert set(table["unit"]) == {"voxels"}
+    voxel = 6 / 48 * 1.92 / 48 * 6 / 4  # mm3
+    np.testing.assert_allclose(table["truth_size"] * voxel, before["truth_size"], rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def inferred(whole, retouch_data, tmp_path_factory) -> Path:
     """Label volumes of the phantom's folder, made by the run's bundle, copied elsewhere."""
