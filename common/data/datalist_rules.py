@@ -74,9 +74,14 @@ def validate_datalist(datalist: Any) -> None:
     _refuse_shared(datalist, "patient")
     _refuse_shared(datalist, "image")
     for part in PARTS:
-        counts = Counter((item["image"], item.get("slice")) for item in datalist.get(part, []))
+        items = datalist.get(part, [])
+        whole = {item["image"] for item in items if "slice" not in item}
+        # a slice of a volume that is there as a whole is there twice, too
+        names = [(item["image"], None if item["image"] in whole else item["slice"]) for item in items]
         repeated = [
-            image if place is None else f"{image} slice {place}" for (image, place), n in counts.items() if n > 1
+            image if place is None else f"{image} slice {place}"
+            for (image, place), n in Counter(names).items()
+            if n > 1
         ]
         if repeated:
             raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")

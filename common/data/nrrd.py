@@ -1,16 +1,18 @@
-"""Looks at the header of an NRRD file before ITK reads it, which reads whatever file the header names."""
+"""Looks at the header of an NRRD file before ITK reads it, which takes much for granted."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 LONGEST = 2**16  # characters of a line
-_DETACHED = re.compile(rb"^data ?file:\s*(.*)$", re.IGNORECASE)
+PLACES = {"domain", "space", "time", "none", "???"}  # kinds of axes along which there are voxels, not channels
 
 
 def check_nrrd(path: str | Path) -> None:
-    """Refuses a file with an NRRD header whose voxels are in another file; passes over files of other kinds.
+    """Refuses a file with an NRRD header that ITK would read wrongly without a word; passes over other kinds of files.
+
+    Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; and voxels
+    whose sides are missing as ones of 1 mm.
 
     Raises:
         ValueError: naming the file.
@@ -18,10 +20,21 @@ def check_nrrd(path: str | Path) -> None:
     with Path(path).open("rb") as file:
         if not file.readline(64).startswith(b"NRRD"):
             return
-        for line in iter(lambda: file.readline(LONGEST).strip(), b""):  # an empty line ends the header
-            match = _DETACHED.match(line)
-            if match:
-                raise ValueError(
-                    f"{path} must hold its voxels itself, got a header that says they are in "
-                    f"{match.group(1).decode('latin-1')}: write it again as one .nrrd file, as itk.imwrite does."
-                )
+        lines = [line.decode("latin-1") for line in iter(lambda: file.readline(LONGEST).strip(), b"")]  # up to an empty
+    parts = [line.partition(":") for line in lines if not line.startswith("#")]
+    entries = {key.strip().lower(): value.strip() for key, _, value in parts}
+    elsewhere = entries.get("data file", entries.get("datafile"))
+    if elsewhere is not None:
+        raise ValueError(
+            f"{path} must hold its voxels itself, got a header that says they are in {elsewhere}: write it again as "
+            "one .nrrd file, as itk.imwrite does."
+        )
+    kinds = entries.get("kinds", "")
+    if not set(kinds.lower().split()) <= PLACES:
+        raise ValueError(f"{path} must have one channel, got axes of the kinds {kinds}: write one channel alone.")
+    sides = entries.get("space directions", entries.get("spacings"))
+    if len(entries.get("sizes", "").split()) > 2 and sides is None:
+        raise ValueError(
+            f"{path} must give the sides of its voxels in mm, got neither 'space directions' nor 'spacings': add them "
+            "to the header, as spacings: 1.5 1.5 1.5."
+        )

@@ -24,6 +24,7 @@ from common.data.volumes import is_volume, read_volume
 from common.label_space import LabelSpace
 
 LARGEST_VOXEL_MM = 2.0
+SMALL_MM3 = 100.0  # where nothing is larger than this, two digits of ml say little
 SMALLEST_SIDE = 64  # voxels; the side of a patch in training
 # share of a face of the volume that is exactly 0: all but where the brain touches it, once the skull is removed
 ZERO_BORDER = 0.75
@@ -36,7 +37,7 @@ class _Part:
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     voxels: list[tuple[float, ...]] = field(default_factory=list)
-    ml: list[list[float]] = field(default_factory=list)  # per annotated volume, of each class
+    mm3: list[list[float]] = field(default_factory=list)  # per annotated volume, of each class
     components: list[list[int]] = field(default_factory=list)
     empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     coarse: list[str] = field(default_factory=list)
@@ -59,19 +60,25 @@ def inspect_volumes(datalist: dict) -> Inspection:
     found = Inspection(pd.DataFrame(), pd.DataFrame())
     parts = {part: _Part() for part in PARTS}
     places: dict[bytes, list[tuple[str, str]]] = defaultdict(list)
+    volumes: dict[bytes, list[tuple[str, str]]] = defaultdict(list)  # of which slices are items
     total = sum(len(datalist[part]) for part in PARTS)
     with tqdm(total=total, desc="checking", unit="volume", leave=False, disable=None) as progress:
         for part in PARTS:
             for item in datalist[part]:
                 labels = LabelSpace(label_classes(datalist, part), datalist["mode"])
-                _inspect_item(item, part, parts[part], labels, places, found.errors)
+                _inspect_item(item, part, parts[part], labels, (places, volumes), found.errors)
                 progress.update()
-    report_duplicates(places, found, "volume", _name)
+    for digest, slices in volumes.items():
+        if {part for part, _ in places.get(digest, [])} & {"validation", "test"}:
+            places[digest] += slices
+    report_duplicates(places, found, "volume", str)
     for part, facts in parts.items():
         _report_part(part, facts, datalist[part], label_classes(datalist, part), found)
     found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
+    largest = max((size for facts in parts.values() for sizes in facts.mm3 for size in sizes), default=0.0)
+    unit = "ml" if largest > SMALL_MM3 else "mm3"
     rows = [
-        _class_row(part, facts, index, name)
+        _class_row(part, facts, index, name, unit)
         for part, facts in parts.items()
         for index, name in enumerate(label_classes(datalist, part))
         if facts.components
@@ -80,30 +87,38 @@ def inspect_volumes(datalist: dict) -> Inspection:
     return found
 
 
-def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]) -> None:
-    image = None
+def _inspect_item(
+    item: dict, part: str, facts: _Part, labels: LabelSpace, places: tuple[dict, dict], errors: list[str]
+) -> None:
+    """Adds the facts; ``places`` are of items, and of the volumes of which an item is a slice, by their values."""
     try:
         image = read_volume(item["image"])
-        _inspect_image(image, item["image"], facts)
-        values = np.ascontiguousarray(np.asanyarray(image.dataobj)[_slices(item, image)])
-        digest = hashlib.blake2b(repr(values.shape).encode() + values.tobytes()).digest()
-        places[digest].append((part, item["image"]))
+        own, values = _slices(item, image), np.asanyarray(image.dataobj)
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
+        return
+    _inspect_image(image, _name(item), facts)
+    places[0][_digest(values[own])].append((part, _name(item)))
+    if "slice" in item:
+        places[1][_digest(values)].append((part, _name(item)))
     files = item.get("label", item.get("truth"))
-    if files is None or image is None:
+    if files is None:
         return
     try:
-        label = load_volume_label(files, labels, image)[(slice(None), *_slices(item, image))]
+        label = load_volume_label(files, labels, image)[(slice(None), *own)]
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
         return
     masks = labels.masks(torch.from_numpy(label)[None])[0].numpy() > 0
-    facts.ml.append([np.count_nonzero(mask) * _voxel_ml(image) for mask in masks])
+    facts.mm3.append([np.count_nonzero(mask) * _voxel_mm3(image) for mask in masks])
     facts.components.append([ndimage.label(mask, _CORNERS_TOUCH)[1] for mask in masks])
     for index, number in enumerate(facts.components[-1]):
         if number == 0:
-            facts.empty[index].append(_name(item["image"]))
+            facts.empty[index].append(_name(item))
+
+
+def _digest(values: np.ndarray) -> bytes:
+    return hashlib.blake2b(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).digest()
 
 
 def _slices(item: dict, image: nibabel.Nifti1Image) -> tuple[slice, ...]:
@@ -116,27 +131,28 @@ def _slices(item: dict, image: nibabel.Nifti1Image) -> tuple[slice, ...]:
     return slice(None), slice(None), slice(place, place + 1)
 
 
-def _inspect_image(image: nibabel.Nifti1Image, path: str, facts: _Part) -> None:
+def _inspect_image(image: nibabel.Nifti1Image, name: str, facts: _Part) -> None:
     voxel = tuple(round(float(size), 3) for size in voxel_sizes(image.affine))
     facts.shapes.append(image.shape)
     facts.voxels.append(voxel)
     if max(voxel) > LARGEST_VOXEL_MM:
-        facts.coarse.append(f"{_name(path)} ({_times(voxel)} mm)")
+        facts.coarse.append(f"{name} ({_times(voxel)} mm)")
     if min(image.shape) < SMALLEST_SIDE:
-        facts.small.append(f"{_name(path)} ({_times(image.shape)})")
+        facts.small.append(f"{name} ({_times(image.shape)})")
     values = np.asanyarray(image.dataobj)
     faces = [values.take(end, axis) for axis in range(3) for end in (0, -1)]
     if min(np.mean(face == 0) for face in faces) < ZERO_BORDER:
-        facts.with_skull.append(_name(path))
+        facts.with_skull.append(name)
 
 
-def _voxel_ml(image: nibabel.Nifti1Image) -> float:
-    return abs(np.linalg.det(image.affine[:3, :3])) / 1000
+def _voxel_mm3(image: nibabel.Nifti1Image) -> float:
+    return abs(np.linalg.det(image.affine[:3, :3]))
 
 
-def _name(path: str) -> str:
-    """A file's name with its folder's, since a patient's file is often called as all others'."""
-    return "/".join(Path(path).parts[-2:])
+def _name(item: dict) -> str:
+    """A file's name with its folder's, since a patient's file is often called as all others', and which slice of it."""
+    name = "/".join(Path(item["image"]).parts[-2:])
+    return f"{name} slice {item['slice']}" if "slice" in item else name
 
 
 def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:
@@ -146,7 +162,7 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
     for index, names in sorted(facts.empty.items()):
         name = classes[index] if index < len(classes) else "label"
         if part == "labeled" and len(names) == len(facts.components):
-            found.errors.append(f"labeled: no volume holds a {name}. Choose others.")
+            found.errors.append(f"labeled: no volume or slice holds {name}. Choose others.")
         else:
             message = f"{part}: {len(names)} of {len(facts.components)} masks hold no {name}"
             found.warnings.append(f"{message}: {first_few(names)}. Is the patient free of them, or the mask lost?")
@@ -181,13 +197,13 @@ def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:
     }
 
 
-def _class_row(part: str, facts: _Part, index: int, name: str) -> dict:
-    ml = [volume[index] for volume in facts.ml if index < len(volume)]
+def _class_row(part: str, facts: _Part, index: int, name: str, unit: str) -> dict:
+    sizes = [volume[index] / (1000 if unit == "ml" else 1) for volume in facts.mm3 if index < len(volume)]
     number = [count[index] for count in facts.components if index < len(count)]
     return {
         "part": part if part != "unlabeled" else "unlabeled (hidden truth)",
         "class": name,
         "in volumes": f"{sum(count > 0 for count in number)} of {len(number)}",
-        "ml": f"{min(ml):.2f} to {max(ml):.2f}, median {np.median(ml):.2f}" if ml else "-",
+        unit: f"{min(sizes):.2f} to {max(sizes):.2f}, median {np.median(sizes):.2f}" if sizes else "-",
         "number": f"{min(number)} to {max(number)}, median {np.median(number):g}" if number else "-",
     }

@@ -55,11 +55,10 @@ class CaseScores:
             instead of scored 1 where the prediction lacks it too, and 0 else.
         lesions: keywords of :func:`~common.metrics.lesion_scores`, ``{}`` for its defaults; ``None`` for none.
         volume_unit: what volumes are given in where ``unit`` is ``mm``: ``ml``, or ``mm3`` for small ones. Areas stay
-            in mm2.
+            in mm2, and ``pixels`` counts voxels all the same.
 
     Raises:
-        ValueError: for an unknown unit, or ``mm3`` where ``unit`` is ``pixels``; when run, if a case's masks or affine
-            are not of this form; it names the file.
+        ValueError: for an unknown unit; when run, if a case's masks or affine are not of this form; it names the file.
     """
 
     def __init__(
@@ -77,8 +76,6 @@ class CaseScores:
             raise ValueError(f"unit must be one of {UNITS}, got {unit!r}.")
         if volume_unit not in VOLUME_UNITS:
             raise ValueError(f"volume_unit must be one of {tuple(VOLUME_UNITS)}, got {volume_unit!r}.")
-        if volume_unit != "ml" and unit != "mm":
-            raise ValueError(f"unit must be 'mm' for volumes in {volume_unit}, got {unit!r}, which counts voxels.")
         self.path, self.folder, self.labels = Path(path), None if folder is None else Path(folder), labels
         self.unit, self.tolerance, self.ignore_empty, self.lesions = unit, tolerance, ignore_empty, lesions
         self.volume_unit = volume_unit

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundle_runs import configs, run_here, run_in_fork, same, train_log, weights
+from oct_dicom import COLUMN, OBLIQUE, PLACES, ROW, SPACING, VALUES, write
 
 from common.data import load_datalist
+from common.data.volumes import read_volume, read_volume_labels
 
 CONFIG = configs("train", bundle="retouch_rpg")
 EVALUATE = configs("train", "evaluate", bundle="retouch_rpg")
@@ -79,6 +81,15 @@ def test_scores_are_of_volumes_with_sizes_in_mm3(whole, retouch_data):
         assert row.truth_size == pytest.approx((values == value).sum() * voxel, rel=1e-4)
 
 
+def test_distances_and_volumes_may_count_voxels(whole, retouch_data, tmp_path):
+    shutil.copytree(whole / "models", tmp_path / "run", dirs_exist_ok=True)
+    run_here("evaluating", EVALUATE, options(tmp_path / "run", retouch_data, unit="pixels"))
+    table, before = pd.read_csv(tmp_path / "run" / "test.csv"), pd.read_csv(whole / "test.csv")
+    assert set(table["unit"]) == {"voxels"}
+    voxel = 6 / 48 * 1.92 / 48 * 6 / 4  # mm3
+    np.testing.assert_allclose(table["truth_size"] * voxel, before["truth_size"], rtol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def inferred(whole, retouch_data, tmp_path_factory) -> Path:
     """Label volumes of the phantom's folder, made by the run's bundle, copied elsewhere."""
@@ -136,6 +147,67 @@ def test_inference_writes_nifti_where_asked(whole, retouch_data, tmp_path):
     run_here("inferring", [str(whole / "configs" / "inference.json")], settings | {"ending": ".nii.gz"})
     labels, origin = nibabel.load(tmp_path / "out" / "oct_fluid.nii.gz"), itk.imread(str(image)).GetOrigin()
     assert np.allclose(labels.affine[:3, 3], [-origin[0], -origin[1], origin[2]], atol=1e-5)  # ITK's axes are LPS
+
+
+def infer(whole, folder, **changes):
+    settings = {"bundle_root": str(whole), "dataset_dir": str(folder), "output_dir": str(folder / "out"), **changes}
+    run_here("inferring", [str(whole / "configs" / "inference.json")], settings)
+
+
+@pytest.mark.parametrize(
+    ("directions", "order", "settings"),
+    [
+        ((ROW, COLUMN), None, {}),
+        (OBLIQUE, None, {}),
+        ((ROW, COLUMN), None, {"measures": {}, "PixelSpacing": [0.004, 0.01]}),
+        ((ROW, COLUMN), range(6, -1, -1), {}),
+    ],
+    ids=["plain", "oblique", "spacing of the file", "downwards"],
+)
+def test_frames_of_dicom_have_the_geometry_that_training_gives_them(whole, tmp_path, directions, order, settings):
+    """ITK by itself takes the second to be straight, and the third's voxels to have sides of 1 mm."""
+    image = write(tmp_path / "oct.dcm", VALUES, *directions, order=order, places=PLACES, **settings)
+    infer(whole, tmp_path)
+    mask, expected = read_volume_labels(tmp_path / "out" / "oct_fluid.mhd"), read_volume(image).affine
+    if order is not None:  # the mask keeps the file's order
+        expected = expected @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, 6], [0, 0, 0, 1]])
+    np.testing.assert_allclose(mask.affine, expected, atol=1e-6)
+    assert mask.shape == VALUES.shape
+    row = next(csv.DictReader((tmp_path / "out" / "volumes.csv").open()))
+    voxel = abs(np.linalg.det(expected[:3, :3]))
+    for value, name in enumerate(CLASSES, 1):
+        found = (np.asarray(mask.dataobj) == value).sum() * voxel
+        assert float(row[f"{name} (mm3)"]) == pytest.approx(found, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"places": PLACES, "order": [3, 1, 0, 2, 6, 5, 4]},
+        {"places": np.array([0, 1, 2, 4, 5, 6, 7]) * SPACING[2]},
+        {"places": PLACES, "measures": {}},
+        {"measures": {"PixelSpacing": [0.004, 0.01], "SpacingBetweenSlices": 0.25}},
+        {"places": PLACES[:1], "order": [0], "NumberOfFrames": 1},
+    ],
+    ids=["mixed", "uneven", "no pixel spacing", "no places", "one frame"],
+)
+def test_frames_whose_place_inference_cannot_tell_are_refused(whole, tmp_path, settings):
+    write(tmp_path / "oct.dcm", **settings)
+    with pytest.raises(SystemExit, match=r"frames must be placed in order, evenly, got .*oct\.dcm"):
+        infer(whole, tmp_path)
+
+
+def test_masks_are_not_taken_for_volumes_and_do_not_replace_each_other(whole, retouch_data, tmp_path):
+    image = next(retouch_data.rglob("oct.mhd"))
+    shutil.copytree(image.parent, tmp_path / "images")
+    shutil.copy(tmp_path / "images" / "oct.mhd", tmp_path / "images" / "scan.mhd")
+    for output in (tmp_path / "images" / "out", tmp_path / "images", tmp_path / "images"):
+        infer(whole, tmp_path / "images", output_dir=str(output))
+        with (output / "volumes.csv").open() as file:
+            assert [Path(row["image"]).name for row in csv.DictReader(file)] == ["oct.mhd", "scan.mhd"]
+    nibabel.save(nibabel.Nifti1Image(np.eye(4)[..., None], np.eye(4)), tmp_path / "images" / "oct.nii.gz")
+    with pytest.raises(SystemExit, match=r"must differ in more than their endings, got \[.*oct\.mhd', .*oct\.nii\.gz'"):
+        infer(whole, tmp_path / "images")
 
 
 @pytest.mark.parametrize("name", ["Supervised", "MLDS", "IIC", "UniMatch"])

@@ -252,6 +252,13 @@ def test_slices_may_be_labelled_of_a_volume_that_is_unlabelled():
         ),
         ({"labeled": [{"image": "v.mhd", "label": "l.mhd", "patient": "p", "slice": 3}] * 2}, "v.mhd slice 3"),
         (
+            {
+                "labeled": [{"image": "v.mhd", "label": "l.mhd", "patient": "p"}, sliced()["labeled"][0]],
+                "unlabeled": [],
+            },
+            "1 images occur twice: v.mhd",
+        ),
+        (
             {"labeled": [{"image": "w.mhd", "label": "m.mhd", "patient": "q", "slice": 3}]},
             "'labeled' and 'test' must not",
         ),

@@ -268,3 +268,23 @@ def test_an_nrrd_holds_its_voxels(case):
     (case / "text.txt").write_text("data file: elsewhere\n")
     check_nrrd(case / "text.txt")
     check_metaimage(case / "text.txt")
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("sizes: 4 5 6\n", "must give the sides of its voxels in mm, got neither 'space directions' nor 'spacings'"),
+        ("sizes: 2 5 6 2\nkinds: vector domain domain domain\nspacings: nan 1 1 2\n", "must have one channel"),
+        (
+            "sizes: 4 5 6\nkinds: list domain domain\nspacings: 1 1 2\n",
+            "must have one channel, got axes of the kinds list",
+        ),
+    ],
+)
+def test_an_nrrd_without_sides_or_of_several_channels(case, lines, said):
+    """ITK takes 1 mm for the former, and numbers that are no channel's for the latter."""
+    dimension = len(lines.split("\n")[0].split()) - 1
+    start = f"NRRD0004\n# spacings: 1 1 1\ntype: uint16\ndimension: {dimension}\nendian: little\nencoding: raw\n"
+    (case / "a.nrrd").write_bytes((start + lines + "\n").encode() + RAW)
+    with pytest.raises(ValueError, match=rf"a\.nrrd {said}"):
+        read_volume(case / "a.nrrd")

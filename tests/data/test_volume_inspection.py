@@ -60,7 +60,7 @@ def test_a_sound_datalist(run, content, tmp_path):
     assert "66 x 66 x 66" in printed
     assert "1 x 1 x 1.5" in printed
     # 1 and 8 voxels of 1.5 mm3, in two components
-    assert "0.01 to 0.01" in printed
+    assert "13.50 to 13.50" in printed
     assert "2 to 2, median 2" in printed
     require_sound_datalist(read_datalist(tmp_path / "list.json"))
 
@@ -78,7 +78,7 @@ def change(path, values=None, affine=AFFINE):
         ("mask0", lambda p: change(p, affine=AFFINE + np.eye(4, k=3) * 9), "mask0.nii.gz must have the affine"),
         ("mask2", lambda p: change(p, np.zeros((60, 66, 66), np.uint8)), "mask2.nii.gz must have the shape"),
         ("scan1", lambda p: p.write_bytes(b"nothing"), "scan1.nii.gz must be a NIfTI"),
-        ("mask0", lambda p: change(p, np.zeros((66, 66, 66), np.uint8)), "no volume holds a lesion"),
+        ("mask0", lambda p: change(p, np.zeros((66, 66, 66), np.uint8)), "no volume or slice holds lesion"),
     ],
 )
 def test_errors(run, tmp_path, name, spoil, said):
@@ -125,10 +125,33 @@ def test_a_single_slice_of_a_volume_that_is_also_unlabelled(run, content):
 
 
 @pytest.mark.parametrize(
-    ("place", "said"), [(0, "no volume holds a lesion"), (66, "must have a slice 66, counted from 0")]
+    ("place", "said"), [(0, "no volume or slice holds lesion"), (66, "must have a slice 66, counted from 0")]
 )
 def test_a_slice_without_a_label_and_one_beyond_the_volume(run, content, place, said):
     content["labeled"][0]["slice"] = place
     status, printed = run()
     assert status == 1
     assert said in printed
+    assert printed.count(said) == 1
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_slice_of_a_copy_of_a_volume_in_another_part(run, content, tmp_path, part):
+    """Neither its path nor its patient tells; that a slice's volume is unlabelled, too, is no fault."""
+    (tmp_path / "copy.nii.gz").write_bytes((tmp_path / "scan2.nii.gz").read_bytes())
+    content["labeled"].append({**content["labeled"][0], "image": "copy.nii.gz", "patient": "other", "slice": 30})
+    content[part] = content.pop("test")
+    status, printed = run()
+    assert status == 1
+    assert f"/scan2.nii.gz ({part})" in printed and "/copy.nii.gz slice 30 (labeled)" in printed
+
+
+@pytest.mark.parametrize(("side", "unit", "sizes"), [(1.0, "mm3", "9.00 to 9.00"), (3.0, "ml", "0.24 to 0.24")])
+def test_sizes_of_small_classes_are_in_mm3(run, tmp_path, side, unit, sizes):
+    run()
+    for index in range(3):
+        for name in ("scan", "mask"):
+            if (tmp_path / f"{name}{index}.nii.gz").exists():
+                change(tmp_path / f"{name}{index}.nii.gz", affine=np.diag([side, side, side, 1]))
+    header, *rows = run()[1].split("class in volumes")[1].splitlines()
+    assert unit in header and sizes in rows[0]

@@ -232,6 +232,8 @@ def test_small_volumes_in_mm3(tmp_path):
             assert tables["mm3"].loc[case, column] == pytest.approx(expected, rel=5e-6, abs=0)
             assert tables["ml"].loc[case, column] == pytest.approx(expected / 1000, rel=5e-6, abs=0)
     pd.testing.assert_series_equal(tables["mm3"]["hausdorff95"], tables["ml"]["hausdorff95"])
+    evaluate(CaseScores(tmp_path / "test.csv", LESION, unit="pixels", volume_unit="mm3"), items)
+    assert set(pd.read_csv(tmp_path / "test.csv")["unit"]) == {"voxels"}
 
 
 def test_areas_stay_in_mm2(tmp_path):
@@ -279,8 +281,6 @@ def test_unknown_units(tmp_path):
         CaseScores(tmp_path / "test.csv", LESION, unit="cm")
     with pytest.raises(ValueError, match=r"volume_unit must be one of \('ml', 'mm3'\), got 'cm3'"):
         CaseScores(tmp_path / "test.csv", LESION, unit="mm", volume_unit="cm3")
-    with pytest.raises(ValueError, match=r"unit must be 'mm' for volumes in mm3, got 'pixels'"):
-        CaseScores(tmp_path / "test.csv", LESION, volume_unit="mm3")
 
 
 def test_bad_volumes_are_named(tmp_path):
