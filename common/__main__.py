@@ -112,6 +112,17 @@ class Convert:
 
         convert_acdc(source, destination, spacing or (1, 1, 1))
 
+    def dicom(self, source: str, destination: str) -> None:
+        """Make NIfTI volumes of DICOM files of several frames (OCT, say) and of folders with a series.
+
+        Args:
+            source: a DICOM file of several frames, or a folder: all such files and all series below it.
+            destination: folder to write to, where each volume is called after its file, or after its series' folder.
+        """
+        from common.data.convert import convert_dicom
+
+        convert_dicom(source, destination)
+
 
 class Commands:
     """Tools around the bundles: phantoms, datalists and their checks, comparisons and reports."""
@@ -260,7 +271,7 @@ def commands() -> dict[str, Any]:
             "isbi": isbi_datalist,
         },
         "check": tools.check,
-        "convert": {"acdc": convert.acdc},
+        "convert": {"acdc": convert.acdc, "dicom": convert.dicom},
         "preprocess": tools.preprocess,
         "report": tools.report,
         "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms, "acdc": phantom.acdc, "retouch": phantom.retouch},
