@@ -243,6 +243,7 @@ def commands() -> dict[str, Any]:
         folder_datalist,
         isbi_datalist,
         jsrt_datalist,
+        lgg_datalist,
         patients_datalist,
         retouch_datalist,
     )
@@ -256,6 +257,7 @@ def commands() -> dict[str, Any]:
             "jsrt": jsrt_datalist,
             "acdc": acdc_datalist,
             "retouch": retouch_datalist,
+            "lgg": lgg_datalist,
             "patients": patients_datalist,
             "isbi": isbi_datalist,
         },
