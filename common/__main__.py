@@ -95,6 +95,21 @@ class Phantom:
         folder = make_retouch_phantom(directory, volumes, size, slices, vendors, seed)
         print(f"Wrote {volumes} volumes of each of {len(vendors)} vendors to {folder}")
 
+    def lgg(self, directory: str, patients: int = 24, size: int = 64, slices: int = 20, seed: int = 0) -> None:
+        """Write slices of brain MRI with low-grade gliomas from four sites, in the layout of TCGA-LGG.
+
+        Args:
+            directory: folder to make; it must not hold anything yet.
+            patients: number of patients.
+            size: pixels along a row, for 240 mm.
+            slices: number of slices of a patient.
+            seed: the same seed gives the same patients.
+        """
+        from common.phantoms.lgg import make_lgg_phantom
+
+        folder = make_lgg_phantom(directory, patients, size, slices, seed)
+        print(f"Wrote {patients} patients to {folder}")
+
 
 class Convert:
     """Data sets in other forms than they are distributed in."""
@@ -254,6 +269,7 @@ def commands() -> dict[str, Any]:
         folder_datalist,
         isbi_datalist,
         jsrt_datalist,
+        lgg_datalist,
         patients_datalist,
         retouch_datalist,
     )
@@ -267,6 +283,7 @@ def commands() -> dict[str, Any]:
             "jsrt": jsrt_datalist,
             "acdc": acdc_datalist,
             "retouch": retouch_datalist,
+            "lgg": lgg_datalist,
             "patients": patients_datalist,
             "isbi": isbi_datalist,
         },
@@ -274,7 +291,13 @@ def commands() -> dict[str, Any]:
         "convert": {"acdc": convert.acdc, "dicom": convert.dicom},
         "preprocess": tools.preprocess,
         "report": tools.report,
-        "phantom": {"jsrt": phantom.jsrt, "ms": phantom.ms, "acdc": phantom.acdc, "retouch": phantom.retouch},
+        "phantom": {
+            "jsrt": phantom.jsrt,
+            "ms": phantom.ms,
+            "acdc": phantom.acdc,
+            "retouch": phantom.retouch,
+            "lgg": phantom.lgg,
+        },
     }
 
 

@@ -102,7 +102,7 @@ def test_help_imports_nothing_heavy():
     [
         (
             ("datalist", "foldr"),
-            "folder, jsrt, acdc, retouch, patients, isbi, got foldr: perhaps folder is",
+            "folder, jsrt, acdc, retouch, lgg, patients, isbi, got foldr: perhaps folder is",
         ),
         (("chek",), "got chek: perhaps check is meant"),
         (("phantom", "jsrt", "OUT", "--patient", "3"), "--fine, got --patient: perhaps --patients is meant"),

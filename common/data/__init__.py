@@ -6,6 +6,7 @@ from common.data.datalist import find_datalist, load_datalist, not_among, save_d
 from common.data.folder import folder_datalist
 from common.data.layouts.acdc import acdc_datalist
 from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
+from common.data.layouts.lgg import lgg_datalist
 from common.data.layouts.ms import isbi_datalist, patients_datalist
 from common.data.layouts.retouch import retouch_datalist
 from common.data.readers import read_image, read_label, read_mask
@@ -19,6 +20,7 @@ __all__ = [
     "folder_datalist",
     "isbi_datalist",
     "jsrt_datalist",
+    "lgg_datalist",
     "load_datalist",
     "make_datalist",
     "not_among",

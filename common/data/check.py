@@ -15,7 +15,7 @@ def check(path: str | Path) -> None:
 
     Errors (the process ends with status 1): unreadable or missing files, NaN or constant images, labels of
     another shape than the image or with values outside the classes, a class without a labelled pixel, the
-    same image in two parts, a shared patient. Warnings: images without a class, the same image twice in a
+    same image in two parts, a shared patient. Warnings: patients without a class, the same image twice in a
     part, an empty part, lungs brighter than what surrounds them (an inverted image).
 
     Of volumes (NIfTI, MHD, folders of DICOM series) it prints shapes, voxel sizes, and number and ml of lesions. Errors

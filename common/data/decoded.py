@@ -189,7 +189,8 @@ def _decoded(transform: Callable, item: Mapping[Hashable, Any]) -> tuple[dict[st
         )
     names = [name for name in (IMAGE, *LABELS) if name in loaded]
     arrays = {name: np.asarray(loaded[name], dtype=np.float16 if name == IMAGE else np.uint8) for name in names}
-    if not arrays[IMAGE].any():
+    # a channel of a picture may be blank: it is the preprocessing that must not make an image so
+    if not arrays[IMAGE].any() and not loaded[IMAGE].meta.get("blank"):
         raise ValueError(f"{item[IMAGE]} must have pixels that are not 0, got none: leave it out of the datalist.")
     content = 0
     for array in arrays.values():
@@ -223,8 +224,11 @@ def of_slice(loaded: Mapping[Hashable, Any], item: Mapping[Hashable, Any]) -> di
 
 
 def bounding_box(image: Any) -> list[list[int]]:
-    """First and last-plus-one index of the pixels of ``C H W [D]`` that are not 0, along each axis."""
+    """First and last-plus-one index of the pixels of ``C H W [D]`` that are not 0, along each axis; of all of a blank
+    image."""
     inside = (np.asarray(image) != 0).any(axis=0)
+    if not inside.any():
+        return [[0] * inside.ndim, list(inside.shape)]
     axes = range(inside.ndim)
     lines = [np.flatnonzero(inside.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
     return [[int(line[0]) for line in lines], [int(line[-1]) + 1 for line in lines]]

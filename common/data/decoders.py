@@ -43,6 +43,16 @@ def decode_picture(path: Path) -> np.ndarray:
     return np.asarray(picture if _is_grey(picture) else picture.convert("L")).T
 
 
+def decode_channels(path: Path) -> np.ndarray:
+    """PNG, TIFF, GIF, JPEG, BMP as their channels ``(C, W, H)``; a palette as its colours, opacity is left out."""
+    picture = _open_picture(path)
+    if picture.mode in ("1", "P", "PA"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    values = np.asarray(picture)
+    kept = [index for index, band in enumerate(picture.getbands()) if band != "A"]
+    return values.reshape(*values.shape[:2], -1)[..., kept].transpose(2, 1, 0)
+
+
 def decode_label_picture(path: Path) -> np.ndarray:
     """Class numbers: of a palette of greys the grey values (GIF masks), of a coloured palette the indices."""
     picture = _open_picture(path)

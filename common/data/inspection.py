@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
-from common.data.files import first_few
+from common.data.files import PICTURE_SUFFIXES, file_suffix, first_few
 from common.data.labels import load_label, same_shape_up_to_scale
 from common.data.readers import read_image
 from common.label_space import LabelSpace
@@ -41,7 +42,11 @@ class _Part:
     pixels: list[np.ndarray] = field(default_factory=list)  # per label, each class's pixels
     shares: list[np.ndarray] = field(default_factory=list)  # per label, each class's share of the image
     empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    showing: dict[int, set] = field(default_factory=lambda: defaultdict(set))  # patients by class
+    absent: dict[int, set] = field(default_factory=lambda: defaultdict(set))  # patients of empty labels by class
     rescaled: int = 0
+    coloured: int = 0  # images whose channels differ
+    blank: list[str] = field(default_factory=list)  # those with a channel of one value
     bright_lungs: list[bool] = field(default_factory=list)
 
 
@@ -80,6 +85,7 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
         places[digest.digest()].append((part, item["image"]))
         facts.sizes.append(image.shape)
         facts.lowest, facts.highest = min(facts.lowest, image.min()), max(facts.highest, image.max())
+        _inspect_channels(item["image"], facts)
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
     files = item.get("label", item.get("truth"))
@@ -88,7 +94,7 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
     if label is not None:
-        _inspect_masks(_class_masks(label, labels), image, item["image"], facts, labels.classes)
+        _inspect_masks(_class_masks(label, labels), image, item, facts, labels.classes)
     if label is not None and image is not None and not same_shape_up_to_scale(label.shape[1:], image.shape):
         errors.append(
             f"{part}: {item['image']} and its label must have one size or shape, got {image.shape} and "
@@ -96,13 +102,29 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
         )
 
 
+def _inspect_channels(path: str, facts: _Part) -> None:
+    """Counts a picture whose channels differ, as three contrasts do, and one with a channel of one value."""
+    if file_suffix(path) not in PICTURE_SUFFIXES:
+        return
+    with Image.open(path) as picture:
+        if len(picture.getbands()) == 1:
+            return
+    channels = read_image(path, channel="all")
+    if (channels != channels[0]).any():
+        facts.coloured += 1
+        if (channels.min(axis=(1, 2)) == channels.max(axis=(1, 2))).any():
+            facts.blank.append(Path(path).name)
+
+
 def _inspect_masks(
-    masks: np.ndarray, image: np.ndarray | None, name: str, facts: _Part, classes: Sequence[str]
+    masks: np.ndarray, image: np.ndarray | None, item: dict, facts: _Part, classes: Sequence[str]
 ) -> None:
     facts.pixels.append(masks.sum(axis=(1, 2)))
     facts.shares.append(masks.mean(axis=(1, 2)))
-    for index in np.flatnonzero(facts.pixels[-1] == 0):
-        facts.empty[int(index)].append(Path(name).name)
+    for index, pixels in enumerate(facts.pixels[-1]):
+        (facts.showing if pixels else facts.absent)[index].add(item["patient"])
+        if not pixels:
+            facts.empty[index].append(Path(item["image"]).name)
     if image is not None:
         facts.bright_lungs += _lungs_are_bright(image, masks, classes)
         facts.rescaled += masks.shape[1:] != image.shape
@@ -151,7 +173,10 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
             found.errors.append(f"labeled: no image holds {classes[index]}. Choose others, or leave the class out.")
         else:
             message = f"{part}: {len(names)} of {len(facts.pixels)} labels hold no {classes[index]}"
-            found.warnings.append(f"{message}: {first_few(names)}.")
+            if facts.absent[index] <= facts.showing[index]:  # slices, which are not expected to show everything
+                found.notes.append(f"{message}; others of the same patients do.")
+            else:
+                found.warnings.append(f"{message}: {first_few(names)}.")
     if sum(facts.bright_lungs) * 2 > len(facts.bright_lungs):
         found.warnings.append(
             f"{part}: in {sum(facts.bright_lungs)} of {len(facts.bright_lungs)} images the lungs are "
@@ -160,6 +185,13 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
         )
     if facts.rescaled:
         found.notes.append(f"{part}: {facts.rescaled} labels will be scaled to their image's size.")
+    if facts.coloured:
+        found.notes.append(
+            f"{part}: {facts.coloured} images have channels that differ. Grey values are of all together, as images "
+            "are read where no channel is asked for."
+        )
+    if facts.blank:
+        found.notes.append(f"{part}: {len(facts.blank)} images have a channel of one value: {first_few(facts.blank)}.")
 
 
 def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,12 @@ GREY = 0.1  # share of a mask that may be neither low nor high: borders are smoo
 Decoder = Callable[[Path], np.ndarray]
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, channel: int | str | None = None) -> np.ndarray:
     """Read one grey image as ``(W, H)`` float32, high values bright (dense tissue).
+
+    With a ``channel``, counted from 0, that one of a picture of several channels is read as it is stored, and with
+    ``"all"`` all of them as ``(C, W, H)``; grey files have one. A channel may have one value everywhere where the
+    others have several: at the ends of a head, say, where one contrast was not recorded.
 
     ============================  ========================================================================
     ``.IMG``                      JSRT's own: square, big-endian uint16, no header, 12 bits, inverted
@@ -43,10 +48,14 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         FileNotFoundError: when there is no such file.
         ValueError: naming the file, when it is truncated, of an unknown kind, not one 2D grey image, holds
-            NaN or infinite values, or has one value everywhere.
+            NaN or infinite values, has one value everywhere or lacks the channel; when the channel is none.
     """
+    require_channel(channel)
     path = _existing(path)
-    array = _decode(path, _image_decoder(path)).astype(np.float32)
+    if channel is None:
+        array = _decode(path, _image_decoder(path)).astype(np.float32)
+    else:
+        array = _decode_channels(path).astype(np.float32)
     bad = int((~np.isfinite(array)).sum())
     if bad:
         raise ValueError(
@@ -57,7 +66,25 @@ def read_image(path: str | Path) -> np.ndarray:
             f"{path}: an image must hold several values, got {array.flat[0]:g} everywhere (constant). "
             "Repair or remove it."
         )
-    return array
+    if channel is None or channel == "all":
+        return array
+    if channel >= len(array):
+        raise ValueError(
+            f"{path}: an image must have at least {channel + 1} channels for channel={channel}, got {len(array)}. Ask "
+            "for another channel, or for None, which reads grey."
+        )
+    return array[channel]
+
+
+def require_channel(channel: int | str | None) -> None:
+    """Refuses what is neither None (grey), ``"all"`` nor the number of a channel.
+
+    Raises:
+        ValueError: then.
+    """
+    whole = isinstance(channel, Integral) and not isinstance(channel, bool) and channel >= 0
+    if not (whole or channel is None or channel == "all"):
+        raise ValueError(f'channel must be None, "all" or a whole number from 0, got {channel!r}.')
 
 
 def read_label(path: str | Path) -> np.ndarray:
@@ -150,8 +177,22 @@ def _medical_decoder(path: Path, decode_dicom: Decoder) -> Decoder:
 
 
 def _decode(path: Path, decoder: Decoder) -> np.ndarray:
+    array = _attempt(path, decoder)
+    squeezed = array.squeeze() if array.ndim > 2 else array
+    if squeezed.ndim != 2 or squeezed.size == 0:
+        raise ValueError(f"{path}: an image must have two dimensions, got shape {array.shape}. Store single slices.")
+    return squeezed
+
+
+def _decode_channels(path: Path) -> np.ndarray:
+    if file_suffix(path) in PICTURE_SUFFIXES:
+        return _attempt(path, decoders.decode_channels)
+    return _decode(path, _image_decoder(path))[None]
+
+
+def _attempt(path: Path, decoder: Decoder) -> np.ndarray:
     try:
-        array = decoder(path)
+        return decoder(path)
     except decoders.UnfitError as error:
         raise ValueError(f"{path}: {error}") from error
     except Exception as error:  # five libraries raise a dozen unrelated types on damaged files
@@ -160,7 +201,3 @@ def _decode(path: Path, decoder: Decoder) -> np.ndarray:
             f"{path}: the file cannot be decoded, it may be truncated or damaged ({reason}). "
             "Copy it again or remove it."
         ) from error
-    squeezed = array.squeeze() if array.ndim > 2 else array
-    if squeezed.ndim != 2 or squeezed.size == 0:
-        raise ValueError(f"{path}: an image must have two dimensions, got shape {array.shape}. Store single slices.")
-    return squeezed

@@ -20,11 +20,12 @@ LAYOUTS = {
     "acdc": ("acdc_datalist", "folder"),
     "jsrt": ("jsrt_datalist", "dir"),
     "retouch": ("retouch_datalist", "folder"),
+    "lgg": ("lgg_datalist", "folder"),
     "isbi": ("isbi_datalist", "folder"),
     "patients": ("patients_datalist", "folder"),
     "folder": ("folder_datalist", "images"),
 }
-DRAWN = ("labeled", "split", "output")  # the grid gives these itself
+DRAWN = ("labeled", "share", "split", "output")  # the grid gives these itself
 
 
 class Layout:

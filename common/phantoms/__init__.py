@@ -22,6 +22,7 @@ class Phantom:
 KINDS = {
     "acdc": "common.phantoms.acdc",
     "jsrt": "common.phantoms.jsrt",
+    "lgg": "common.phantoms.lgg",
     "ms": "common.phantoms.isbi",
     "retouch": "common.phantoms.retouch",
 }

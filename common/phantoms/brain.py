@@ -58,14 +58,14 @@ def make_brain(seed: int, patient: int, size: int) -> Brain:
     head = depth + 1.5 * smooth_noise(rng, shape, voxel, 20.0)
     inside = (head > 0) & (place[2] > -46 + 4 * warp[0])
     soft = np.float32(0.8)
-    ventricles = _ventricles(rng, place, warp)
+    ventricles = ventricles_of(rng, place, warp)
     # sulci are sheets between folds near the surface; the fissure parts the hemispheres
     sulci = step(1.2 - np.abs(folds) * 9, soft) * step(13 + 4 * fine - depth, 2.0)
     fissure = step(1.6 - np.abs(place[0] + warp[1]), soft) * step(depth - 60, 5.0, below=True) * (place[2] > 12)
     rim = step(2.0 - depth, soft)
     csf = np.maximum.reduce([step(ventricles, soft), sulci, fissure, rim])
     cortex = step(6.5 + 4.5 * np.abs(folds) - 2 + 1.5 * fine - depth, soft)
-    nuclei = np.maximum.reduce([_ellipsoid(place, (side * c[0], *c[1:]), a) for c, a in NUCLEI for side in (-1, 1)])
+    nuclei = np.maximum.reduce([ellipsoid(place, (side * c[0], *c[1:]), a) for c, a in NUCLEI for side in (-1, 1)])
     grey = np.maximum(cortex, step(nuclei, soft)) * (1 - csf)
 
     white = inside & (csf < 0.3) & (grey < 0.4)
@@ -98,21 +98,21 @@ def step(distance: np.ndarray, softness: float, below: bool = False) -> np.ndarr
     return share.astype(np.float32)
 
 
-def _ellipsoid(place: np.ndarray, centre: tuple, semi_axes: tuple) -> np.ndarray:
+def ellipsoid(place: np.ndarray, centre: tuple, semi_axes: tuple) -> np.ndarray:
     """About the distance in mm below the surface of an ellipsoid."""
     relative = [(place[i] - centre[i]) / semi_axes[i] for i in range(3)]
     return (1 - np.sqrt(sum(r * r for r in relative))) * min(semi_axes)
 
 
-def _ventricles(rng: np.random.Generator, place: np.ndarray, warp: np.ndarray) -> np.ndarray:
+def ventricles_of(rng: np.random.Generator, place: np.ndarray, warp: np.ndarray) -> np.ndarray:
     """About the distance in mm below the wall of the lateral and third ventricles; wider in some patients."""
     wide = rng.uniform(0.7, 1.7)
-    parts = [_ellipsoid(place, (0, -2, -4), (2.5 * wide, 12, 10))]
+    parts = [ellipsoid(place, (0, -2, -4), (2.5 * wide, 12, 10))]
     for side in (-1, 1):
         bend = 6 + 0.0035 * (place[1] - 4) ** 2 * 1.2  # horns part to the front and the back
         bent = np.stack([place[0] - side * bend, place[1], place[2] - 12 + 0.004 * place[1] ** 2])
-        parts.append(_ellipsoid(bent, (0, -2, 0), (4.5 * wide, 38, 6.5 * wide**0.5)))
-        parts.append(_ellipsoid(bent, (side * 14, -30, -16), (4 * wide, 14, 5)))
+        parts.append(ellipsoid(bent, (0, -2, 0), (4.5 * wide, 38, 6.5 * wide**0.5)))
+        parts.append(ellipsoid(bent, (side * 14, -30, -16), (4 * wide, 14, 5)))
     return np.maximum.reduce(parts) + 0.8 * warp[2]
 
 

@@ -11,12 +11,12 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
 from common.data.labels import load_label, same_shape_up_to_scale
-from common.data.readers import read_image
+from common.data.readers import read_image, require_channel
 from common.label_space import LabelSpace
 
 
 class LoadRadiographd(MapTransform):
-    """Load one grey image from its path as a ``(1, W, H)`` float32 MetaTensor, high values bright.
+    """Load one image from its path as a ``(1, W, H)`` float32 MetaTensor, grey, high values bright; or its channels.
 
     The orientation is MONAI's ``LoadImage``'s, whatever the file's kind (see
     `common.data.readers.read_image`). The file's name is in ``meta["filename_or_obj"]``; the affine is the
@@ -25,19 +25,27 @@ class LoadRadiographd(MapTransform):
     Args:
         keys: keys of the paths.
         allow_missing_keys: whether an item may lack a key.
+        channel: None for grey; the number of a channel, from 0, to take that one alone as ``(1, W, H)``; ``"all"`` for
+            all channels, ``(C, W, H)``. ``meta["blank"]`` says whether what is taken has one value everywhere.
 
     Raises:
         FileNotFoundError, ValueError: as `common.data.readers.read_image`.
     """
 
-    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection = "image", allow_missing_keys: bool = False, channel: int | str | None = None
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        require_channel(channel)
+        self.channel = channel
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             path = str(loaded[key])
-            loaded[key] = _meta_tensor(read_image(path)[None], path)
+            array = read_image(path, self.channel)
+            loaded[key] = _meta_tensor(array if self.channel == "all" else array[None], path)
+            loaded[key].meta["blank"] = bool(array.min() == array.max())
         return loaded
 
 

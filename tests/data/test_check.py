@@ -109,6 +109,33 @@ def test_empty_masks_warn_and_an_unlabelled_class_fails(tmp_path, datalist, caps
     assert "error: labeled: no image holds band" in failing(tmp_path, capsys)
 
 
+def test_slices_without_the_class_are_noted_where_their_patients_show_it(tmp_path, datalist, capsys):
+    write_png(tmp_path / "labeled1_1.png", np.zeros(SHAPE))
+    datalist["labeled"][1]["patient"] = datalist["labeled"][0]["patient"]
+    save_datalist(datalist, tmp_path / "list.json")
+    check(tmp_path / "list.json")
+    printed = capsys.readouterr().out
+    assert "note: labeled: 1 of 3 labels hold no band; others of the same patients do." in printed
+    assert "0 errors, 0 warnings" in printed
+    write_png(tmp_path / "labeled2_1.png", np.zeros(SHAPE))  # of another patient, who shows none
+    check(tmp_path / "list.json")
+    assert "warning: labeled: 2 of 3 labels hold no band: labeled1.png, labeled2.png" in capsys.readouterr().out
+
+
+def test_channels_that_differ_are_noted(tmp_path, datalist, capsys):
+    """As of three contrasts in a picture; not of grey stored as colour."""
+    images = [np.asarray(Image.open(item["image"])) for item in datalist["labeled"]]
+    contrasts = np.stack([images[0], images[0] // 2, np.full_like(images[0], 7)], axis=-1)
+    for index, channels in enumerate((contrasts, np.stack([images[1]] * 3, axis=-1))):
+        Image.fromarray(channels).save(datalist["labeled"][index]["image"])
+    check(tmp_path / "list.json")
+    printed = capsys.readouterr().out
+    assert "note: labeled: 1 images have channels that differ. Grey values are of all together" in printed
+    assert "note: labeled: 1 images have a channel of one value: labeled0.png." in printed
+    assert "0 errors, 0 warnings" in printed
+    assert "note: test" not in printed
+
+
 def test_duplicates_by_content_whatever_the_format(tmp_path, datalist, capsys):
     with Image.open(tmp_path / "test0.png") as picture:
         picture.save(tmp_path / "free1.tif")

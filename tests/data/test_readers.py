@@ -127,6 +127,64 @@ def test_grey_stored_as_colour_is_read_as_it_is(tmp_path):
         np.testing.assert_array_equal(read_image(tmp_path / name), GREY8.T)
 
 
+COLOURS = np.random.default_rng(3).integers(0, 256, (5, 7, 3)).astype(np.uint8)  # rows, columns, channels
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "bmp"])
+def test_channels_of_a_picture(tmp_path, suffix):
+    path = tmp_path / f"contrasts.{suffix}"
+    Image.fromarray(COLOURS).save(path)
+    every = read_image(path, channel="all")
+    assert (every.shape, every.dtype) == ((3, 7, 5), np.float32)  # channels, width, height
+    for channel in range(3):
+        np.testing.assert_array_equal(read_image(path, channel=channel), COLOURS[..., channel].T)
+        np.testing.assert_array_equal(every[channel], COLOURS[..., channel].T)
+    weighted = np.asarray(Image.fromarray(COLOURS).convert("L"))
+    np.testing.assert_array_equal(read_image(path), weighted.T)  # grey where no channel is asked for
+
+
+def test_opacity_is_no_channel_and_a_palette_stands_for_its_colours(tmp_path):
+    picture = Image.fromarray(COLOURS)
+    picture.convert("RGBA").save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png", "all"), COLOURS.transpose(2, 1, 0))
+    palette = picture.quantize(256)
+    palette.save(tmp_path / "palette.png")
+    shown = np.asarray(palette.convert("RGB"))
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png", "all"), shown.transpose(2, 1, 0))
+    bits = GREY8 > 100
+    Image.fromarray(bits).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "bits.png", "all"), 255 * bits.T[None])
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in STOCK}))
+def test_grey_files_have_one_channel(formats, name):
+    grey = read_image(formats / name)
+    np.testing.assert_array_equal(read_image(formats / name, channel=0), grey)
+    np.testing.assert_array_equal(read_image(formats / name, channel="all"), grey[None])
+    with pytest.raises(ValueError, match=rf"{name}: an image must have at least 2 channels for channel=1, got 1"):
+        read_image(formats / name, channel=1)
+
+
+def test_a_channel_that_a_picture_lacks_and_what_is_none(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "rgb.png")
+    with pytest.raises(ValueError, match=r"rgb.png: an image must have at least 4 channels for channel=3, got 3"):
+        read_image(tmp_path / "rgb.png", channel=3)
+    for channel in (-1, True, 1.0, "flair"):
+        with pytest.raises(ValueError, match='channel must be None, "all" or a whole number from 0, got'):
+            read_image(tmp_path / "rgb.png", channel=channel)
+
+
+def test_a_channel_may_be_blank_but_not_all_of_them(tmp_path):
+    blank = COLOURS.copy()
+    blank[..., 1] = 0
+    Image.fromarray(blank).save(tmp_path / "partly.tif")
+    assert not read_image(tmp_path / "partly.tif", channel=1).any()
+    Image.fromarray(np.zeros_like(blank)).save(tmp_path / "blank.tif")
+    for channel in (None, 1, "all"):
+        with pytest.raises(ValueError, match=r"blank.tif: an image must hold several values, got 0 everywhere"):
+            read_image(tmp_path / "blank.tif", channel)
+
+
 def test_masks_of_every_kind_agree(tmp_path):
     Image.fromarray(MASK).save(tmp_path / "grey.png")
     Image.fromarray(MASK).save(tmp_path / "grey.gif")

@@ -51,7 +51,7 @@ def test_datalists_of_two_phantoms_are_two_files(tmp_path):
         ({"phantom": "jsrt", "patient": 20}, "data must be of the keys .*, got 'patient': write patients"),
         ({"phantom": "jsrt", "size": "large"}, r"data\.size must be a whole number, got 'large'"),
         ({"phantom": "jsrt", "size": 64.5}, r"data\.size must be a whole number, got 64\.5"),
-        ({"phantom": "jsr"}, r"data\.phantom must be one of acdc, jsrt, ms, retouch, got 'jsr': write jsrt"),
+        ({"phantom": "jsr"}, r"data\.phantom must be one of acdc, jsrt, lgg, ms, retouch, got 'jsr': write jsrt"),
         ({"layout": "jsr", "dir": "x"}, r"data\.layout must be one of .*, got 'jsr': write jsrt"),
         ({"layout": "jsrt"}, "data must be given with dir, the folder, got layout: add dir"),
         ({"layout": "jsrt", "dir": "x", "labeled": 3}, "data must be of the keys .*, got 'labeled'"),

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged, Resized
+from monai.transforms import Compose, LoadImaged, Resized, ScaleIntensityRangePercentilesd
 from PIL import Image
 
+from common.data import DecodedImages
 from common.label_space import LabelSpace
 from common.transforms.load import LoadLabeld, LoadRadiographd
 
@@ -50,6 +51,46 @@ def test_image_is_the_one_of_the_stock_transform(item):
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours.as_tensor(), stock.as_tensor())
     assert ours.meta["filename_or_obj"] == item["image"]
+
+
+@pytest.mark.parametrize(("channel", "taken"), [(0, [0]), (1, [1]), ("all", [0, 1, 2])])
+def test_channels_of_a_picture_of_several_contrasts(tmp_path, channel, taken):
+    contrasts = np.stack([IMAGE, 255 - IMAGE, IMAGE // 2], axis=-1)
+    path = save(tmp_path / "contrasts.tif", contrasts)
+    image = LoadRadiographd(channel=channel)({"image": path})["image"]
+    assert image.shape == (len(taken), 10, 6)
+    np.testing.assert_array_equal(image.numpy(), contrasts.transpose(2, 1, 0)[taken])
+    assert image.meta["spatial_shape"].tolist() == [10, 6]
+    assert image.meta["blank"] is False
+
+
+def test_a_blank_channel_is_marked_and_decoded(tmp_path):
+    """At the end of a head one contrast may be missing: nothing is wrong with the file."""
+    contrasts = np.stack([IMAGE, 0 * IMAGE, IMAGE // 2], axis=-1)
+    item = {"image": save(tmp_path / "contrasts.tif", contrasts)}
+    for channel, blank in ((0, False), (1, True), ("all", False), (None, False)):
+        assert LoadRadiographd(channel=channel)(item)["image"].meta["blank"] is blank
+    scaled = ScaleIntensityRangePercentilesd("image", lower=1, upper=99, b_min=0, b_max=1, clip=True)
+    decoded = DecodedImages([item], Compose([LoadRadiographd(channel=1), scaled]), progress=False)
+    assert not decoded[0]["image"].any()
+    np.testing.assert_array_equal(decoded.box(0), [[0, 0], [10, 6]])
+    with pytest.raises(ValueError, match=r"contrasts.tif must have pixels that are not 0, got none"):
+        DecodedImages([item], Compose([LoadRadiographd(), lambda data: {"image": data["image"] * 0}]), progress=False)
+
+
+def test_entries_of_a_cache_are_of_their_channel(tmp_path):
+    item = {"image": save(tmp_path / "contrasts.tif", np.stack([IMAGE, 255 - IMAGE, IMAGE // 2], axis=-1))}
+    for channel, first in ((0, IMAGE[0, 0]), (1, 255 - IMAGE[0, 0]), (2, IMAGE[0, 0] // 2)):
+        decoded = DecodedImages([item], LoadRadiographd(channel=channel), tmp_path / "cache", progress=False)
+        assert decoded.hits == 0
+        assert decoded[0]["image"][0, 0, 0] == first
+
+
+def test_a_channel_that_is_none_and_one_that_is_missing(item):
+    with pytest.raises(ValueError, match='channel must be None, "all" or a whole number from 0, got -1'):
+        LoadRadiographd(channel=-1)
+    with pytest.raises(ValueError, match=r"image.png: an image must have at least 2 channels for channel=1, got 1"):
+        LoadRadiographd(channel=1)(item)
 
 
 def test_masks_and_map_are_the_same_multilabel_label(item):
