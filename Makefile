@@ -28,7 +28,7 @@ demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains a
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common grid grids/jsrt_small.yaml runs/tables
 
-test: $(VENV)/installed  ## Run all tests, about 15 minutes
+test: $(VENV)/installed  ## Run all tests, about 12 minutes
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed  ## Check style and formatting

@@ -84,7 +84,7 @@ def test_a_truth_in_no_file_and_a_file_that_is_no_volume(volume_run: Path) -> No
     (volume_run / table["prediction"][0]).write_text("broken")
     table.to_csv(volume_run / "test.csv", index=False)
     text = text_of(page_of(volume_run))
-    assert "must be a readable NIfTI volume" in text
+    assert "must be a readable volume" in text
     assert "prediction where the truth is not known" in text
 
 

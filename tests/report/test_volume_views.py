@@ -156,7 +156,7 @@ def test_files_that_are_no_volumes_are_named(tmp_path: Path) -> None:
         load_volume(tmp_path / "none.nii.gz", [], {"m": good})
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(good.read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"broken\.nii\.gz must be a readable NIfTI volume"):
+    with pytest.raises(ValueError, match=r"broken\.nii\.gz must be a readable volume"):
         load_volume(good, [broken], {"m": good})
     flat = save(tmp_path / "flat.nii.gz", np.ones((4, 4), np.uint8))
     with pytest.raises(ValueError, match=r"three axes, got the shape \(4, 4\)"):
