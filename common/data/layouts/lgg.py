@@ -22,6 +22,7 @@ CHANNELS = ("before contrast", "FLAIR", "after contrast")  # of an image; the fi
 LABELED = 2
 _TIFF = (".tif", ".tiff")
 _SLICE = re.compile(r"(.+)_(\d+)(_mask)?$", re.IGNORECASE)
+_DATE = re.compile(r"_(19|20)\d{6}$")  # of the examination, behind the patient's code
 
 
 def lgg_datalist(
@@ -76,7 +77,8 @@ def lgg_datalist(
 def find_lgg(folder: str | Path) -> list[dict]:
     """All slices below a folder: items with 'image', 'patient' and, where there is one, 'label', a list of one mask.
 
-    They are sorted by patient and by the slice's number. Other files than TIFF are passed over.
+    They are sorted by folder and by the slice's number. A patient is called as the folder, without the date of the
+    examination: TCGA_CS_4941 of TCGA_CS_4941_19960909. Other files than TIFF are passed over.
 
     Raises:
         FileNotFoundError: when the folder is missing or holds no slices.
@@ -103,7 +105,7 @@ def find_lgg(folder: str | Path) -> list[dict]:
             known[key] = path
     _check_names(folder, images, masks, misnamed)
     return [
-        {"image": str(path), "patient": key[0]} | ({"label": [str(masks[key])]} if key in masks else {})
+        {"image": str(path), "patient": _DATE.sub("", key[0])} | ({"label": [str(masks[key])]} if key in masks else {})
         for key, path in sorted(images.items())
     ]
 

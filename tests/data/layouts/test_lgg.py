@@ -16,8 +16,17 @@ from common.grid.data import data_source
 PARTS = ("labeled", "unlabeled", "validation", "test")
 
 
+DATE = "_19960909"
+
+
+def code_of(number):
+    """A patient."""
+    return f"TCGA_CS_{4940 + number}"
+
+
 def name_of(number):
-    return f"TCGA_CS_{4940 + number}_19960909"
+    """The folder of a patient's examination."""
+    return code_of(number) + DATE
 
 
 def save(path, values):
@@ -61,12 +70,18 @@ def test_slices_and_their_masks_are_found_at_any_depth_in_the_order_of_their_num
     (root / "kaggle_3m" / f"._{name_of(2)}_1.tif").write_bytes(b"")
     start = f"{root}/kaggle_3m/{name_of(2)}/{name_of(2)}"
     assert find_lgg(root) == [
-        {"image": str(bare), "patient": name_of(1)},
+        {"image": str(bare), "patient": code_of(1)},
         *(
-            {"image": f"{start}_{place}.tif", "patient": name_of(2), "label": [f"{start}_{place}_mask.tif"]}
+            {"image": f"{start}_{place}.tif", "patient": code_of(2), "label": [f"{start}_{place}_mask.tif"]}
             for place in (1, 2, 10)
         ),
     ]
+
+
+def test_two_examinations_are_of_one_patient(twelve):
+    for place in (1, 2):
+        write_slice(twelve, f"{code_of(3)}_19980101", place)
+    assert sum(item["patient"] == code_of(3) for item in find_lgg(twelve)) == 5
 
 
 def test_one_patient_s_folder_may_be_given(twelve):
@@ -130,7 +145,7 @@ def test_all_slices_of_a_patient_are_in_one_part_in_their_order(twelve, split):
     datalist = lgg_datalist(twelve, labeled=3, validation=2, test=4, split=split)
     assert [len(who(datalist, part)) for part in PARTS] == [3, 3, 2, 4]
     assert [len(datalist[part]) for part in PARTS] == [9, 9, 6, 12]
-    assert sorted(name for part in PARTS for name in who(datalist, part)) == [name_of(n) for n in range(1, 13)]
+    assert sorted(name for part in PARTS for name in who(datalist, part)) == [code_of(n) for n in range(1, 13)]
     for part in PARTS:
         places = [int(Path(item["image"]).stem.rsplit("_", 1)[1]) for item in datalist[part]]
         assert places == [1, 2, 10] * len(who(datalist, part))
@@ -158,7 +173,7 @@ def test_a_share_beside_test_patients_of_another_folder(twelve, tmp_path):
     other = write_patients(tmp_path / "others", [20, 21])
     datalist = lgg_datalist(twelve, validation=2, test=other, share=0.5)
     assert [len(who(datalist, part)) for part in PARTS] == [5, 5, 2, 2]
-    assert who(datalist, "test") == [name_of(20), name_of(21)]
+    assert who(datalist, "test") == [code_of(20), code_of(21)]
 
 
 @pytest.mark.parametrize("share", [0, -0.5, 1.01, float("nan"), True, "half"])
@@ -181,9 +196,9 @@ def test_a_share_instead_of_a_number(twelve):
 def test_images_without_masks_are_unlabelled(twelve):
     write_patients(twelve, [13], mask=False)
     datalist = lgg_datalist(twelve, labeled=3, validation=2, test=4)
-    assert [item["patient"] for item in datalist["unlabeled"] if "truth" not in item] == [name_of(13)] * 3
+    assert [item["patient"] for item in datalist["unlabeled"] if "truth" not in item] == [code_of(13)] * 3
     labeled = who(datalist, "labeled")[0]
-    write_slice(twelve, labeled, 11, mask=False)  # one of a patient whose other slices are labelled
+    write_slice(twelve, labeled + DATE, 11, mask=False)  # one of a patient whose other slices are labelled
     again = lgg_datalist(twelve, labeled=3, validation=2, test=4)
     assert [again[part] for part in PARTS] == [datalist[part] for part in PARTS]
     assert again["left_out"] == 1
@@ -199,7 +214,7 @@ def test_labelled_patients_without_any_tumour_are_named(tmp_path):
     labeled = who_is_labelled(write_patients(tmp_path / "same", range(1, 6)))
     with pytest.raises(ValueError, match=f"must have a tumour, got empty masks alone of {', '.join(labeled)}: label"):
         lgg_datalist(root, labeled=2, validation=1, test=1)
-    write_slice(root, labeled[1], 2)
+    write_slice(root, labeled[1] + DATE, 2)
     assert who_is_labelled(root) == labeled  # one of them is enough
 
 
@@ -224,7 +239,7 @@ def test_masks_that_are_read(tmp_path):
     ],
 )
 def test_masks_with_channels_or_grey_levels_are_named_where_they_are_read(twelve, values, message):
-    patient = who(lgg_datalist(twelve, labeled=1, validation=2, test=4), "labeled")[0]
+    patient = who(lgg_datalist(twelve, labeled=1, validation=2, test=4), "labeled")[0] + DATE
     mask = save(twelve / patient / f"{patient}_10_mask.tif", values)
     assert len(find_lgg(twelve)) == 36
     with pytest.raises(ValueError, match=rf"{mask}: .*{message}"):
