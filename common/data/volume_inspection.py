@@ -165,7 +165,9 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
             found.errors.append(f"labeled: no volume or slice holds {name}. Choose others.")
         else:
             message = f"{part}: {len(names)} of {len(facts.components)} masks hold no {name}"
-            found.warnings.append(f"{message}: {first_few(names)}. Is the patient free of them, or the mask lost?")
+            # that a case lacks one of several classes is usual
+            lines = found.warnings if len(classes) == 1 else found.notes
+            lines.append(f"{message}: {first_few(names)}. Is the patient free of them, or the mask lost?")
     if not any("lesion" in name.lower() for name in classes):  # what follows is about small lesions in brains
         return
     for names, message, advice in (
