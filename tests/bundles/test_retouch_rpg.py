@@ -147,7 +147,7 @@ def test_inference_writes_nifti_where_asked(whole, retouch_data, tmp_path):
     image = next(retouch_data.rglob("oct.mhd"))
     shutil.copytree(image.parent, tmp_path / "images")
     settings = {"bundle_root": str(whole), "dataset_dir": str(tmp_path / "images"), "output_dir": str(tmp_path / "out")}
-    run_here("inferring", [str(whole / "configs" / "inference.json")], settings | {"ending": ".nii.gz"})
+    run_here("inferring", [str(whole / "configs" / "inference.json")], settings | {"output_ext": ".nii.gz"})
     labels, origin = nibabel.load(tmp_path / "out" / "oct_fluid.nii.gz"), itk.imread(str(image)).GetOrigin()
     assert np.allclose(labels.affine[:3, 3], [-origin[0], -origin[1], origin[2]], atol=1e-5)  # ITK's axes are LPS
 
