@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from common.data.decoded import DecodedImages
+from common.data.decoded import SLICE, DecodedImages
 from common.parts import Needs
 from common.values import Values
 
@@ -106,6 +106,12 @@ def checked_patch(patch_size: Sequence[int], stores: Sequence[DecodedImages], va
         raise ValueError(
             f"patch_size must be {dimensions} multiples of {GRANULE}, the network's down-scaling{slices}, got "
             f"{list(size)}."
+        )
+    single = [store.name(index) for store in stores for index, item in enumerate(store.data) if SLICE in item]
+    if single and size[-1] != 1:
+        raise ValueError(
+            f"patch_size must have 1 as its last side where single slices are labelled, got {list(size)} and "
+            f"{single[0]}: train on slices, or label whole volumes."
         )
     if values.background is not None:
         return size  # there are zeros around anyway

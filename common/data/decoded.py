@@ -210,14 +210,20 @@ def of_slice(loaded: Mapping[Hashable, Any], item: Mapping[Hashable, Any]) -> di
     """The slice of a loaded volume, and of its label, that an item names.
 
     Raises:
-        ValueError: when the image has no such slice.
+        ValueError: when the image has no such slice, or its slices are no longer the file's.
     """
-    place, shape = item[SLICE], tuple(loaded[IMAGE].shape[1:])
-    if len(shape) != 3 or place >= shape[-1]:
-        found = f"{shape[-1]} slices" if len(shape) == 3 else "two axes"
+    place, shape, meta = item[SLICE], tuple(loaded[IMAGE].shape[1:]), loaded[IMAGE].meta
+    if len(shape) != 3 or place >= meta["spatial_shape"][-1]:
+        found = f"{meta['spatial_shape'][-1]} slices" if len(shape) == 3 else "two axes"
         raise ValueError(f"{item[IMAGE]} must have a slice {place}, counted from 0, got an image of {found}.")
-    taken = {key: loaded[key][..., place : place + 1] for key in (IMAGE, *LABELS) if key in loaded}
     affine = np.array(loaded[IMAGE].affine, dtype=float)
+    own = np.asarray(meta["original_affine"], dtype=float)
+    if shape[-1] != meta["spatial_shape"][-1] or not np.allclose(affine[:3, 2], own[:3, 2]):
+        raise ValueError(
+            f"{item[IMAGE]} must keep the slices of its file for the slice {place} to be found, got others from the "
+            "preprocessing: take out what turns, resamples or crops along the last axis, or label whole volumes."
+        )
+    taken = {key: loaded[key][..., place : place + 1] for key in (IMAGE, *LABELS) if key in loaded}
     affine[:3, 3] += affine[:3, 2] * place
     taken[IMAGE] = MetaTensor(torch.as_tensor(taken[IMAGE]).as_subclass(Tensor), affine=torch.from_numpy(affine))
     return taken

@@ -56,7 +56,8 @@ class LoadVolumed(MapTransform):
         path = str(loaded[image_key])
         image = read_volume(path)
         values, affine = np.asarray(image.dataobj, dtype=np.float32), torch.from_numpy(image.affine)
-        loaded[image_key] = MetaTensor(torch.from_numpy(values)[None], affine, meta={"filename_or_obj": path})
+        meta = {"filename_or_obj": path, "original_affine": affine, "spatial_shape": np.asarray(values.shape)}
+        loaded[image_key] = MetaTensor(torch.from_numpy(values)[None], affine, meta=meta)
         for key in mask_keys:
             if key not in loaded:
                 if not self.allow_missing_keys:

@@ -19,6 +19,8 @@ from monai.inferers import SlidingWindowInferer
 from monai.transforms import NormalizeIntensity
 from volume_phantom import AFFINE, SHAPE, make_volume
 
+from common.data import load_datalist, save_datalist
+from common.errors import cause
 from common.networks import BasicUNet
 
 CONFIG = configs("train", bundle="ms_popcorn")
@@ -233,3 +235,13 @@ def test_bad_unlabelled_volumes_are_set_aside(ms_data, tmp_path):
     manifest = json.loads((tmp_path / "run" / "pseudo_labels" / "manifest.json").read_text())
     assert len(manifest["images"]) == 3
     assert [Path(entry["image"]).name for entry in manifest["set_aside"]] == ["unlabeled0_flair.nii.gz"]
+
+
+def test_single_labelled_slices_are_refused(ms_data, tmp_path):
+    """In patches there would be nothing around them."""
+    datalist = load_datalist(ms_data / "datalist.json")
+    datalist["labeled"][0]["slice"] = 20
+    save_datalist(datalist, tmp_path / "slices.json")
+    with pytest.raises(Exception) as refused:
+        run_here("training", CONFIG, options(tmp_path / "run", ms_data, datalist=str(tmp_path / "slices.json")))
+    assert "patch_size must have 1 as its last side where single slices are labelled" in str(cause(refused.value))

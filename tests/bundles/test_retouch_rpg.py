@@ -188,3 +188,8 @@ def test_other_methods_train_on_b_scans(retouch_data, tmp_path, name):
     settings = {key: value for key, value in settings.items() if not key.startswith("method#") or key.endswith("_")}
     run_here("training", CONFIG, settings | {"epochs": 1})
     assert train_log(tmp_path / "run")["loss"].notna().all()
+
+
+def test_classes_that_overlap_have_no_label_map(whole, retouch_data, tmp_path):
+    with pytest.raises(SystemExit, match="classes that overlap have no label map, got the mode multilabel"):
+        infer(whole, retouch_data, output_dir=str(tmp_path), mode="multilabel")

@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Compose, Lambdad, NormalizeIntensityd, RandGaussianNoised, ScaleIntensityd
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    Lambdad,
+    NormalizeIntensityd,
+    Orientationd,
+    RandGaussianNoised,
+    ScaleIntensityd,
+    Spacingd,
+)
 from PIL import Image
 
 from common.data import DecodedImages
@@ -562,3 +571,18 @@ def test_a_slice_that_is_not_there_is_named(tmp_path, dimensions, said):
     item = {**random_items(tmp_path, dimensions)[0], "slice": 4}
     with pytest.raises(ValueError, match=f"scan0.* must have a slice 4, counted from 0, {said}"):
         DecodedImages([item], loader(dimensions))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Orientationd("image", axcodes="LPI", labels=None),
+        Spacingd("image", pixdim=(2, 2, 1.5)),
+        CropForegroundd("image", "image", lambda x: torch.arange(x.shape[-1]).expand(x.shape) > 0, allow_smaller=True),
+    ],
+    ids=["turned", "resampled", "cropped"],
+)
+def test_a_slice_is_of_the_file_not_of_what_the_preprocessing_made_of_it(tmp_path, step):
+    item = {"image": random_items(tmp_path, 3)[0]["image"], "slice": 1}
+    with pytest.raises(ValueError, match=r"scan0.* must keep the slices of its file for the slice 1 to be found"):
+        DecodedImages([item], loader(3, step))
