@@ -9,14 +9,14 @@ import nibabel
 from tqdm import tqdm
 
 from common.data.dicom_volumes import frames_of
-from common.data.files import file_stem, first_few, is_dicom, is_series
+from common.data.files import file_stem, first_few
 from common.data.volume_files import existing_folder, walk
 from common.data.volumes import read_volume
 from common.files import replacing
 
 
 def convert_dicom(source: str | Path, destination: str | Path) -> None:
-    """Make a NIfTI volume of each DICOM volume, as training reads it: a label map may be one, too.
+    """Make a NIfTI volume of each DICOM volume, as training reads it.
 
     What is there already stays as it is.
 
@@ -29,7 +29,7 @@ def convert_dicom(source: str | Path, destination: str | Path) -> None:
         ValueError: naming the volume: two of one name, or one that cannot be read.
     """
     source, destination = Path(source), Path(destination)
-    volumes = [source] if source.is_file() and frames_of(source) > 1 else find_dicom(source)
+    volumes = [source] if source.is_file() else find_dicom(source)
     names = Counter(file_stem(path) for path in volumes)
     twice = [str(path) for path in volumes if names[file_stem(path)] > 1]
     if twice:
@@ -49,8 +49,9 @@ def find_dicom(folder: Path) -> list[Path]:
     """Files of several frames, and folders with a series, below a folder."""
     found = []
     for place, files in walk(existing_folder(folder)):
-        found += [path for path in files if frames_of(path) > 1]
-        if is_series(place) and any(is_dicom(path) and frames_of(path) == 1 for path in files):
+        frames = {path: number for path in files if (number := frames_of(path))}
+        found += [path for path, number in frames.items() if number > 1]
+        if len(frames) > 1 and 1 in frames.values():
             found.append(place)
     if not found:
         raise FileNotFoundError(f"{folder} must hold DICOM files of several frames, or series, got none.")

@@ -18,11 +18,11 @@ UNEVEN = 0.1  # by how much distances between slices may differ from the usual o
 
 def frames_of(path: str | Path) -> int:
     """How many frames a DICOM file says it has; 0 for a file that is no DICOM or cannot be read."""
-    import pydicom
-
     try:
         if not is_dicom(path):
             return 0
+        import pydicom  # it takes a while, and most files are others
+
         header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
         return int(header.get("NumberOfFrames", None) or 1)
     except Exception:  # pydicom raises a dozen types; what is wrong is said when the file is read

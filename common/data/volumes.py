@@ -12,7 +12,6 @@ from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
 from common.data.metaimage import check_metaimage
 from common.data.nrrd import check_nrrd
 
-NIFTI = (".nii", ".nii.gz")
 # How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
 SAME_PLACE = 0.1
 # A mask's values may miss a whole number by what its header's scaling loses.
@@ -34,7 +33,7 @@ def read_volume(path: str | Path) -> nibabel.Nifti1Image:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} must be a 3D image, got no such file or folder: check the path.")
-    values, affine = _read_series(path) if path.is_dir() else _read_file(path)
+    values, affine = _read_series(path) if path.is_dir() else read_file(path)
     if values.ndim != 3 or min(values.shape) < 2:
         raise ValueError(
             f"{path} must be one 3D volume, got an array of {' x '.join(map(str, values.shape))}: give one time point "
@@ -114,7 +113,7 @@ def read_volume_labels(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a mask, got no such file: check the datalist's paths.")
-    values, affine = _read_file(path)
+    values, affine = read_file(path)
     if values.ndim != 3:
         shape = " x ".join(map(str, values.shape))
         raise ValueError(f"{path} must be one 3D mask, got an array of {shape}: give each mask as a file of its own.")
@@ -163,8 +162,13 @@ def require_same_grid(mask: nibabel.Nifti1Image, image: nibabel.Nifti1Image, nam
         )
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if path.name.lower().endswith(NIFTI):
+def read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Values of any shape, axes as in :func:`read_volume`, and affine of a file.
+
+    Raises:
+        ValueError: naming a file that cannot be read, or whose header does not fit its data.
+    """
+    if file_suffix(path) in NIFTI_SUFFIXES:
         return _read_nifti(path)
     if frames_of(path) > 1:  # of which ITK knows neither order nor place where they are given frame by frame
         values, affine = read_frames(path)
@@ -218,7 +222,7 @@ def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{folder} must hold one DICOM series, got {found}: give each series a folder of its own.")
     files = list(names.GetFileNames(series[0]))
     if len(files) == 1 and frames_of(files[0]) > 1:
-        return _read_file(Path(files[0]))
+        return read_file(Path(files[0]))
     require_no_gap(folder, files)
     return _read_with_itk(folder, files)
 
@@ -231,12 +235,3 @@ def _sound(affine: np.ndarray | None, path: Path) -> np.ndarray:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Values, axes as in :func:`read_volume`, and affine of what ITK reads; whatever they are.
-
-    Raises:
-        ValueError: naming a file that cannot be read.
-    """
-    return _read_with_itk(path, str(path))

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from common.data.layouts.acdc import CLASSES, acdc_datalist
 from common.phantoms import Phantom
-from common.phantoms.folder import made_beside, require_empty, save_volume
+from common.phantoms.folder import made_beside, require_at_least, require_empty, save_volume, sizes_of_parts
 from common.phantoms.heart import FIELD, SLICE, make_frame, make_heart
 
 SMALLEST = 48
@@ -40,9 +40,7 @@ def make_acdc_phantom(
         ValueError: when a number is out of its range.
     """
     folder = require_empty(directory)
-    for name, value, least in (("size", size, SMALLEST), ("patients", patients, 1), ("slices", slices, 2)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    require_at_least(size=(size, SMALLEST), patients=(patients, 1), slices=(slices, 2))
     affine = np.diag([FIELD / size, FIELD / size, SLICE, 1.0])
     with made_beside(folder) as made:
         for number in tqdm(range(1, patients + 1), desc="phantoms", unit="patient", disable=None):
@@ -66,8 +64,7 @@ def phantom_datalist(
     """
     number = len([path for path in Path(directory).glob("patient*") if path.is_dir()])
     name = f"ACDC phantom {Path(directory).name}"
-    sizes = {"validation": max(1, number // 8), "test": max(1, number // 4)}
-    return acdc_datalist(directory, labeled, split=split, seed=seed, name=name, output=output, **sizes)
+    return acdc_datalist(directory, labeled, split=split, seed=seed, name=name, output=output, **sizes_of_parts(number))
 
 
 PHANTOM = Phantom(make_acdc_phantom, phantom_datalist, CLASSES, "multiclass")

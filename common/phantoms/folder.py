@@ -24,6 +24,22 @@ def require_empty(directory: str | Path) -> Path:
     return folder
 
 
+def require_at_least(**numbers: tuple[float, float]) -> None:
+    """Refuses numbers below the least that each may be.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, (value, least) in numbers.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def sizes_of_parts(patients: int) -> dict[str, int]:
+    """How many of a phantom's patients are for validation, an eighth, and for test, a quarter."""
+    return {"validation": max(1, patients // 8), "test": max(1, patients // 4)}
+
+
 @contextmanager
 def made_beside(folder: Path) -> Iterator[Path]:
     """Yields a folder to write to, which takes the place of ``folder`` once all went well."""

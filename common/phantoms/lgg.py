@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common.data.layouts.lgg import CLASSES, lgg_datalist
 from common.phantoms import Phantom
 from common.phantoms.brain import smooth_noise
-from common.phantoms.folder import made_beside, require_empty
+from common.phantoms.folder import made_beside, require_at_least, require_empty, sizes_of_parts
 from common.phantoms.head import Head, make_head
 from common.phantoms.tumour import Tumour, make_tumour
 
@@ -97,9 +97,7 @@ def make_lgg_phantom(
         ValueError: when a number is out of its range.
     """
     folder = require_empty(directory)
-    for name, value, least in (("size", size, SMALLEST), ("patients", patients, 1), ("slices", slices, 8)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    require_at_least(size=(size, SMALLEST), patients=(patients, 1), slices=(slices, 8))
     with made_beside(folder) as made:
         for number in tqdm(range(1, patients + 1), desc="phantoms", unit="patient", disable=None):
             site = list(SITES)[(number - 1) % len(SITES)]
@@ -177,8 +175,7 @@ def phantom_datalist(
     """
     number = len([path for path in Path(directory).glob("PHANTOM_*") if path.is_dir()])
     name = f"LGG phantom {Path(directory).name}"
-    sizes = {"validation": max(1, number // 8), "test": max(1, number // 4)}
-    return lgg_datalist(directory, labeled, split=split, seed=seed, name=name, output=output, **sizes)
+    return lgg_datalist(directory, labeled, split=split, seed=seed, name=name, output=output, **sizes_of_parts(number))
 
 
 PHANTOM = Phantom(make_lgg_phantom, phantom_datalist, CLASSES, "multilabel")

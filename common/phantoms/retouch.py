@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from common.data.layouts.retouch import CLASSES, find_retouch, retouch_datalist
 from common.phantoms import Phantom
-from common.phantoms.folder import made_beside, require_empty
+from common.phantoms.folder import made_beside, require_at_least, require_empty
 from common.phantoms.oct import VENDORS, Drawn, Vendor, draw, scan
 from common.phantoms.retina import FIELD, make_retina
 
@@ -94,9 +94,7 @@ def save_metaimage(path: Path, values: np.ndarray, spacing: Sequence[float]) -> 
 
 
 def _require_sound(volumes: int, size: int, slices: int, vendors: list[str]) -> None:
-    for name, value, least in (("size", size, SMALLEST), ("slices", slices, 3), ("volumes", volumes, 1)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}.")
+    require_at_least(size=(size, SMALLEST), slices=(slices, 3), volumes=(volumes, 1))
     if not vendors or len(set(vendors)) < len(vendors) or not set(vendors) <= set(VENDORS):
         raise ValueError(f"vendors must be one or several of {', '.join(VENDORS)}, each once, got {vendors}.")
     if len(vendors) > 1 and volumes > NUMBERED:

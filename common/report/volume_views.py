@@ -17,7 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.processing import resample_from_to
 
 from common.data.files import NIFTI_SUFFIXES, file_suffix
-from common.data.volumes import read_with_itk
+from common.data.volumes import read_file
 
 from .style import encode
 
@@ -207,7 +207,7 @@ def _load(path: Path, axes: Sequence[int] = (3,)) -> nibabel.Nifti1Image:
         raise FileNotFoundError(f"{path} must be a volume, got no such file")
     try:
         if file_suffix(path) not in NIFTI_SUFFIXES:
-            image = nibabel.Nifti1Image(*read_with_itk(path))
+            image = nibabel.Nifti1Image(*read_file(path))
         else:
             image = nibabel.squeeze_image(nibabel.load(path))
             np.asanyarray(image.dataobj)

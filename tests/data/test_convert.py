@@ -60,3 +60,9 @@ def test_frames_without_a_place_are_named_and_nothing_half_is_left(scans, tmp_pa
     with pytest.raises(ValueError, match=r"aaa\.dcm"):
         convert_dicom(scans, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_file_that_is_no_volume_is_named(tmp_path):
+    write(tmp_path / "one.dcm", VALUES[..., :1], places=PLACES[:1])
+    with pytest.raises(ValueError, match=r"one\.dcm must be one 3D volume"):
+        convert_dicom(tmp_path / "one.dcm", tmp_path / "out")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
+import training
 from plain_terms import losses, plain_loss, random_batch
 
 from common.label_space import LabelSpace
@@ -111,16 +113,7 @@ def image_batch():
     return {"labeled": {"image": image, "label": (image > 1).float()}, "unlabeled": {"image": other}}
 
 
-def train(method, network, optimizer, iterations, first=0):
-    found = []
-    for iteration in range(first, first + iterations):
-        optimizer.zero_grad()
-        terms, step = losses(method, network, image_batch(), iteration + 1)
-        sum(terms.values()).backward()
-        optimizer.step()
-        method.after_step(step)
-        found.append({name: term.item() for name, term in terms.items()})
-    return found
+train = partial(training.train, batch_of=image_batch)
 
 
 def test_heads_are_once_in_the_optimizer_and_a_step_changes_them():
@@ -165,15 +158,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
         network, method = unet(), MLDS(LABELS, ramp_up=2)
         return network, method, torch.optim.Adam(method.prepare(network), 0.01)
 
-    whole, parts, resumed = start(), start(), start()
-    train(whole[1], whole[0], whole[2], 4)
-    train(parts[1], parts[0], parts[2], 2)
-    torch.save([item.state_dict() for item in parts], tmp_path / "checkpoint.pt")
-    for item, state in zip(resumed, torch.load(tmp_path / "checkpoint.pt", weights_only=True), strict=True):
-        item.load_state_dict(state)
-    train(resumed[1], resumed[0], resumed[2], 2, first=2)
-    for expected, found in zip(whole[:2], resumed[:2], strict=True):
-        torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    training.require_resumed_equals_uninterrupted(start, tmp_path, batch_of=image_batch)
 
 
 def test_settings():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
+import training
 from plain_terms import losses
 
 from common.label_space import LabelSpace
@@ -30,15 +32,7 @@ def batch_of(labels=LABELS, channels=1):
     return {"labeled": {"image": image, "label": label}, "unlabeled": {"image": other}}
 
 
-def train(method, network, optimizer, iterations, first=0):
-    found = []
-    for iteration in range(first, first + iterations):
-        optimizer.zero_grad()
-        terms, _ = losses(method, network, batch_of(), iteration + 1)
-        sum(terms.values()).backward()
-        optimizer.step()
-        found.append({name: term.item() for name, term in terms.items()})
-    return found
+train = partial(training.train, batch_of=batch_of)
 
 
 def test_terms_are_dice_and_the_mean_error_over_all_images(labels):
@@ -91,15 +85,7 @@ def test_resumed_equals_uninterrupted(tmp_path):
         network, method = unet(), MultiTaskAttention(LABELS)
         return network, method, torch.optim.Adam(method.prepare(network), 0.01)
 
-    whole, parts, resumed = start(), start(), start()
-    train(whole[1], whole[0], whole[2], 4)
-    train(parts[1], parts[0], parts[2], 2)
-    torch.save([item.state_dict() for item in parts], tmp_path / "checkpoint.pt")
-    for item, state in zip(resumed, torch.load(tmp_path / "checkpoint.pt", weights_only=True), strict=True):
-        item.load_state_dict(state)
-    train(resumed[1], resumed[0], resumed[2], 2, first=2)
-    for expected, found in zip(whole[:2], resumed[:2], strict=True):
-        torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    training.require_resumed_equals_uninterrupted(start, tmp_path, batch_of=batch_of)
 
 
 def test_settings():

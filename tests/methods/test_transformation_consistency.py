@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
+import training
 from plain_terms import losses
 
 from common.label_space import LabelSpace
@@ -61,15 +63,7 @@ def test_draws_are_the_iteration_s_and_the_seed_s():
     assert value(7) == first and value(8) != first and value(7, seed=1) != first
 
 
-def train(method, network, optimizer, iterations, first=0):
-    found = []
-    for iteration in range(first, first + iterations):
-        optimizer.zero_grad()
-        terms, _ = losses(method, network, batch_of(), iteration + 1)
-        sum(terms.values()).backward()
-        optimizer.step()
-        found.append({name: term.item() for name, term in terms.items()})
-    return found
+train = partial(training.train, batch_of=batch_of)
 
 
 def test_training_lowers_the_loss_and_the_term_makes_consistent():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,13 @@ def _vendor_of(place: Path) -> str:
 
 def fluids_of(reference: str | Path) -> np.ndarray:
     """Which fluid each B-scan of a reference shows: booleans (B-scans, fluids)."""
+    reference = Path(reference)
+    files = sorted(reference.parent.glob(f"{reference.stem}.*"))  # the header and its data
+    return _fluids_of(reference, tuple(path.stat().st_mtime_ns for path in files))
+
+
+@cache  # a grid draws dozens of datalists of the same references
+def _fluids_of(reference: Path, times: tuple[int, ...]) -> np.ndarray:
     from common.data.volumes import read_volume_labels  # nibabel takes a while
 
     values = np.asarray(read_volume_labels(reference, len(CLASSES)).dataobj)
