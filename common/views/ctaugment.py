@@ -39,11 +39,12 @@ class CTAugment(Strong):
         \\omega = 1 - \\frac{1}{2 |V|} \\sum_{x \\in V} \\sum_c |p_c(x) - y_c(x)|
 
     with p the probabilities, y the moved label of 0 and 1, c the network's outputs, and V the image's pixels that have
-    a label and come from inside the image. So the mean over pixels is taken of what the paper has for an image; in
-    multi-class it is the mean probability of the true class. In multi-label each class is a choice of two, and the
-    mean is over classes as well; the labelled image's weights of pixels count, where it has some. The paper divides the
-    sum over c by the number of classes, too, by which of ten classes no weight falls below 0.9; the released code does
-    not. Where no bin of an operation is above the threshold, those are that are so relative to the best one, as in the
+    a label and come from inside the image: the mean over pixels of what the paper has for an image. In multi-class it
+    is the mean probability of the true class; in multi-label each class is a choice of two, and the mean is over
+    classes as well. Where labelled images have weights of pixels, it is the weighted mean. The paper divides the sum
+    over c by the number of classes, too, by which of ten classes no weight falls below 0.9; the released code does not.
+
+    Where no bin of an operation is above the threshold, those are that are so relative to the best one, as in the
     released code. A bin that is drawn k times in a step moves as if each time had the mean omega.
 
     The weights are the same in all processes, which learn from the labelled images of all, and are part of the
@@ -57,6 +58,9 @@ class CTAugment(Strong):
         threshold: theta; 0.8 in the paper, 0.85 in the released code.
         decay: rho; 0.99 in the paper. A bin that always has the same omega has lost half of its distance to it when it
             was drawn 69 times: a short training needs less.
+        balanced: the mean over pixels is over those of each class first, the background among them, and then over the
+            classes that an image shows. Otherwise a small structure hardly counts: a network that overlooks a lesion
+            of 1 % of the image has an omega of 0.99.
 
     Raises:
         ValueError: when a setting is out of range, or no operation has a strength to learn.
@@ -73,6 +77,7 @@ class CTAugment(Strong):
         bins: int = 17,
         threshold: float = 0.8,
         decay: float = 0.99,
+        balanced: bool = False,
     ) -> None:
         super().__init__(operations, magnitude, geometry, cutout, cutout_label, names)
         if bins < 2:
@@ -86,7 +91,7 @@ class CTAugment(Strong):
                 f"CTAugment must have operations whose strength it can learn, got {operations} of "
                 f"{', '.join(self.drawn_from)} with the magnitude {magnitude}: take Strong."
             )
-        self.bins, self.threshold, self.decay = bins, threshold, decay
+        self.bins, self.threshold, self.decay, self.balanced = bins, threshold, decay, balanced
         self.register_buffer("weights", torch.ones(len(self.learnt), bins))
 
     def prepare(self, network: torch.nn.Module, labels: LabelSpace) -> None:
@@ -135,7 +140,8 @@ class CTAugment(Strong):
         network = unwrapped(step.network)  # wrappers would exchange buffers, or compile it once more
         with eval_mode(network):
             outputs = network(viewed.image)
-        self.learn(names, bins, *agreement(step.labels, outputs, *viewed.change.of_label(label, weight)))
+        label, weight = viewed.change.of_label(label, weight)
+        self.learn(names, bins, *agreement(step.labels, outputs, label, weight, self.balanced))
 
     def learn(self, names: np.ndarray, bins: np.ndarray, omega: Tensor, there: Tensor) -> None:
         """Moves the weights of bins that images were shown with.
@@ -153,7 +159,9 @@ class CTAugment(Strong):
         self.weights.copy_(torch.lerp(sums / counts.clamp(min=1), self.weights, self.decay**counts))
 
 
-def agreement(labels: LabelSpace, outputs: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def agreement(
+    labels: LabelSpace, outputs: Tensor, label: Tensor, weight: Tensor, balanced: bool = False
+) -> tuple[Tensor, Tensor]:
     """How well outputs agree with a label: omega of :class:`CTAugment`.
 
     Args:
@@ -161,16 +169,33 @@ def agreement(labels: LabelSpace, outputs: Tensor, label: Tensor, weight: Tensor
         outputs: of the network, ``B K H W [D]``.
         label: hard or soft; pixels below 0 do not count.
         weight: how much pixels count, ``B 1 H W [D]``, or of each class in multi-label.
+        balanced: all classes that an image shows count alike, however large they are.
 
     Returns:
         Omega of each image, ``B`` in [0, 1], and whether any of its pixels counts, ``B`` of 0 and 1.
     """
-    label = label.float()
-    difference = (labels.probabilities(outputs.float()) - labels.one_hot(label.clamp(min=0))).abs()
-    valid = label >= 0
+    truth, valid = labels.one_hot(label.clamp(min=0)), label >= 0
+    difference = (labels.probabilities(outputs.float()) - truth).abs()
     if not labels.multilabel:  # of a choice of two, half of the sum is the difference of one
         difference, valid = difference.sum(1, keepdim=True) / 2, valid.all(1, keepdim=True)
-    weight = (weight * valid).expand_as(difference).flatten(1)
+    weight = (weight * valid).expand_as(difference)
+    weight = (evened(labels, truth, weight) if balanced else weight).flatten(1)
     whole = weight.sum(1)
     there = (whole > 0).to(whole.dtype)
     return 1 - (difference.flatten(1) * weight).sum(1) / torch.where(whole > 0, whole, 1), there
+
+
+def evened(labels: LabelSpace, truth: Tensor, weight: Tensor) -> Tensor:
+    """Weights of pixels that add up to 1 over each class that an image shows.
+
+    In multi-label a class and its absence are two.
+
+    Args:
+        labels: the label space.
+        truth: one channel for each of the network's outputs, ``B K H W [D]``.
+        weight: ``B 1 H W [D]``, in multi-label ``B K H W [D]``.
+    """
+    shares = torch.stack([truth, 1 - truth] if labels.multilabel else [truth]) * weight
+    sums = shares.flatten(3).sum(3).view(*shares.shape[:3], *[1] * (truth.ndim - 2))
+    found = (shares / torch.where(sums > 0, sums, 1)).sum(0)
+    return found if labels.multilabel else found.sum(1, keepdim=True)
