@@ -44,20 +44,20 @@ class CTAugment(Strong):
     classes as well. Where labelled images have weights of pixels, it is the weighted mean. The paper divides the sum
     over c by the number of classes, too, by which of ten classes no weight falls below 0.9; the released code does not.
 
-    Where no bin of an operation is above the threshold, those are that are so relative to the best one, as in the
-    released code. A bin that is drawn k times in a step moves as if each time had the mean omega.
+    Where no bin of an operation is above the threshold, those count as above it that are so relative to the best one,
+    with which the released code always compares. A bin that is drawn k times in a step moves as if each time had the
+    mean omega.
 
     The weights are the same in all processes, which learn from the labelled images of all, and are part of the
-    checkpoint. They are read on the host, which waits for the device. The pass over the labelled images makes a step
-    longer.
+    checkpoint. They are read on the host, which waits for the device. The pass over the labelled images takes time.
 
     Args:
         operations, magnitude, geometry, cutout, cutout_label, names: as of :class:`Strong`; the magnitude is the end of
             the range that is divided.
         bins: number of bins of each operation; 17 in the paper for most.
-        threshold: theta; 0.8 in the paper, 0.85 in the released code.
+        threshold: theta; 0.8 in the paper.
         decay: rho; 0.99 in the paper. A bin that always has the same omega has lost half of its distance to it when it
-            was drawn 69 times: a short training needs less.
+            was drawn 69 times; a short training needs less.
         balanced: the mean over pixels is over those of each class first, the background among them, and then over the
             classes that an image shows. Otherwise a small structure hardly counts: a network that overlooks a lesion
             of 1 % of the image has an omega of 0.99.
