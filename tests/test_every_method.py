@@ -12,6 +12,7 @@ from common.handlers import Checkpoint, Curriculum, CurriculumSteps
 from common.label_space import LabelSpace
 from common.methods import Method, Step
 from common.networks import BasicUNet
+from common.views import Chain, CTAugment, CutMix
 
 KINDS = {
     "2D multi-label": (LabelSpace(["lung", "heart"], "multilabel"), (16, 16)),
@@ -82,9 +83,16 @@ def equal(one, other) -> bool:
     return one == other
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
-    trainer, method, whole = make_run(name, kind, "whole")
+def killed_and_whole(make_run, name: str, kind: tuple, view=None) -> list[dict]:
+    """What is saved by a run that was never stopped, and by one that was killed within each epoch.
+
+    ``view`` makes the method's view, a new one for each run, where it is not the method's own.
+    """
+
+    def made(*args, **options):
+        return make_run(name, kind, *args, **options, **({} if view is None else {"view": view()}))
+
+    trainer, method, whole = made("whole")
     batches = trainer.data_loader.batches
     terms = []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: terms.append(e.state.output["terms"]))
@@ -98,11 +106,31 @@ def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
 
     for die in (1, 3, 5):  # within each epoch
         with pytest.raises(Killed):
-            make_run(name, kind, "killed", resume=True, die=die)[0].run()
-    trainer, _, killed = make_run(name, kind, "killed", resume=True)
+            made("killed", resume=True, die=die)[0].run()
+    trainer, _, killed = made("killed", resume=True)
     trainer.run()
-    states = [torch.load(path, weights_only=True) for path in (whole, killed)]
+    return [torch.load(path, weights_only=True) for path in (whole, killed)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
+    states = killed_and_whole(make_run, name, kind)
     assert states[0]["trainer"]["epoch"] == EPOCHS
+    assert equal(*states)
+
+
+VIEWS = {
+    "FixMatch": lambda: CTAugment(decay=0.5),
+    "UniMatch": lambda: Chain([CTAugment(geometry=False, cutout=0, decay=0.5), CutMix()]),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_with_magnitudes_that_are_learnt(name, kind, make_run):
+    """CTAugment's bins are drawn by what they have learnt, in a resumed run, too."""
+    states = killed_and_whole(make_run, name, kind, VIEWS[name])
+    weights = [value for key, value in states[0]["method"].items() if key.endswith(".weights")]
+    assert weights and all(len(value[value < 0.8]) > 10 for value in weights)
     assert equal(*states)
 
 
