@@ -1,4 +1,4 @@
-"""Two processes that train together have one teacher, one bank and the same queues."""
+"""Two processes that train together have one teacher, one bank, the same queues and one discriminator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.multiprocessing as processes
 from torch import nn
 
 from common.label_space import LabelSpace
-from common.methods import AEL, U2PL, Step
+from common.methods import AEL, U2PL, SegMatch, Step
 from common.networks import Seen
 
 LABELS = LabelSpace(["a", "b"], "multiclass")
@@ -39,7 +39,11 @@ def train(rank: int, folder: str, name: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet_{name}", rank=rank, world_size=2)
     torch.manual_seed(0)
     settings = {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 40, "enqueued": 6}
-    method = AEL(LABELS) if name == "AEL" else U2PL(LABELS, contrast=settings, supervised_share=0)
+    method = {
+        "AEL": lambda: AEL(LABELS),
+        "U2PL": lambda: U2PL(LABELS, contrast=settings, supervised_share=0),
+        "SegMatch": lambda: SegMatch(LABELS, discriminator={"features": (4, 4), "spectral": True}),
+    }[name]()
     network = Small()
     parameters = method.prepare(network)
     optimizer = torch.optim.SGD(parameters, lr=0.1)
@@ -62,7 +66,7 @@ def train(rank: int, folder: str, name: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["U2PL", "AEL"])
+@pytest.mark.parametrize("name", ["U2PL", "AEL", "SegMatch"])
 def test_all_processes_have_the_same_state(tmp_path, name):
     processes.spawn(train, (str(tmp_path), name), nprocs=2)
     one, other = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True) for rank in range(2))
@@ -72,5 +76,10 @@ def test_all_processes_have_the_same_state(tmp_path, name):
             assert torch.equal(value, other["method"][key]), key
     if name == "AEL":
         assert (one["method"]["bank.confidence"] > 0).all() and one["method"]["bank.times"].tolist() == [3, 3, 3]
-    else:
+    elif name == "U2PL":
         assert (one["method"]["terms.contrast.filled"] > 0).all()
+    else:
+        adam, other = (each["method"]["terms.unsupervised.weight._extra_state"]["state"] for each in (one, other))
+        assert adam.keys() == other.keys() and len(adam) == 6
+        for number, state in adam.items():
+            assert state["step"] == 3 and torch.equal(state["exp_avg"], other[number]["exp_avg"])
