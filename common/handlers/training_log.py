@@ -11,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from common.files import replacing
+from common.handlers.gate_examples import GateExamples
 from common.handlers.gate_record import GateRecord
 from common.label_space import LabelSpace
 from common.metrics import pseudo_label_statistics
@@ -25,8 +26,8 @@ class TrainingLog:
     :func:`~common.metrics.pseudo_label.pseudo_label_statistics` for the first of them, measured at the row's own
     iteration. Methods with a gate have those of :func:`~common.metrics.gate_statistics` over all images since the row
     before, and numbers of their parts (``discriminator_loss``) as means since then; a gate that accepts everything or
-    nothing for a whole epoch is warned of. The numbers of the newest row are in ``engine.state.log`` for other
-    handlers. Between two rows nobody waits for the device.
+    nothing for a whole epoch is warned of, and pictures of the last one are kept (``GateExamples``). The numbers of the
+    newest row are in ``engine.state.log`` for other handlers. Between two rows nobody waits for the device.
 
     Args:
         path: the CSV file; written after every epoch. Rows after the resumed checkpoint are dropped.
@@ -40,7 +41,7 @@ class TrainingLog:
         self.sums: dict[str, Tensor] = {}
         self.counts: Counter[str] = Counter()
         self.seconds, self.clock = 0.0, 0.0
-        self.gate = GateRecord(labels)
+        self.gate, self.examples = GateRecord(labels), GateExamples(self.path.parent, labels)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -78,6 +79,8 @@ class TrainingLog:
                 truth = noted.pseudo.grid.of(truth)
             row |= pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
         row |= self.gate.row()
+        if is_first_rank():
+            self.examples.add(engine)
         self.rows.append(row)
         self.sums.clear()
         self.counts.clear()
@@ -87,6 +90,7 @@ class TrainingLog:
         self.gate.warn(engine.state.epoch)
         if is_first_rank():
             write_table(self.path, self.rows)
+            self.examples.write()
 
 
 def rows_up_to(path: Path, column: str, last: float) -> list[dict]:
