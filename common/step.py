@@ -27,6 +27,18 @@ class Noted(NamedTuple):
     weight: Tensor
 
 
+class Judged(NamedTuple):
+    """What a gate says of the unlabelled images: ``B 1`` or, of each of their classes, ``B C``.
+
+    Attributes:
+        scores: the higher, the better it finds the pseudo-label, in [0, 1].
+        accepted: 1 where it counts and 0 where it does not; between them the share of pixels that count.
+    """
+
+    scores: Tensor
+    accepted: Tensor
+
+
 class Viewed(NamedTuple):
     """A batch of images as a view shows them.
 
@@ -79,6 +91,8 @@ class Step:
         self.weak_gradients, self.inferer, self.levels = weak_gradients, inferer, levels
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
+        self.judged: Judged | None = None
+        self.numbers: dict[str, Tensor] = {}  # scalars that parts want in the log, by column
         self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
         self.shown: Viewed | None = None  # the view of the last term that had one
         self._seen: dict[int, tuple[Tensor, Seen]] = {}  # with the image, so that its id is nobody else's
@@ -136,6 +150,11 @@ class Step:
     def note(self, pseudo: PseudoLabel, weight: Tensor) -> None:
         """Remembers what a term taught, for the log and for pictures."""
         self.noted = Noted(pseudo, weight.detach())
+
+    def judge(self, scores: Tensor, accepted: Tensor) -> None:
+        """Remembers what a gate said, for the log; of several gates, the first."""
+        if self.judged is None:
+            self.judged = Judged(scores, accepted)
 
 
 def gives_features(network: nn.Module) -> bool:

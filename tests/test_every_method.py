@@ -30,6 +30,7 @@ OPTIONS = {
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
 # so low that a network that knows nothing yet is confident somewhere
 OPTIONS |= {name: {"threshold": 0.51} for name in ("PseudoLabel", "FixMatch", "UniMatch", "AugSeg")}
+OPTIONS["SegMatch"] = {"threshold": 0.3, "discriminator": {"features": (4, 4)}}
 NAMES = [name for name in methods.__all__ if name not in ("Method", "Step")]
 EPOCHS, ITERATIONS = 3, 2
 

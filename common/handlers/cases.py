@@ -17,6 +17,7 @@ from common.batches.class_cover import ClassCover, class_presence
 from common.data import DecodedImages
 from common.files import replacing
 from common.handlers.checkpoint import BestModel
+from common.handlers.picture import picture
 from common.handlers.scores import IOU, case_names
 from common.label_space import LabelSpace
 from common.methods import Method
@@ -118,11 +119,3 @@ class CasePictures:
 def on_device(items: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """A batch's tensors as plain tensors on the device; what is no tensor stays as it is."""
     return {key: v.as_subclass(Tensor).to(device) if isinstance(v, Tensor) else v for key, v in items.items()}
-
-
-def picture(maps: Tensor) -> np.ndarray:
-    """The first image of ``B C W H [D]`` as ``C H W``: a volume's middle slice, axes swapped to rows and columns."""
-    first = maps[0].float().cpu()
-    if first.ndim == 4:
-        first = first[..., first.shape[-1] // 2]
-    return first.transpose(1, 2).numpy()

@@ -33,8 +33,9 @@ class Method(nn.Module):
 
     An object of this class is the ``iteration_update`` of MONAI's ``SupervisedTrainer``. A subclass puts the parts of a
     paper together; by configuration alone, this class puts together any others. What it returns is the trainer's
-    output: ``loss``, ``terms`` (by name) and ``notes`` (what each :class:`~common.terms.Match` taught), as tensors on
-    the device: nobody waits for it until somebody wants a number.
+    output: ``loss``, ``terms`` (by name), ``notes`` (what each :class:`~common.terms.Match` taught), ``judged`` (what a
+    gate said of the unlabelled images, or None) and ``numbers`` (those of parts, by name), as tensors on the device:
+    nobody waits for it until somebody wants a number.
 
     Args:
         labels: the label space.
@@ -222,10 +223,12 @@ class Method(nn.Module):
             "loss": loss.detach(),
             "terms": {name: term.detach() for name, term in terms.items()},
             "notes": step.notes,
+            "judged": step.judged,
+            "numbers": step.numbers,
         }
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.finite.add(engine.state.iteration, engine.state.output["terms"], batch)
+        self.finite.add(engine.state.iteration, engine.state.output["terms"] | step.numbers, batch)
         if place + 1 == engine.state.epoch_length:
             self.finite.look()  # before anything is written
         scaler = engine.scaler if engine.amp_kwargs.get("dtype") is not torch.bfloat16 else None

@@ -2,7 +2,9 @@
 
 from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
+from common.weights.discriminator import Discriminator
 from common.weights.entropy import EntropyShare
+from common.weights.gate import ConfidenceMap, Gate, MeanConfidence
 from common.weights.power import ClassSample, ConfidencePower
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
@@ -11,8 +13,12 @@ __all__ = [
     "ClassEntropy",
     "ClassSample",
     "Confidence",
+    "ConfidenceMap",
     "ConfidencePower",
+    "Discriminator",
     "EntropyShare",
+    "Gate",
+    "MeanConfidence",
     "Ones",
     "Product",
     "Uncertainty",

@@ -1,4 +1,4 @@
-"""Two processes that train together have one teacher, one bank, the same queues and the same magnitudes."""
+"""Two processes that train together have one teacher, one bank, the same queues, magnitudes and discriminator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.multiprocessing as processes
 from torch import nn
 
 from common.label_space import LabelSpace
-from common.methods import AEL, U2PL, FixMatch, Method, Step
+from common.methods import AEL, U2PL, FixMatch, Method, SegMatch, Step
 from common.networks import Seen
 from common.views import CTAugment
 
@@ -41,6 +41,7 @@ def method_of(name: str) -> Method:
         "AEL": lambda: AEL(LABELS),
         "U2PL": lambda: U2PL(LABELS, contrast=settings, supervised_share=0),
         "CTAugment": lambda: FixMatch(LABELS, view=CTAugment()),
+        "SegMatch": lambda: SegMatch(LABELS, discriminator={"features": (4, 4), "spectral": True}),
     }
     return makers[name]()
 
@@ -71,7 +72,7 @@ def train(rank: int, folder: str, name: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["U2PL", "AEL", "CTAugment"])
+@pytest.mark.parametrize("name", ["U2PL", "AEL", "CTAugment", "SegMatch"])
 def test_all_processes_have_the_same_state(tmp_path, name):
     processes.spawn(train, (str(tmp_path), name), nprocs=2)
     one, other = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True) for rank in range(2))
@@ -83,6 +84,13 @@ def test_all_processes_have_the_same_state(tmp_path, name):
         assert (one["method"]["bank.confidence"] > 0).all() and one["method"]["bank.times"].tolist() == [3, 3, 3]
     elif name == "U2PL":
         assert (one["method"]["terms.contrast.filled"] > 0).all()
-    else:  # three steps of two operations on two images in each process, 9 of 11 with bins: one alone draws at most 12
+    elif (
+        name == "CTAugment"
+    ):  # three steps of two operations on two images in each process, 9 of 11 with bins: one alone draws at most 12
         moved = one["method"]["terms.unsupervised.view.weights"] < 1
         assert 12 < moved.sum() <= 24
+    else:
+        adam, other = (each["method"]["terms.unsupervised.weight._extra_state"]["state"] for each in (one, other))
+        assert adam.keys() == other.keys() and len(adam) == 6
+        for number, state in adam.items():
+            assert state["step"] == 3 and torch.equal(state["exp_avg"], other[number]["exp_avg"])
