@@ -4,6 +4,7 @@ from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
 from common.weights.entropy import EntropyShare
 from common.weights.power import ClassSample, ConfidencePower
+from common.weights.rank_similarity import RankSimilarity
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
 
@@ -15,6 +16,7 @@ __all__ = [
     "EntropyShare",
     "Ones",
     "Product",
+    "RankSimilarity",
     "Uncertainty",
     "Weight",
 ]
