@@ -1,4 +1,4 @@
-"""Two processes that train together have one teacher, one bank and the same queues."""
+"""Two processes that train together have one teacher, one bank, the same queues and the same memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch.multiprocessing as processes
 from torch import nn
 
 from common.label_space import LabelSpace
-from common.methods import AEL, U2PL, Step
+from common.methods import AEL, U2PL, AugSeg, Method, Step
 from common.networks import Seen
+from common.weights import Confidence, RankSimilarity
 
 LABELS = LabelSpace(["a", "b"], "multiclass")
 
@@ -34,12 +35,20 @@ class Small(nn.Module):
         return Seen(outputs, features, features) if seen else outputs
 
 
+def method_of(name: str) -> Method:
+    if name == "AEL":
+        return AEL(LABELS)
+    if name == "U2PL":
+        settings = {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 40, "enqueued": 6}
+        return U2PL(LABELS, contrast=settings, supervised_share=0)
+    return AugSeg(LABELS, added_weight=RankSimilarity(2, 40, 0.34, reliable=Confidence(0.34), enqueued=3))
+
+
 def train(rank: int, folder: str, name: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet_{name}", rank=rank, world_size=2)
     torch.manual_seed(0)
-    settings = {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 40, "enqueued": 6}
-    method = AEL(LABELS) if name == "AEL" else U2PL(LABELS, contrast=settings, supervised_share=0)
+    method = method_of(name)
     network = Small()
     parameters = method.prepare(network)
     optimizer = torch.optim.SGD(parameters, lr=0.1)
@@ -62,7 +71,7 @@ def train(rank: int, folder: str, name: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", ["U2PL", "AEL"])
+@pytest.mark.parametrize("name", ["U2PL", "AEL", "AugSeg"])
 def test_all_processes_have_the_same_state(tmp_path, name):
     processes.spawn(train, (str(tmp_path), name), nprocs=2)
     one, other = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True) for rank in range(2))
@@ -72,5 +81,8 @@ def test_all_processes_have_the_same_state(tmp_path, name):
             assert torch.equal(value, other["method"][key]), key
     if name == "AEL":
         assert (one["method"]["bank.confidence"] > 0).all() and one["method"]["bank.times"].tolist() == [3, 3, 3]
+    elif name == "AugSeg":
+        memory = "terms.unsupervised.weight.weights.1.memory."
+        assert one["method"][memory + "added"].sum() > 0 and one["method"][memory + "features"].any()
     else:
         assert (one["method"]["terms.contrast.filled"] > 0).all()

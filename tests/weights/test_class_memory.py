@@ -22,7 +22,7 @@ def memory_of(classes, size, width):
 def test_it_holds_the_last_features_of_each_class(number):
     rng = np.random.default_rng(number)
     memory, queues = memory_of(3, 5, 4), [deque(maxlen=5) for _ in range(3)]
-    for _ in range(9):
+    for _ in range(20):
         features = rng.normal(size=(3, number, 4)).astype(np.float32)
         there = rng.random((3, number)) < 0.4
         memory.add(torch.from_numpy(features), torch.from_numpy(there))
