@@ -7,9 +7,9 @@
 ``weight`` is the weight of all pixels, from features, pseudo-labels and prototypes; ``memory`` what a step adds to the
 memory of 256 features of each class: 16 pixels of each, drawn from as many labelled images. The plain form sorts all
 features of each pixel and compares the first k with each class's, one after the other, and draws pixels on the host
-from lists of them. Printed are the best of the repeats, the peak above the features and labels, and whether both give
-the same weights. ``--layout first`` has a feature's pixels side by side in memory, ``last`` a pixel's features, as the
-bundles' networks have them.
+from lists of them. Printed are the best of the repeats, on a CPU of the time that one thread ran, the peak above the
+features and labels, and whether both give the same weights. ``--layout first`` has a feature's pixels side by side in
+memory, ``last`` a pixel's features, as the bundles' networks have them.
 """
 
 from __future__ import annotations
@@ -98,14 +98,15 @@ def timed(call: Callable[[int], Tensor], repeats: int, device: str) -> tuple[flo
     """Best of the repeats in milliseconds, peak in megabytes above what was there before, and the last result."""
     call(0)  # loads what libraries load first
     on_cpu, best = device == "cpu", float("inf")
+    clock = time.thread_time if on_cpu else time.perf_counter
     reset_peak_memory(on_cpu)
     before = peak_memory(on_cpu) if on_cpu else torch.cuda.memory_allocated()
     for repeat in range(1, repeats + 1):
         synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         result = call(repeat)
         synchronize(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return 1000 * best, (peak_memory(on_cpu) - before) / 2**20, result
 
 
@@ -117,6 +118,7 @@ def synchronize(device: str) -> None:
 @torch.no_grad()
 def measure(form: str, folder: Path, options: argparse.Namespace) -> None:
     """Runs one form and writes what it found (in a process of its own)."""
+    torch.set_num_threads(1)
     case = make_case(options)
     weigh, remember = (our_weight, our_memory) if form == "ours" else (plain_weight, plain_memory)
     took, peak, weight = timed(lambda _: weigh(*case, options.k), options.repeats, options.device)
