@@ -13,6 +13,7 @@ from common.label_space import LabelSpace
 from common.methods import Method, Step
 from common.networks import BasicUNet
 from common.views import Chain, CTAugment, CutMix
+from common.weights import Confidence, RankSimilarity
 
 KINDS = {
     "2D multi-label": (LabelSpace(["lung", "heart"], "multilabel"), (16, 16)),
@@ -150,6 +151,46 @@ def test_unlabelled_images_make_a_difference(name, kind, make_run):
     without.run()
     found, expected = (dict(each.network.named_parameters()) for each in (trainer, without))
     assert not equal(found, expected)
+
+
+HOSTS = ("FixMatch", "UniMatch", "AugSeg", "U2PL", "AEL", "RPG", "RPGPlus", "MeanTeacher", "BCP", "MLDS")
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_rank_weighting_of_every_host(name, kind, make_run):
+    """It changes what is learnt, and a killed run goes on with the memory that it had."""
+    low = {"threshold": 0.51 if kind[0].multilabel else 0.34} if "threshold" in OPTIONS.get(name, {}) else {}
+
+    def run(folder, **settings):
+        outputs = name not in ("RPG", "RPGPlus")  # references know distances alone
+        weight = {"k": 2, "memory": 7, "enqueued": 3, "threshold": 0.34}
+        weight["reliable"] = Confidence(0.51) if outputs else None
+        return make_run(name, kind, folder, added_weight=RankSimilarity(**weight), **low, **settings)
+
+    trainer, method, whole = run("whole")
+    trainer.run()
+    state = method.state_dict()
+    added = [value for key, value in state.items() if key.endswith("weights.1.memory.added")]
+    assert added and all(each.sum() > 7 for each in added)
+    with pytest.raises(Killed):
+        run("killed", resume=True, die=3)[0].run()
+    trainer, _, killed = run("killed", resume=True)
+    trainer.run()
+    assert equal(*[torch.load(path, weights_only=True) for path in (whole, killed)])
+    without, _, other = make_run(name, kind, "without", **low)
+    without.run()
+    assert not equal(*[torch.load(path, weights_only=True)["network"] for path in (whole, other)])
+
+
+def test_a_checkpoint_without_the_memory_is_refused_and_one_of_another_host(make_run):
+    kind = KINDS["2D multi-class"]
+    make_run("FixMatch", kind)[0].run()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is of a run with .*weight"):
+        make_run("FixMatch", kind, resume=True, added_weight=RankSimilarity(k=2))[0].run()
+    make_run("FixMatch", kind, "host", added_weight=RankSimilarity(k=2))[0].run()
+    for name, k in (("FixMatch", 3), ("UniMatch", 2)):
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is of a run with "):
+            make_run(name, kind, "host", resume=True, added_weight=RankSimilarity(k=k))[0].run()
 
 
 @pytest.mark.parametrize("name", NAMES)

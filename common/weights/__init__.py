@@ -6,6 +6,7 @@ from common.weights.discriminator import Discriminator
 from common.weights.entropy import EntropyShare
 from common.weights.gate import ConfidenceMap, Gate, MeanConfidence
 from common.weights.power import ClassSample, ConfidencePower
+from common.weights.rank_similarity import RankSimilarity
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
 
@@ -21,6 +22,7 @@ __all__ = [
     "MeanConfidence",
     "Ones",
     "Product",
+    "RankSimilarity",
     "Uncertainty",
     "Weight",
 ]
