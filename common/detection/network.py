@@ -1,0 +1,104 @@
+"""A RetinaNet for small data sets, of MONAI's parts, without torchvision."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
+from monai.apps.detection.networks.retinanet_network import RetinaNet
+from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
+from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
+from monai.networks.nets.basic_unet import Down, TwoConv
+from torch import Tensor, nn
+
+STRIDE = 4  # pixels between two places that are looked at
+
+
+class Pyramid(nn.Module):
+    """The encoder of a ``BasicUNet`` and MONAI's feature pyramid on it (Lin et al. 2017), of which it gives one level.
+
+    A level of H/4 is fine enough for objects of 90 pixels, and has what the coarser ones see around them.
+
+    Args:
+        dimensions: 2 or 3.
+        channels: channels of the images.
+        features: channels of the encoder's levels, from full resolution to H/16.
+        width: channels of the pyramid, a multiple of 8.
+    """
+
+    def __init__(self, dimensions: int, channels: int, features: Sequence[int], width: int) -> None:
+        super().__init__()
+        act, norm = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})
+        self.stem = TwoConv(dimensions, channels, features[0], act, norm, bias=True)
+        pairs = zip(features, features[1:], strict=False)
+        self.downs = nn.ModuleList(Down(dimensions, a, b, act, norm, bias=True) for a, b in pairs)
+        self.pyramid = FeaturePyramidNetwork(dimensions, list(features[2:]), width)
+        self.out_channels = width
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        x, levels = self.stem(image), OrderedDict()
+        for level, down in enumerate(self.downs):
+            x = down(x)
+            if level:
+                levels[str(level)] = x
+        return [next(iter(self.pyramid(levels).values()))]
+
+
+class Detector(RetinaNetDetector):
+    """MONAI's RetinaNet (Lin et al. 2017, focal loss left out) with its matching of anchors by ATSS (Zhang et al. 2020).
+
+    Images and boxes are those of ``RetinaNetDetector``; MONAI asks torchvision for one of its matchers, whether it is
+    used or not, so that this class asks for none.
+    """
+
+    def compute_anchor_matched_idxs(self, anchors, targets, num_anchor_locs_per_level):
+        found = []
+        for places, target in zip(anchors, targets, strict=True):
+            if not len(target["boxes"]):
+                found.append(torch.full((len(places),), -1, dtype=torch.int64, device=places.device))
+                continue
+            boxes = target["boxes"].to(places)
+            found.append(self.proposal_matcher(boxes, places, num_anchor_locs_per_level, self.num_anchors_per_loc)[1])
+        return found
+
+
+def anchor_shapes(boxes: np.ndarray, number: int = 3) -> list[list[float]]:
+    """Shapes that stand for the boxes: sorted by size and cut into so many parts, the median side of each part.
+
+    Args:
+        boxes: ``n 4`` or ``n 6``, at least one.
+        number: number of shapes.
+    """
+    low, high = np.split(np.asarray(boxes, np.float64), 2, axis=1)
+    sides = high - low
+    sides = sides[np.argsort(sides.prod(1), kind="stable")]
+    parts = [part for part in np.array_split(sides, number) if len(part)]
+    parts += [parts[-1]] * (number - len(parts))
+    return [np.median(part, axis=0).tolist() for part in parts]
+
+
+def make_detector(
+    shapes: Sequence[Sequence[float]],
+    classes: int,
+    channels: int = 1,
+    features: Sequence[int] = (16, 32, 64, 128, 128),
+    width: int = 32,
+) -> Detector:
+    """A detector whose weights are drawn from torch's generator.
+
+    Args:
+        shapes: shapes of the anchors at each place; their number of sides is that of the images.
+        classes: number of classes.
+        channels: channels of the images.
+        features, width: see :class:`Pyramid`.
+    """
+    dimensions = len(shapes[0])
+    pyramid = Pyramid(dimensions, channels, features, width)
+    network = RetinaNet(dimensions, classes, len(shapes), pyramid, size_divisible=2 ** (len(features) - 1))
+    detector = Detector(network, AnchorGeneratorWithAnchorShape((1,), shapes))
+    detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
+    detector.set_hard_negative_sampler(batch_size_per_image=64, positive_fraction=0.5, pool_size=20, min_neg=16)
+    return detector
