@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -33,8 +34,7 @@ class Pyramid(nn.Module):
         super().__init__()
         act, norm = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})
         self.stem = TwoConv(dimensions, channels, features[0], act, norm, bias=True)
-        pairs = zip(features, features[1:], strict=False)
-        self.downs = nn.ModuleList(Down(dimensions, a, b, act, norm, bias=True) for a, b in pairs)
+        self.downs = nn.ModuleList(Down(dimensions, a, b, act, norm, bias=True) for a, b in pairwise(features))
         self.pyramid = FeaturePyramidNetwork(dimensions, list(features[2:]), width)
         self.out_channels = width
 
@@ -48,10 +48,10 @@ class Pyramid(nn.Module):
 
 
 class Detector(RetinaNetDetector):
-    """MONAI's RetinaNet (Lin et al. 2017, focal loss left out) with its matching of anchors by ATSS (Zhang et al. 2020).
+    """MONAI's RetinaNet (Lin et al. 2017), with its matching of anchors by ATSS (Zhang et al. 2020).
 
-    Images and boxes are those of ``RetinaNetDetector``; MONAI asks torchvision for one of its matchers, whether it is
-    used or not, so that this class asks for none.
+    Images and boxes are those of ``RetinaNetDetector``. That class looks whether its matcher is torchvision's, even
+    where it is not, and fails without torchvision; this one does not look.
     """
 
     def compute_anchor_matched_idxs(self, anchors, targets, num_anchor_locs_per_level):
@@ -98,7 +98,11 @@ def make_detector(
     dimensions = len(shapes[0])
     pyramid = Pyramid(dimensions, channels, features, width)
     network = RetinaNet(dimensions, classes, len(shapes), pyramid, size_divisible=2 ** (len(features) - 1))
+    for convolution in (*network.classification_head.conv, *network.regression_head.conv):
+        if isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
+            nn.init.kaiming_normal_(convolution.weight)  # MONAI's 0.01 takes hundreds of iterations to get going
     detector = Detector(network, AnchorGeneratorWithAnchorShape((1,), shapes))
     detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
     detector.set_hard_negative_sampler(batch_size_per_image=64, positive_fraction=0.5, pool_size=20, min_neg=16)
+    detector.set_box_selector_parameters(score_thresh=0.05, nms_thresh=0.3, detections_per_img=100)
     return detector

@@ -1,5 +1,6 @@
 """Weights: how much each pixel of a pseudo-label counts. They multiply."""
 
+from common.weights.agreement import DetectorAgreement, Reliable
 from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
 from common.weights.entropy import EntropyShare
@@ -12,9 +13,11 @@ __all__ = [
     "ClassSample",
     "Confidence",
     "ConfidencePower",
+    "DetectorAgreement",
     "EntropyShare",
     "Ones",
     "Product",
+    "Reliable",
     "Uncertainty",
     "Weight",
 ]
