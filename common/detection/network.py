@@ -11,11 +11,12 @@ import torch
 from monai.apps.detection.networks.retinanet_detector import RetinaNetDetector
 from monai.apps.detection.networks.retinanet_network import RetinaNet
 from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorShape
+from monai.losses.giou_loss import BoxGIoULoss
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from monai.networks.nets.basic_unet import Down, TwoConv
 from torch import Tensor, nn
 
-STRIDE = 4  # pixels between two places that are looked at
+FLOOR = 0.05  # lowest score of a box that is given
 
 
 class Pyramid(nn.Module):
@@ -102,7 +103,8 @@ def make_detector(
         if isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(convolution.weight)  # MONAI's 0.01 takes hundreds of iterations to get going
     detector = Detector(network, AnchorGeneratorWithAnchorShape((1,), shapes))
+    detector.set_box_regression_loss(BoxGIoULoss(reduction="mean"), encode_gt=False, decode_pred=True)
     detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
     detector.set_hard_negative_sampler(batch_size_per_image=64, positive_fraction=0.5, pool_size=20, min_neg=16)
-    detector.set_box_selector_parameters(score_thresh=0.05, nms_thresh=0.3, detections_per_img=100)
+    detector.set_box_selector_parameters(score_thresh=FLOOR, nms_thresh=0.3, detections_per_img=100)
     return detector

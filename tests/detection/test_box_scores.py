@@ -45,7 +45,7 @@ def test_by_hand():
     true = [found([[0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 10, 10]], [0, 0, 1], [1, 1, 1]), found([], [], [])]
     boxes = [
         found(
-            # overlaps: 0.8, 1 with one that is taken, 4/14 too little, and one of the other class, none of which is right
+            # overlap 0.8; 1, with one that is taken if the first counts; 4/16, too little; one of the other class
             [[0, 0, 10, 8], [0, 0, 10, 10], [20, 26, 30, 36], [20, 20, 30, 30]],
             [0, 0, 0, 1],
             [0.9, 0.85, 0.95, 0.9],
