@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from common.label_space import LabelSpace
-from common.methods import Step
+from common.methods import Method, Step
 from common.pseudo_label import Grid, PseudoLabel
 from common.sources import Prediction
 from common.terms import Match
-from common.weights import DetectorAgreement, Reliable
+from common.weights import Confidence, DetectorAgreement, Product, Reliable
 
 TAU = 0.7
 
@@ -53,11 +53,6 @@ def plain(labels, outputs, boxes, boxed, background):
     return found
 
 
-def confidence(labels, outputs):
-    p = labels.probabilities(outputs)
-    return p if labels.multilabel else p.amax(1, keepdim=True)
-
-
 @pytest.mark.parametrize("mode", ["multilabel", "multiclass"])
 @pytest.mark.parametrize("size", [(6, 5), (4, 3, 5)])
 def test_equals_loops_over_pixels(mode, size):
@@ -65,11 +60,11 @@ def test_equals_loops_over_pixels(mode, size):
     outputs, boxes, boxed = drawn(labels, size)
     pseudo = PseudoLabel(labels.predict(outputs), known={"outputs": outputs})
     step = step_of(labels, boxes, boxed)
-    reliable = Reliable(TAU)(step, pseudo, confidence(labels, outputs))
+    reliable = Reliable(TAU)(step, pseudo)
     np.testing.assert_array_equal(reliable.numpy(), plain(labels, outputs, boxes, boxed, background=False))
     weight = DetectorAgreement(TAU)(step, pseudo)
     np.testing.assert_array_equal(weight.numpy(), plain(labels, outputs, boxes, boxed, background=True))
-    assert reliable.dtype == torch.bool and 0 < reliable.float().mean() < weight.mean() < 1
+    assert 0 < reliable.mean() < weight.mean() < 1
 
 
 def test_a_row_of_pixels_by_hand():
@@ -84,38 +79,38 @@ def test_a_row_of_pixels_by_hand():
     boxes = torch.tensor([[[[0, 1, 0, 0, 1, 1.0]], [[0, 0, 1, 0, 0, 0.0]]]])
     pseudo = PseudoLabel(labels.predict(outputs), known={"outputs": outputs})
     step = step_of(labels, boxes, torch.tensor([True, False]))
-    sure = p.view(1, 1, 1, 6)
-    assert Reliable(0.7)(step, pseudo, sure).flatten().tolist() == [False, True, False, False, False, False]
+    assert Reliable(0.699)(step, pseudo).flatten().tolist() == [0, 1, 0, 0, 0, 0]
     assert DetectorAgreement(0.699)(step, pseudo).flatten().tolist() == [1, 1, 0, 0, 0, 1]
 
 
 def test_soft_labels_and_grids_of_pixels(labels):
     outputs, boxes, boxed = drawn(labels, (8, 8))
     grid = Grid.of_cells((8, 8), 4)
-    step, tau = step_of(labels, boxes, boxed), TAU
+    step = step_of(labels, boxes, boxed)
     whole = PseudoLabel(labels.predict(outputs), known={"outputs": outputs})
     some = grid.of(outputs)
     coarse = PseudoLabel(labels.probabilities(some), grid, {"outputs": some})
-    for part in (
-        lambda pseudo, o: Reliable(tau)(step, pseudo, confidence(labels, o)),
-        lambda pseudo, o: DetectorAgreement(tau)(step, pseudo),
-    ):
-        assert torch.equal(part(coarse, some), grid.of(part(whole, outputs)))
+    for weight in (Reliable(TAU), DetectorAgreement(TAU)):
+        assert torch.equal(weight(step, coarse), grid.of(weight(step, whole)))
 
 
 def test_without_boxes_nothing_is_reliable_and_pixels_count_by_confidence(labels):
     outputs, _, _ = drawn(labels, (6, 6))
     pseudo = PseudoLabel(labels.predict(outputs), known={"outputs": outputs})
-    assert not Reliable(TAU)(step_of(labels), pseudo, confidence(labels, outputs)).any()
+    assert not Reliable(TAU)(step_of(labels), pseudo).any()
     p = labels.probabilities(outputs)
     sure = torch.maximum(p, 1 - p) if labels.multilabel else p.amax(1, keepdim=True)
     assert torch.equal(DetectorAgreement(TAU)(step_of(labels), pseudo), (sure >= TAU).float())
 
 
 def test_a_method_with_either_asks_for_boxes():
-    for weight in (DetectorAgreement(), DetectorAgreement(0.6)):
-        assert Match(Prediction(), weight).weight.needs.boxes
-    assert Reliable().needs.boxes
+    labels = LabelSpace(["a"])
+    for weight, boxes in (
+        (DetectorAgreement(), True),
+        (Product([Confidence(), Reliable()]), True),
+        (Confidence(), False),
+    ):
+        assert Method(labels, {"match": Match(Prediction(), weight)}).needs.boxes == boxes
 
 
 @pytest.mark.parametrize("kind", [Reliable, DetectorAgreement])
@@ -124,4 +119,4 @@ def test_thresholds_that_are_none_are_refused(kind, multilabel):
         with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\), got"):
             kind(threshold)
     with pytest.raises(ValueError, match=r"must be in \(0\.5, 1\) for multi-label"):
-        DetectorAgreement(0.5).check(multilabel)
+        kind(0.5).check(multilabel)
