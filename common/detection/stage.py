@@ -17,7 +17,7 @@ from common.batches import Batches
 from common.data import DecodedImages
 from common.detection.found_boxes import Found, FoundBoxes, packed, unpacked
 from common.detection.looking import boxes_in, true_boxes
-from common.detection.network import Detector, anchor_shapes, make_detector
+from common.detection.network import FLOOR, Detector, anchor_shapes, make_detector
 from common.detection.scores import OVERLAP, box_scores
 from common.detection.training import labeled_alone, train_detector
 from common.draws import generator
@@ -58,7 +58,8 @@ class DetectorStage:
         iterations: number of iterations.
         batch: labelled images in an iteration.
         learning_rate: the highest one, of AdamW.
-        features, width: channels of the network; see :class:`~common.detection.network.Pyramid`.
+        features, width: channels of the network; see :class:`~common.detection.network.Pyramid`. Small windows have
+            no room for all levels.
         num_workers: threads that prepare batches ahead.
         seed: seed of weights and draws.
 
@@ -104,8 +105,10 @@ class DetectorStage:
                 f"background of the detector must name some of the classes {', '.join(names)}, but not all, got "
                 f"{', '.join(unknown or self.background)}: the others have boxes."
             )
-        if not 0 < self.score < 1:
-            raise ValueError(f"score of the detector must be in (0, 1), got {self.score}: the paper has 0.85 and 0.95.")
+        if not FLOOR <= self.score < 1:
+            raise ValueError(
+                f"score of the detector must be in [{FLOOR:g}, 1), got {self.score}: the paper has 0.85 and 0.95."
+            )
         for name, least in (("iterations", 1), ("batch", 1), ("min_size", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} of the detector must be at least {least}, got {getattr(self, name)}.")
@@ -219,7 +222,8 @@ class DetectorStage:
         boxes = boxes[:, [0, 1, 3, 4]] if self.slices else boxes
         shapes = [np.minimum(shape, self.window).tolist() for shape in anchor_shapes(boxes)]
         channels = len(self.stores["labeled"].arrays(0)["image"])
-        detector = make_detector(shapes, len(self.classes), channels, self.features, self.width)
+        levels = max(3, int(min(self.window)).bit_length() - 1)  # of two pixels or more along each axis
+        detector = make_detector(shapes, len(self.classes), channels, self.features[:levels], self.width)
         detector.set_sliding_window_inferer(self.window, sw_batch_size=4, overlap=0.25)
         return detector
 

@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 
 from common.batches import Batches
 from common.detection import DetectorStage, make_detector, network
+from common.detection import stage as stage_module
 from common.detection.boxes import label_boxes
 from common.detection.network import anchor_shapes
 from common.handlers import Checkpoint
@@ -28,15 +29,15 @@ SMALL = {"features": (8, 16, 16), "width": 8, "min_size": 4, "num_workers": 0, "
 
 
 def images_of(store, key, number, size=(32, 32), seed=0):
-    """Images with a bright square of 10 pixels and a grey bar of 6 x 14, in noise; volumes have them in some slices."""
+    """Images with a bright square of 10 x 10 pixels above and a grey bar of 6 x 14 below; volumes in some slices."""
     rng, arrays = np.random.default_rng([seed, number, len(size)]), {}
     for index in range(number):
         label, noise = np.zeros((1, *size), np.uint8), rng.random((1, *size))
-        for value, sides in ((1, (10, 10)), (2, (6, 14))):
-            low = [int(rng.integers(0, side - most)) for side, most in zip(size, sides, strict=False)]
+        for value, sides, top in ((1, (10, 10), 0), (2, (6, 14), 16)):
+            low = [top + int(rng.integers(0, 16 - sides[0])), int(rng.integers(0, size[1] - sides[1]))]
             window = [slice(a, a + b) for a, b in zip(low, sides, strict=True)]
             label[(0, *window, *[slice(2, None)] * (len(size) - 2))] = value
-        image = 0.2 * noise + 0.7 * (label == 1) + 0.4 * (label == 2)
+        image = 0.1 * noise + 0.8 * (label == 1) + 0.4 * (label == 2)
         arrays[f"{key}{seed}{index}.png"] = {"image": image, key: label}
     return store(arrays)
 
@@ -49,13 +50,14 @@ def agreeing(labels=LABELS):
 @pytest.fixture
 def make_stage(store, tmp_path, monkeypatch):
     """``make_stage(folder, method, size, **settings)``: a stage on six labelled and four unlabelled images."""
-    monkeypatch.setattr(network, "FLOOR", 0.005)  # so low that a detector finds boxes that has hardly learnt
+    for module in (network, stage_module):
+        monkeypatch.setattr(module, "FLOOR", 0.005)  # so low that a detector finds boxes that has hardly learnt
 
     def make(folder="run", method=None, size=(32, 32), patch=None, **settings):
         stores = [images_of(store, "label", 6, size), images_of(store, "truth", 4, size, 1)]
         weak = Chain([Flip([0]), Flip([1])])
         batches = Batches(*stores, LABELS, method or agreeing(), 2, 2, patch_size=patch, weak=weak)
-        validation = images_of(store, "label", 3, size, 2)
+        validation = images_of(store, "label", 6, size, 2)
         return DetectorStage(batches, tmp_path / folder, validation, **{**SMALL, "iterations": 1, **settings})
 
     return make
@@ -79,18 +81,19 @@ def equal(one, other):
 @pytest.mark.slow
 def test_a_short_training_finds_the_objects(make_stage, caplog, tmp_path):
     with caplog.at_level(logging.INFO):
-        stage = started(make_stage(iterations=120, batch=6, learning_rate=0.004, score=0.5))
+        settings = {"batch": 6, "learning_rate": 0.004, "score": 0.5, "features": (8, 16, 32), "width": 16}
+        stage = started(make_stage(iterations=120, **settings))
     table = pd.read_csv(tmp_path / "run" / "validation.csv").set_index(["score", "class"])
     row = table.loc[(0.5, "all")]
-    assert row["objects"] == 6 and row["recall"] >= 0.8 and row["precision"] >= 0.8
+    assert row["objects"] == 12 and row["recall"] >= 0.8 and row["precision"] >= 0.7
     assert table.loc[(0.25, "square"), "recall"] >= table.loc[(0.95, "square"), "recall"]
     log = pd.read_csv(tmp_path / "run" / "train.csv")
     assert log["iteration"].tolist() == list(range(10, 121, 10)) and log["loss"].iloc[-1] < 0.5 * log["loss"].iloc[0]
-    assert any("finds 6 objects of 3 validation images with recall" in line for line in caplog.messages)
+    assert any("finds 12 objects of 6 validation images with recall" in line for line in caplog.messages)
     truth = stage.batches[1]["unlabeled"]["truth"]()
     boxes = stage.batches[1]["unlabeled"]["boxes"]
     agreement = (boxes * LABELS.masks(truth)).sum() / LABELS.masks(truth).sum()
-    assert agreement > 0.8 and stage.batches.boxes.boxed.all()
+    assert agreement > 0.7 and stage.batches.boxes.boxed.all()
 
 
 def test_what_it_leaves_behind(make_stage, tmp_path):
@@ -252,7 +255,8 @@ def test_a_class_without_an_object_is_refused(make_stage):
     [
         ({"background": ["sky"]}, "must name some of the classes square, bar, but not all, got sky"),
         ({"background": ["bar", "square"]}, "but not all, got bar, square"),
-        ({"score": 1.0}, r"score of the detector must be in \(0, 1\), got 1.0"),
+        ({"score": 1.0}, r"score of the detector must be in \[0\.005, 1\), got 1.0"),
+        ({"score": 0.001}, r"must be in \[0\.005, 1\), got 0\.001"),
         ({"iterations": 0}, "iterations of the detector must be at least 1, got 0"),
         ({"min_size": -1}, "min_size of the detector must be at least 0, got -1"),
         ({"width": 12}, r"width a multiple of 8, got \[8, 16, 16\] and 12"),
@@ -268,6 +272,12 @@ def test_anchors_stand_for_the_objects():
     # by size: 2 x 2, 4 x 4; 4 x 6, 4 x 8; 20 x 10, 20 x 30
     assert anchor_shapes(boxes, 3) == [[3, 3], [4, 7], [20, 20]]
     assert anchor_shapes(boxes[:1], 3) == [[2, 2]] * 3
+
+
+def test_small_windows_have_no_room_for_all_levels(make_stage):
+    detector = make_stage(features=(8, 8, 8, 8, 8), size=(32, 32, 16), patch=(16, 16, 16)).new_detector()
+    assert len(detector.network.feature_extractor.downs) == 3
+    detector.train()(torch.rand(2, 1, 16, 16, 16), [{"boxes": torch.zeros(0, 6), "labels": torch.zeros(0).long()}] * 2)
 
 
 def test_images_without_an_object_are_learnt_from():
