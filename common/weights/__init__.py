@@ -1,5 +1,6 @@
 """Weights: how much each pixel of a pseudo-label counts. They multiply."""
 
+from common.weights.agreement import DetectorAgreement, Reliable
 from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
 from common.weights.discriminator import Discriminator
@@ -16,6 +17,7 @@ __all__ = [
     "Confidence",
     "ConfidenceMap",
     "ConfidencePower",
+    "DetectorAgreement",
     "Discriminator",
     "EntropyShare",
     "Gate",
@@ -23,6 +25,7 @@ __all__ = [
     "Ones",
     "Product",
     "RankSimilarity",
+    "Reliable",
     "Uncertainty",
     "Weight",
 ]

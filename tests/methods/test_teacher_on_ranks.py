@@ -1,4 +1,4 @@
-"""Two processes that train together have one teacher, bank and discriminator, the same queues, memory and magnitudes."""
+"""Two processes that train together share teacher, bank, discriminator, queues, memory and magnitudes."""
 
 from __future__ import annotations
 
