@@ -153,7 +153,20 @@ def test_one_channel_is_not_evaluated_with_the_weights_of_another(whole, lgg_dat
     shutil.copytree(whole / "models", tmp_path / "run")
     settings = options(tmp_path / "run", lgg_data, channel=0)
     assert run_in_fork("evaluating", EVALUATE, settings, tmp_path / "log.txt") == 1
-    assert "was trained with channel 1, got 0" in (tmp_path / "log.txt").read_text().splitlines()[-1]
+    assert "was trained with channel 1.0, got 0.0" in (tmp_path / "log.txt").read_text().splitlines()[-1]
+
+
+def test_a_patient_in_two_parts_stops_a_training(lgg_data, tmp_path):
+    content = load_datalist(lgg_data / "datalist.json")
+    moved = content["test"].pop()
+    content["labeled"].append(moved)
+    (tmp_path / "two.json").write_text(json.dumps(content))
+    settings = options(tmp_path / "run", lgg_data, datalist=str(tmp_path / "two.json"))
+    assert run_in_fork("training", CONFIG, settings, tmp_path / "log.txt") == 1
+    line = (tmp_path / "log.txt").read_text().splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert f"'labeled' and 'test' must not share a patient, got 1 in both: {moved['patient']}." in line
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["Supervised", "UniMatch", "RPG", "Popcorn"])
