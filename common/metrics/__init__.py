@@ -5,6 +5,7 @@ from common.metrics.lesions import lesion_scores
 from common.metrics.mask import mask_scores
 from common.metrics.presence import presence_scores
 from common.metrics.pseudo_label import pseudo_label_statistics
+from common.metrics.slices import slice_scores
 
 __all__ = [
     "gate_statistics",
@@ -13,4 +14,5 @@ __all__ = [
     "mask_scores",
     "presence_scores",
     "pseudo_label_statistics",
+    "slice_scores",
 ]
