@@ -15,8 +15,8 @@ PLACES = {"domain", "space", "time", "none", "???"}  # kinds of axes along which
 def check_nrrd(path: str | Path) -> None:
     """Refuses a file with an NRRD header that ITK would read wrongly without a word; passes over other kinds of files.
 
-    Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; and voxels
-    whose sides are missing as ones of 1 mm; compressed data without a look at their check sum. (Voxels that are text, or
+    Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; voxels whose
+    sides are missing as ones of 1 mm; and compressed data without a look at their check sum. (Voxels that are text, or
     compressed by bzip2, are left to it.)
 
     Raises:
@@ -63,6 +63,6 @@ def _check_data(path: Path, entries: dict[str, str], start: int) -> None:
         found = unpacked_size(path, path, start, expected)
     if found != expected:
         raise ValueError(
-            f"{path} must have {expected} bytes for {' x '.join(entries['sizes'].split())} voxels of {entries['type']}, "
+            f"{path} must have {expected} bytes of voxels, by the sizes {entries['sizes']} and the type {entries['type']}, "
             f"got {'more' if found > expected else found}: it is cut off, or its header is another's. Copy it again."
         )
