@@ -63,6 +63,6 @@ def _check_data(path: Path, entries: dict[str, str], start: int) -> None:
         found = unpacked_size(path, path, start, expected)
     if found != expected:
         raise ValueError(
-            f"{path} must have {expected} bytes of voxels, by the sizes {entries['sizes']} and the type {entries['type']}, "
+            f"{path} must have {expected} bytes of voxels, by its sizes {entries['sizes']} and type {entries['type']}, "
             f"got {'more' if found > expected else found}: it is cut off, or its header is another's. Copy it again."
         )

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 
 from common.data.decoders import itk_header, load_nifti
-from common.data.dicom_volumes import frames_of, read_frames, require_no_gap
+from common.data.dicom_volumes import frames_of, read_frames, require_whole_series
 from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
 from common.data.metaimage import check_metaimage
 from common.data.nrrd import check_nrrd
@@ -222,7 +222,7 @@ def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     files = list(names.GetFileNames(series[0]))
     if len(files) == 1 and frames_of(files[0]) > 1:
         return read_file(Path(files[0]))
-    require_no_gap(folder, files)
+    require_whole_series(folder, files)
     return _read_with_itk(folder, files)
 
 
