@@ -76,8 +76,8 @@ def require_whole_series(folder: Path, files: list[str]) -> None:
     lost = {path.name for path in folder.iterdir() if file_suffix(path) in DICOM_SUFFIXES} - {*names}
     if lost:
         raise ValueError(
-            f"{folder} must hold whole DICOM files, got {first_few(sorted(lost))} that cannot be read: copy them again, or "
-            "remove what is no image."
+            f"{folder} must hold whole DICOM files, got {first_few(sorted(lost))} that cannot be read: copy "
+            "them again, or remove what is no image."
         )
     headers = [_read_slice(Path(file)) for file in files]
     if any("ImagePositionPatient" not in header or "ImageOrientationPatient" not in header for header in headers):
@@ -145,8 +145,8 @@ def _sorted_places(
         far, aside = f"{along[index]:.2f} mm instead of {usual:.2f} mm", f"a step of {moved[index]:.2f} mm aside"
         raise ValueError(
             f"{source} must hold slices at equal distances, got {far if uneven[index] else aside} between slices "
-            f"{index + 1} and {index + 2} of {len(order)} ({names[order[index]]}, {names[order[index + 1]]}): a slice is "
-            "missing, there twice, or has moved."
+            f"{index + 1} and {index + 2} of {len(order)} ({names[order[index]]}, {names[order[index + 1]]}): a slice "
+            "is missing, there twice, or has moved."
         )
     return order
 
