@@ -142,6 +142,11 @@ def _check_data(path: Path, header: Header, expected: int) -> None:
     start = header.end if header.entries["ElementDataFile"].lower() == LOCAL else 0
     there = data.stat().st_size - start
     said, packed = header.entries.get("CompressedDataSize"), compressed.lower() in TRUE
+    if packed and said is None and start:  # ITK takes none of them, and leaves the voxels as they are in memory
+        raise ValueError(
+            f"{path} must say how many bytes of compressed data follow its header, got no CompressedDataSize: copy it "
+            "again, or write it anew."
+        )
     if packed and said is not None and said != str(there):
         raise ValueError(
             f"{path} must have {said} bytes of compressed data in {data.name}, by its header, got {there}: the file "
