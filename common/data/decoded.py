@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from common.data.files import file_suffix
-from common.data.metaimage import data_file
+from common.data.fingerprints import Fingerprints
+from common.errors import cause
 from common.files import replacing
 
 IMAGE, LABELS, SLICE = "image", ("label", "truth"), "slice"
@@ -37,10 +37,10 @@ class DecodedImages(Dataset):
     Images are kept in half precision and labels as bytes, ``C H W [D]``. With a ``cache_dir`` they are NumPy files that
     are mapped into memory, so that drawing a patch reads the patch alone, thousands of volumes need no memory of their
     own beyond what the operating system keeps of them, and the next run finds them. An entry of the cache belongs to
-    the files' paths, sizes and times and to the transform with all its settings: what changes one of them is decoded
-    again. (MONAI's ``PersistentDataset`` reads a volume whole for each patch.) Without one they are kept in memory.
-    A function among the settings counts by its name alone. Of an item with a ``slice`` that slice alone is kept, the
-    one of this index along the last axis, as a volume of one slice.
+    the files' paths and contents (:class:`~common.data.fingerprints.Fingerprints`) and to the transform with all its
+    settings: what changes one of them is decoded again. (MONAI's ``PersistentDataset`` reads a volume whole for each
+    patch.) Without one they are kept in memory. A function among the settings counts by its name alone. Of an item with
+    a ``slice`` that slice alone is kept, the one of this index along the last axis, as a volume of one slice.
 
     Args:
         data: items with the paths of ``image`` and, where they are known, ``label`` or ``truth``.
@@ -69,18 +69,22 @@ class DecodedImages(Dataset):
         self.tensors: list[dict[str, Tensor]] | None = None
         self._entries: list[Entry] = []
         self._mapped = lru_cache(maxsize=MAPPED)(self._map)
-        self._description = "" if cache_dir is None else json.dumps(describe(transform))
+        if self.folder is not None:
+            self._description = json.dumps(describe(transform))
+            self._contents = Fingerprints(self.folder / "files.json")
         for item in tqdm(data, desc="images", unit="image", leave=False, disable=None if progress else True):
             try:
                 entry = self._entry(item)
             except Exception as error:
                 if not set_aside or not _is_about_data(error):
                     raise
-                self.unreadable[str(item[IMAGE])] = _reason(error)
-                logger.warning(f"Set aside {item[IMAGE]}: {_reason(error)}")
+                self.unreadable[str(item[IMAGE])] = cause(error)
+                logger.warning(f"Set aside {item[IMAGE]}: {cause(error)}")
                 continue
             self.data.append(item)
             self._entries.append(entry)
+        if self.folder is not None:
+            self._contents.save()
 
     def __len__(self) -> int:
         return len(self.data)
@@ -150,7 +154,7 @@ class DecodedImages(Dataset):
         """An item's arrays, decoded where the cache does not have them."""
         if self.folder is None:
             return Entry(*_decoded(self.transform, item))
-        sources = {key: _identity(item[key]) for key in (IMAGE, *LABELS) if key in item}
+        sources = {key: self._contents(item[key]) for key in (IMAGE, *LABELS) if key in item}
         place = [item[SLICE]] if SLICE in item else []
         key = hashlib.sha256(json.dumps([FORMAT, sources, self._description, *place]).encode()).hexdigest()[:24]
         folder = self.folder / key
@@ -159,6 +163,11 @@ class DecodedImages(Dataset):
             self.hits += 1
             return Entry(header, folder=folder)
         header, arrays = _decoded(self.transform, item)
+        if sources != {key: self._contents(item[key]) for key in sources}:
+            raise ValueError(
+                f"{item[IMAGE]} and its label must stay as they are while they are read, got changes: wait until they "
+                "are written."
+            )
         try:
             for name, array in arrays.items():
                 with replacing(folder / f"{name}.npy", durable=False) as temporary:
@@ -287,17 +296,6 @@ def describe(thing: Any) -> Any:
     return [name, {key: describe(value) for key, value in sorted(vars(thing).items()) if key not in ("R", "_tracing")}]
 
 
-def _identity(files: Any) -> list[list]:
-    """Path, size and time of a file (of an MHD's data, too), of each of several files, or of all files of a folder."""
-    paths = [Path(file) for file in ([files] if isinstance(files, (str, Path)) else files)]
-    found = [part for path in paths for part in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    found += [data_file(path) for path in found if file_suffix(path) == ".mhd" and path.is_file()]
-    missing = [str(path) for path in found if not path.exists()]
-    if missing:
-        raise FileNotFoundError(f"{missing[0]} must be an image, got no such file: check the datalist's paths.")
-    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
-
-
 def _is_about_data(error: BaseException) -> bool:
     """Whether an error, or what caused it, is one of our readers' about a file."""
     while error is not None:
@@ -305,10 +303,3 @@ def _is_about_data(error: BaseException) -> bool:
             return True
         error = error.__cause__
     return False
-
-
-def _reason(error: BaseException) -> str:
-    """The sentence of the innermost cause."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)

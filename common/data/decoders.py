@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from common.data.files import file_suffix
+
 if TYPE_CHECKING:
+    from nibabel import Nifti1Image
     from pydicom import Dataset
 
 JSRT_MAXIMUM = 4095  # JSRT's films were digitised with 12 bits
@@ -98,12 +103,35 @@ def decode_label_dicom(path: Path) -> np.ndarray:
 
 def decode_nifti(path: Path) -> np.ndarray:
     """NIfTI, axes as stored."""
-    import nibabel
-
-    array = np.asarray(nibabel.load(path).dataobj)
+    array = np.asarray(load_nifti(path).dataobj)
     if array.dtype.fields:
         raise UnfitError("the NIfTI file must hold grey values, got colours. Store one grey channel.")
     return array
+
+
+def load_nifti(path: Path) -> Nifti1Image:
+    """A NIfTI file, read whole: with the check sum and length of its compression, and the length that its header says.
+
+    (nibabel and ITK stop reading where the voxels end, before the check sum.)
+
+    Raises:
+        ValueError: when it is no NIfTI file, or of another length.
+        OSError, EOFError, zlib.error: when its compressed data are damaged.
+    """
+    import nibabel
+
+    data = Path(path).read_bytes()
+    if file_suffix(path) == ".nii.gz":
+        data = gzip.decompress(data)
+    kinds = (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    kind = next((kind for kind in kinds if kind.header_class.may_contain_header(data)), None)
+    if kind is None:
+        raise ValueError("there is no NIfTI header")
+    image = kind.from_bytes(data)
+    expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    if len(data) != expected:
+        raise ValueError(f"by its header it has {expected} bytes, uncompressed, got {len(data)}")
+    return image
 
 
 def decode_itk(path: Path) -> np.ndarray:
@@ -113,7 +141,30 @@ def decode_itk(path: Path) -> np.ndarray:
     return np.asarray(itk.array_from_image(itk.imread(str(path)))).T
 
 
+def itk_header(path: Path) -> Any:
+    """What ITK knows of an image before it reads the voxels.
+
+    Raises:
+        ValueError: naming a file that it knows nothing about.
+    """
+    import itk
+
+    try:
+        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+        header.SetFileName(str(path))
+        header.ReadImageInformation()
+    except Exception as error:  # SWIG wraps all of ITK's exceptions; None where no reader takes the file
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} must have a header that ITK reads, got one it cannot ({reason}): copy it again."
+        ) from error
+    return header
+
+
 def _open_picture(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        if picture.format == "PNG":
+            picture.verify()  # the check sums, which loading passes over; it ends what can be done with the picture
     with Image.open(path) as picture:
         frames = getattr(picture, "n_frames", 1)
         if frames != 1:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common.data.decoders import high_is_bright
-from common.data.files import is_dicom
+from common.data.files import DICOM_SUFFIXES, file_suffix, first_few, is_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 UNEVEN = 0.1  # by how much distances between slices may differ from the usual one
+HALF = 0.5  # of a pixel: by how much slices may lie beside where a box of voxels has them
 
 
 def frames_of(path: str | Path) -> int:
@@ -61,32 +63,90 @@ def read_frames(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return pixels[order].transpose(2, 1, 0), axes
 
 
-def require_no_gap(folder: Path, files: list[str]) -> None:
-    """Refuses a series of several orientations, or in which distances between slices differ by more than a tenth."""
-    import pydicom
+def require_whole_series(folder: Path, files: list[str]) -> None:
+    """Refuses a series that is no box of voxels, of which ITK makes one without a word, or is not whole.
 
-    headers = [pydicom.dcmread(file, stop_before_pixels=True) for file in files]
+    Slices must be parallel, at equal distances (to a tenth), one above the other along their normal and with pixels of
+    one size (to half a pixel in all); files must have the pixels that their headers say, and all of the folder be read.
+
+    Raises:
+        ValueError: naming the folder and the file.
+    """
+    names = [Path(file).name for file in files]
+    lost = {path.name for path in folder.iterdir() if file_suffix(path) in DICOM_SUFFIXES} - {*names}
+    if lost:
+        raise ValueError(
+            f"{folder} must hold whole DICOM files, got {first_few(sorted(lost))} that cannot be read: copy "
+            "them again, or remove what is no image."
+        )
+    headers = [_read_slice(Path(file)) for file in files]
     if any("ImagePositionPatient" not in header or "ImageOrientationPatient" not in header for header in headers):
         raise ValueError(f"{folder} must hold slices with their position, got some without: export the series again.")
     orientations = np.array([header.ImageOrientationPatient for header in headers], float)
     positions = np.array([header.ImagePositionPatient for header in headers], float)
-    _sorted_places(folder, orientations, positions)
+    sides = np.array([header.get("PixelSpacing", None) or [1, 1] for header in headers], float)
+    extent = max(headers[0].Rows, headers[0].Columns)
+    other = np.flatnonzero(np.abs(sides / sides[0] - 1).max(axis=1) * extent > HALF)
+    if len(other):
+        raise ValueError(
+            f"{folder} must hold slices of one PixelSpacing, got {sides[0].tolist()} mm in {names[0]} and "
+            f"{sides[other[0]].tolist()} mm in {names[other[0]]}: export the series again."
+        )
+    order = _sorted_places(folder, names, orientations, positions, sides.min())
+    line, normal = positions[order[-1]] - positions[order[0]], _normal(orientations)
+    tilt = np.linalg.norm(line - line @ normal * normal)
+    if tilt > HALF * sides.min():
+        raise ValueError(
+            f"{folder} must hold slices one above the other, got {names[order[-1]]} {tilt:.2f} mm beside the normal of "
+            f"{names[order[0]]}: the gantry was tilted. Make an upright volume of it first, as dcm2niix does."
+        )
 
 
-def _sorted_places(source: Path, orientations: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The order of parallel slices at equal distances, upwards along their normal."""
+def _read_slice(path: Path) -> Dataset:
+    """The header of a file that has all its pixels."""
+    import pydicom
+
+    try:
+        dataset = pydicom.dcmread(path)
+        found, expected, syntax = len(dataset.PixelData), 1, dataset.file_meta.get("TransferSyntaxUID", None)
+        if syntax is None or not syntax.is_compressed:
+            values = dataset.Rows * dataset.Columns * int(dataset.get("SamplesPerPixel", 1))
+            expected = (values * dataset.BitsAllocated + 7) // 8
+    except Exception as error:  # pydicom raises a dozen types
+        raise ValueError(f"{path} must be a DICOM file with pixels, got {error}: copy it again.") from error
+    if found < expected:
+        raise ValueError(f"{path} must have {expected} bytes of pixels, by its header, got {found}: copy it again.")
+    del dataset.PixelData
+    return dataset
+
+
+def _normal(orientations: np.ndarray) -> np.ndarray:
+    return np.cross(*orientations[0].reshape(2, 3))
+
+
+def _sorted_places(
+    source: Path, names: Sequence[str], orientations: np.ndarray, positions: np.ndarray, side: float
+) -> np.ndarray:
+    """The order of parallel slices at equal distances along a line, upwards along their normal."""
     if np.ptp(orientations, axis=0).max() > 1e-2:
         raise ValueError(f"{source} must hold parallel slices, got several orientations: is this a localizer?")
-    row, column = orientations[0].reshape(2, 3)
-    places = positions @ np.cross(row, column)
-    order = np.argsort(places, kind="stable")
-    steps = np.diff(places[order])
-    usual = np.median(steps) if len(steps) > 1 else 0
-    wrong = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual) if len(steps) > 1 else []
+    normal = _normal(orientations)
+    order = np.argsort(positions @ normal, kind="stable")
+    steps = np.diff(positions[order], axis=0)
+    if not len(steps):
+        return order
+    along = steps @ normal
+    usual, beside = np.median(along), steps - np.outer(along, normal)
+    moved = np.linalg.norm(beside - np.median(beside, axis=0), axis=1)
+    uneven = (np.abs(along - usual) > UNEVEN * usual) | (along <= 0)
+    wrong = np.flatnonzero(uneven | (moved > max(HALF * side, UNEVEN * usual)))
     if len(wrong):
+        index = wrong[0]
+        far, aside = f"{along[index]:.2f} mm instead of {usual:.2f} mm", f"a step of {moved[index]:.2f} mm aside"
         raise ValueError(
-            f"{source} must hold slices at equal distances, got {steps[wrong[0]]:.2f} mm instead of {usual:.2f} mm "
-            f"between slices {wrong[0] + 1} and {wrong[0] + 2} of {len(places)}: a slice is missing or there twice."
+            f"{source} must hold slices at equal distances, got {far if uneven[index] else aside} between slices "
+            f"{index + 1} and {index + 2} of {len(order)} ({names[order[index]]}, {names[order[index + 1]]}): a slice "
+            "is missing, there twice, or has moved."
         )
     return order
 
@@ -112,7 +172,8 @@ def _axes(path: Path, dataset: Dataset, frames: int) -> tuple[np.ndarray, np.nda
     row, column = np.eye(3)[:2] if orientations is None else orientations[0].reshape(2, 3)
     order, first, step = np.arange(frames), np.zeros(3), np.cross(row, column) * float(between or 0)
     if placed:
-        order = _sorted_places(path, orientations, positions)
+        names = [f"frame {index + 1}" for index in range(frames)]
+        order = _sorted_places(path, names, orientations, positions, sides.min())
         first = positions[order[0]]
         step = (positions[order[-1]] - first) / (frames - 1)
     affine = np.eye(4)

@@ -142,12 +142,17 @@ def _check_data(path: Path, header: Header, expected: int) -> None:
     start = header.end if header.entries["ElementDataFile"].lower() == LOCAL else 0
     there = data.stat().st_size - start
     said, packed = header.entries.get("CompressedDataSize"), compressed.lower() in TRUE
+    if packed and said is None and start:  # ITK takes none of them, and leaves the voxels as they are in memory
+        raise ValueError(
+            f"{path} must say how many bytes of compressed data follow its header, got no CompressedDataSize: copy it "
+            "again, or write it anew."
+        )
     if packed and said is not None and said != str(there):
         raise ValueError(
             f"{path} must have {said} bytes of compressed data in {data.name}, by its header, got {there}: the file "
             "has been cut off or exchanged. Copy it again."
         )
-    found = _unpacked(path, data, start, expected) if packed else there
+    found = unpacked_size(path, data, start, expected) if packed else there
     if found != expected:
         size = " x ".join(header.entries["DimSize"].split())
         found = "more" if packed and found > expected else found
@@ -157,8 +162,12 @@ def _check_data(path: Path, header: Header, expected: int) -> None:
         )
 
 
-def _unpacked(path: Path, data: Path, start: int, expected: int) -> int:
-    """How many bytes compressed data hold; no more than one too many are looked at."""
+def unpacked_size(path: Path, data: Path, start: int, expected: int) -> int:
+    """How many bytes the compressed data from a byte of a file on hold; no more than one piece too many is looked at.
+
+    Raises:
+        ValueError: naming the image and the file, where they are damaged, have no end, or do not end with the file.
+    """
     engine, found, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0, True  # zlib or gzip, as ITK
     try:
         with data.open("rb") as file:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common.data.decoders import itk_header
+from common.data.metaimage import unpacked_size
+
 LONGEST = 2**16  # characters of a line
+SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
 PLACES = {"domain", "space", "time", "none", "???"}  # kinds of axes along which there are voxels, not channels
 
 
 def check_nrrd(path: str | Path) -> None:
     """Refuses a file with an NRRD header that ITK would read wrongly without a word; passes over other kinds of files.
 
-    Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; and voxels
-    whose sides are missing as ones of 1 mm.
+    Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; voxels whose
+    sides are missing as ones of 1 mm; and compressed data without a look at their check sum. (Voxels that are text, or
+    compressed by bzip2, are left to it.)
 
     Raises:
         ValueError: naming the file.
     """
-    with Path(path).open("rb") as file:
+    path = Path(path)
+    with path.open("rb") as file:
         if not file.readline(64).startswith(b"NRRD"):
             return
         lines = [line.decode("latin-1") for line in iter(lambda: file.readline(LONGEST).strip(), b"")]  # up to an empty
+        start = file.tell()
     parts = [line.partition(":") for line in lines if not line.startswith("#")]
     entries = {key.strip().lower(): value.strip() for key, _, value in parts}
     elsewhere = entries.get("data file", entries.get("datafile"))
@@ -37,4 +44,25 @@ def check_nrrd(path: str | Path) -> None:
         raise ValueError(
             f"{path} must give the sides of its voxels in mm, got neither 'space directions' nor 'spacings': add them "
             "to the header, as spacings: 1.5 1.5 1.5."
+        )
+    _check_data(path, entries, start)
+
+
+def _check_data(path: Path, entries: dict[str, str], start: int) -> None:
+    """As many bytes as the header says, and whole where they are compressed."""
+    if any(entries.get(key, "0") != "0" for key in SKIPS):
+        raise ValueError(
+            f"{path} must have its voxels right after its header, got a header that skips lines or bytes: write "
+            "it again, as itk.imwrite does."
+        )
+    encoding = entries.get("encoding", "").lower()
+    if encoding not in ("raw", "gzip", "gz"):
+        return
+    expected, found = itk_header(path).GetImageSizeInBytes(), path.stat().st_size - start
+    if encoding != "raw":
+        found = unpacked_size(path, path, start, expected)
+    if found != expected:
+        raise ValueError(
+            f"{path} must have {expected} bytes of voxels, by its sizes {entries['sizes']} and type {entries['type']}, "
+            f"got {'more' if found > expected else found}: it is cut off, or its header is another's. Copy it again."
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from common.data.dicom_volumes import frames_of, read_frames, require_no_gap
+from common.data.decoders import itk_header, load_nifti
+from common.data.dicom_volumes import frames_of, read_frames, require_whole_series
 from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
 from common.data.metaimage import check_metaimage
 from common.data.nrrd import check_nrrd
@@ -58,11 +59,7 @@ def is_volume(path: str | Path) -> bool | None:
         if file_suffix(path) in NIFTI_SUFFIXES:
             shape = nibabel.load(path).shape
         elif file_suffix(path) in ITK_SUFFIXES:
-            import itk
-
-            header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-            header.SetFileName(str(path))
-            header.ReadImageInformation()
+            header = itk_header(path)
             shape = [header.GetDimensions(axis) for axis in range(header.GetNumberOfDimensions())]
         else:
             return frames_of(path) > 1 if path.is_file() else None
@@ -180,10 +177,12 @@ def read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        image = nibabel.load(path)
+        image = load_nifti(path)
         values = image.get_fdata(dtype=np.float32)
     except Exception as error:  # nibabel and gzip raise a dozen types for files that are cut off or foreign
-        raise ValueError(f"{path} must be a NIfTI file, got one that cannot be read: {_short(error)}") from error
+        raise ValueError(
+            f"{path} must be a whole NIfTI file, got one that cannot be read: {_short(error)}: copy it again."
+        ) from error
     if values.ndim == 4 and values.shape[3] == 1:
         values = values[..., 0]
     return values, _sound(image.affine, path)
@@ -223,7 +222,7 @@ def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     files = list(names.GetFileNames(series[0]))
     if len(files) == 1 and frames_of(files[0]) > 1:
         return read_file(Path(files[0]))
-    require_no_gap(folder, files)
+    require_whole_series(folder, files)
     return _read_with_itk(folder, files)
 
 

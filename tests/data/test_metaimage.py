@@ -139,6 +139,11 @@ ZRAW = {"CompressedData": True, "ElementDataFile": "oct.zraw"}
         (ZRAW, zlib.compress(RAW[:100]), "must have 240 bytes in oct.zraw .* got 100"),
         (ZRAW, zlib.compress(RAW + RAW), "must have 240 bytes in oct.zraw .* got more"),
         (ZRAW | {"CompressedDataSize": 9}, PACKED, f"must have 9 bytes of compressed data .* got {len(PACKED)}"),
+        (
+            {"CompressedData": True, "ElementDataFile": "LOCAL"},
+            None,
+            "must say how many bytes of compressed data follow its header, got no CompressedDataSize",
+        ),
         ({"CompressedData": "zlib"}, RAW, "must have CompressedData = True or False, got zlib"),
     ],
 )

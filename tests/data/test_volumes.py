@@ -148,6 +148,66 @@ def test_dicom_slices_without_a_position_are_refused(tmp_path, values):
         read_volume(tmp_path / "lost")
 
 
+def edit(path, **tags):
+    header = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(header, name, value)
+    header.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"PixelSpacing": [0.9, 0.5]}, r"must hold slices of one PixelSpacing, got .* mm in \S+dcm and .* export"),
+        ({"ImagePositionPatient": [-9.75, -20, -21]}, None),  # a tenth of a distance is 0.3 mm
+        (
+            {"ImagePositionPatient": [-9.5, -20, -21]},
+            r"got a step of 0\.50 mm aside between slices 3 and 4 of 7 \(\S+_7\.dcm, \S+_6\.dcm\): .* has moved",
+        ),
+        ({"ImagePositionPatient": [-10, -20, -20]}, r"got 4\.00 mm instead of 3\.00 mm between slices 3 and 4 of 7"),
+        ({"ImagePositionPatient": [-10, -20, -18]}, r"got 6\.00 mm instead of 3\.00 mm between slices 3 and 4 of 7"),
+        ({"PixelData": bytes(40)}, r"_6\.dcm must have 60 bytes of pixels, by its header, got 40: copy it again"),
+    ],
+)
+def test_one_slice_of_a_series_that_does_not_fit(tmp_path, values, tags, message):
+    """The fourth of seven slices of 5 x 6 pixels of 0.5 x 0.8 mm at distances of 3 mm."""
+    affine = dicom(tmp_path / "series", values)
+    edit(next((tmp_path / "series").glob("*_6.dcm")), **tags)
+    if message is None:
+        np.testing.assert_allclose(read_volume(tmp_path / "series").affine, affine, atol=1e-4)
+        return
+    with pytest.raises(ValueError, match=message) as refused:
+        read_volume(tmp_path / "series")
+    assert str(tmp_path / "series") in str(refused.value)
+
+
+@pytest.mark.parametrize(("degrees", "fits"), [(0.5, True), (1.5, False)])
+def test_a_tilted_gantry_is_refused_where_a_slice_moves_by_half_a_pixel(tmp_path, values, degrees, fits):
+    """Over 18 mm 0.16 mm and 0.47 mm; half a pixel is 0.25 mm."""
+    dicom(tmp_path / "tilted", values)
+    for index in range(7):
+        path = next((tmp_path / "tilted").glob(f"*_{9 - index}.dcm"))
+        place = [-10, -20 + 3 * index * np.tan(np.radians(degrees)), -30 + 3 * index]
+        edit(path, ImagePositionPatient=[round(side, 6) for side in place])
+    if fits:
+        assert read_volume(tmp_path / "tilted").shape == values.shape
+        return
+    with pytest.raises(
+        ValueError, match=r"one above the other, got \S+_3\.dcm 0\.47 mm beside the normal of \S+_9\.dcm"
+    ):
+        read_volume(tmp_path / "tilted")
+
+
+@pytest.mark.parametrize("size", [0, 300, -1])
+def test_a_damaged_slice_is_not_passed_over(tmp_path, values, size):
+    """ITK leaves out a file that it cannot read, so that the last slice would be missing in silence."""
+    dicom(tmp_path / "series", values)
+    last = next((tmp_path / "series").glob("*_3.dcm"))
+    last.write_bytes(last.read_bytes()[:size])
+    with pytest.raises(ValueError, match=last.name):
+        read_volume(tmp_path / "series")
+
+
 @pytest.mark.parametrize("read", [read_volume, read_volume_mask])
 def test_files_that_cannot_be_read(tmp_path, values, read):
     with pytest.raises(FileNotFoundError, match=r"none\.nii"):
