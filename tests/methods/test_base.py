@@ -552,6 +552,18 @@ def test_on_a_gpu_terms_are_looked_at_together_after_some_iterations():
     finite.look()  # nothing to look at
 
 
+def test_iterations_may_have_different_numbers_to_look_at():
+    """A part that begins later has none in the first ones."""
+    finite, zero = FiniteTerms(), torch.tensor(0.0).as_subclass(OnGPU)
+    finite.add(1, {"supervised": zero}, {})
+    finite.add(2, {"supervised": zero, "discriminator_loss": torch.tensor(0.5)}, {})
+    finite.look()
+    finite.add(3, {"supervised": zero}, {})
+    finite.add(4, {"supervised": zero, "discriminator_loss": torch.tensor(math.inf)}, {})
+    with pytest.raises(FloatingPointError, match="'discriminator_loss': inf} at iteration 4 "):
+        finite.look()
+
+
 # ---- optimizer, network
 
 
