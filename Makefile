@@ -40,6 +40,7 @@ lint: $(VENV)/installed  ## Check style and formatting
 
 benchmark: $(VENV)/installed  ## Time and memory beside the plain forms
 	$(RUN) benchmarks/reference_labels.py
+	$(RUN) benchmarks/rank_similarity.py
 	$(RUN) benchmarks/proximity_graph.py
 	$(RUN) benchmarks/volumes.py --small
 
