@@ -28,6 +28,7 @@ from common.settings import described, differences
 
 logger = logging.getLogger(__name__)
 FILE, LOG, SCORES, TABLE = "detector.pt", "train.csv", "validation.csv", "boxes.csv"
+FORMAT = 1  # of the file, and of how a detector is trained
 SCORED = (0.05, 0.25, 0.5, 0.7, 0.85, 0.95)  # scores of the table of recall and precision
 
 
@@ -143,7 +144,8 @@ class DetectorStage:
         """Whether the folder has a detector of these settings and images."""
         if not (self.folder / FILE).exists():
             return False
-        other = differences(self.made_of(), json.loads(load_checkpoint(self.folder / FILE)["settings"]))
+        theirs = load_checkpoint(self.folder / FILE).get("settings", "{}")
+        other = differences(self.made_of(), json.loads(theirs))
         if other:
             logger.warning(f"The detector in {self.folder} is of {'; '.join(other[:4])}: another one is trained.")
         return not other
@@ -183,11 +185,10 @@ class DetectorStage:
 
     def make(self, device: torch.device) -> None:
         """Trains a detector, lets it look at the images, and writes what comes of it."""
-        alone, settings = labeled_alone(self.batches, self.batch, self.seed), (self.iterations, self.learning_rate)
-        detector = new_detector(alone, self.true("labeled"), self.classes, self.min_size, self.features, self.width).to(
-            device
-        )
-        log = train_detector(detector, alone, self.classes, self.min_size, *settings, self.num_workers)
+        alone, objects = labeled_alone(self.batches, self.batch, self.seed), (self.classes, self.min_size)
+        detector = new_detector(alone, self.true("labeled"), *objects, self.features, self.width)
+        detector.to(device)
+        log = train_detector(detector, alone, *objects, self.iterations, self.learning_rate, self.num_workers)
         write_table(self.folder / LOG, log)
         dimensions, content = len(self.batches.patch_size), {"settings": json.dumps(self.made_of())}
         content["anchors"] = detector.shapes  # which the weights do not work without
@@ -215,7 +216,7 @@ class DetectorStage:
     def made_of(self) -> dict[str, Any]:
         """What the detector and the boxes depend on: settings and images."""
         names = ("background", "min_size", "iterations", "batch", "learning_rate", "features", "width", "seed")
-        kept: dict[str, Any] = {name: getattr(self, name) for name in names}
+        kept: dict[str, Any] = {"format": FORMAT, **{name: getattr(self, name) for name in names}}
         kept |= {name: getattr(self.batches, name) for name in ("patch_size", "weak", "foreground")}
         kept["classes"] = self.labels.classes
         kept["images"] = {name: store.fingerprints() for name, store in self.stores.items() if store}

@@ -125,6 +125,13 @@ def test_the_same_detector_is_used_again_and_another_one_trained_anew(make_stage
     assert any("is of iterations 1, got 2: another one is trained" in line for line in caplog.messages)
 
 
+def test_a_damaged_file_is_an_error_that_names_it(make_stage, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "detector.pt").write_bytes(b"half of a file")
+    with pytest.raises(ValueError, match=r"detector\.pt must be a checkpoint"):
+        started(make_stage())
+
+
 def test_two_trainings_are_equal_and_leave_all_random_numbers_as_they_were(make_stage):
     torch.manual_seed(1)
     states = [torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()]
@@ -182,8 +189,6 @@ def kill(*_):
 
 class Unreadable:
     """Images that kill who reads them, and those are read once the detector has been trained."""
-
-    fingerprints = dict
 
     def __len__(self):
         raise Killed
