@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -70,6 +71,17 @@ def require_inside(boxes: np.ndarray, shape: tuple[int, ...], name: str) -> None
             f"{boxes[outside][0].tolist()}: they are another image's; delete the detector's folder, so that boxes are "
             "found again."
         )
+
+
+def table_of(found: Sequence[Found], names: Sequence[str], classes: Sequence[str], dimensions: int) -> pd.DataFrame:
+    """A row for each box: ``image``, ``class``, ``score``, and its corners, ``from_x`` ... ``to_z``."""
+    corners = [f"{end}_{axis}" for end in ("from", "to") for axis in "xyz"[:dimensions]]
+    rows = [
+        [name, classes[label], float(score), *box.tolist()]
+        for name, each in zip(names, found, strict=True)
+        for box, label, score in zip(each["boxes"], each["labels"], each["scores"], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["image", "class", "score", *corners])
 
 
 def packed(found: Sequence[Found], dimensions: int) -> dict[str, Tensor]:

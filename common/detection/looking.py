@@ -18,6 +18,16 @@ from common.label_space import LabelSpace
 AT_ONCE = 8  # slices
 
 
+def is_of_slices(patch_size: Sequence[int]) -> bool:
+    """Whether windows of this size are slices of volumes."""
+    return len(patch_size) == 3 and patch_size[-1] == 1
+
+
+def window_of(patch_size: Sequence[int]) -> tuple[int, ...]:
+    """The sides of what a detector sees: of a slice two."""
+    return tuple(patch_size[:2] if is_of_slices(patch_size) else patch_size)
+
+
 def planes(maps: Tensor, slices: bool) -> Tensor:
     """Maps ``C H W [D]`` as a batch: of themselves, or of their slices, ``D C H W``."""
     return maps.movedim(-1, 0) if slices else maps[None]

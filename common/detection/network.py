@@ -14,6 +14,7 @@ from monai.apps.detection.utils.anchor_utils import AnchorGeneratorWithAnchorSha
 from monai.losses.giou_loss import BoxGIoULoss
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from monai.networks.nets.basic_unet import Down, TwoConv
+from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 
 FLOOR = 0.05  # lowest score of a box that is given
@@ -66,19 +67,22 @@ class Detector(RetinaNetDetector):
         return found
 
 
-def anchor_shapes(boxes: np.ndarray, number: int = 3) -> list[list[float]]:
-    """Shapes that stand for the boxes: sorted by size and cut into so many parts, the median side of each part.
+def anchor_shapes(boxes: np.ndarray, number: int = 6) -> list[list[float]]:
+    """Shapes that stand for the boxes: the centres of clusters of their sides (Redmon and Farhadi 2017).
+
+    The clusters are k-means' of the sides' logarithms, so that a tenth more counts alike in small and in large boxes.
 
     Args:
         boxes: ``n 4`` or ``n 6``, at least one.
-        number: number of shapes.
+        number: number of shapes; fewer where there are fewer different ones.
     """
     low, high = np.split(np.asarray(boxes, np.float64), 2, axis=1)
     sides = high - low
-    sides = sides[np.argsort(sides.prod(1), kind="stable")]
-    parts = [part for part in np.array_split(sides, number) if len(part)]
-    parts += [parts[-1]] * (number - len(parts))
-    return [np.median(part, axis=0).tolist() for part in parts]
+    distinct = np.unique(sides, axis=0)
+    if len(distinct) <= number:
+        return distinct.tolist()
+    centres, _ = kmeans2(np.log(sides), number, minit="++", missing="warn", seed=0)
+    return np.exp(centres[np.lexsort(centres.T)]).tolist()
 
 
 def make_detector(
@@ -103,6 +107,7 @@ def make_detector(
         if isinstance(convolution, (nn.Conv2d, nn.Conv3d)):
             nn.init.kaiming_normal_(convolution.weight)  # MONAI's 0.01 takes hundreds of iterations to get going
     detector = Detector(network, AnchorGeneratorWithAnchorShape((1,), shapes))
+    detector.shapes = [list(shape) for shape in shapes]
     detector.set_box_regression_loss(BoxGIoULoss(reduction="mean"), encode_gt=False, decode_pred=True)
     detector.set_atss_matcher(num_candidates=4, center_in_gt=False)
     detector.set_hard_negative_sampler(batch_size_per_image=64, positive_fraction=0.5, pool_size=20, min_neg=16)

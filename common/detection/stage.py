@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from ignite.engine import Engine, Events
 
 from common.batches import Batches
 from common.data import DecodedImages
-from common.detection.found_boxes import Found, FoundBoxes, packed, unpacked
-from common.detection.looking import boxes_in, true_boxes
-from common.detection.network import FLOOR, Detector, anchor_shapes, make_detector
+from common.detection.found_boxes import Found, FoundBoxes, packed, table_of, unpacked
+from common.detection.looking import boxes_in, is_of_slices, true_boxes
+from common.detection.network import FLOOR
 from common.detection.scores import OVERLAP, box_scores
-from common.detection.training import labeled_alone, train_detector
+from common.detection.training import labeled_alone, new_detector, train_detector
 from common.draws import generator
 from common.files import replacing
 from common.handlers.checkpoint import load_checkpoint
@@ -29,6 +28,7 @@ from common.settings import described, differences
 
 logger = logging.getLogger(__name__)
 FILE, LOG, SCORES, TABLE = "detector.pt", "train.csv", "validation.csv", "boxes.csv"
+FORMAT = 1  # of the file, and of how a detector is trained
 SCORED = (0.05, 0.25, 0.5, 0.7, 0.85, 0.95)  # scores of the table of recall and precision
 
 
@@ -58,8 +58,7 @@ class DetectorStage:
         iterations: number of iterations.
         batch: labelled images in an iteration.
         learning_rate: the highest one, of AdamW.
-        features, width: channels of the network; see :class:`~common.detection.network.Pyramid`. Small windows have
-            no room for all levels.
+        features, width: channels of the network; see :func:`~common.detection.training.new_detector`.
         num_workers: threads that prepare batches ahead.
         seed: seed of weights and draws.
 
@@ -92,9 +91,7 @@ class DetectorStage:
         self.found: list[Found] | None = None
         self.check()
         self.classes = [index for index, name in enumerate(self.labels.classes) if name not in self.background]
-        patch = batches.patch_size
-        self.slices = len(patch) == 3 and patch[-1] == 1
-        self.window = patch[:2] if self.slices else patch
+        self.slices = is_of_slices(batches.patch_size)
 
     def check(self) -> None:
         """Refuses settings that are out of their range."""
@@ -147,7 +144,8 @@ class DetectorStage:
         """Whether the folder has a detector of these settings and images."""
         if not (self.folder / FILE).exists():
             return False
-        other = differences(self.made_of(), json.loads(load_checkpoint(self.folder / FILE)["settings"]))
+        theirs = load_checkpoint(self.folder / FILE).get("settings", "{}")
+        other = differences(self.made_of(), json.loads(theirs))
         if other:
             logger.warning(f"The detector in {self.folder} is of {'; '.join(other[:4])}: another one is trained.")
         return not other
@@ -187,11 +185,13 @@ class DetectorStage:
 
     def make(self, device: torch.device) -> None:
         """Trains a detector, lets it look at the images, and writes what comes of it."""
-        detector = self.new_detector().to(device)
-        alone, settings = labeled_alone(self.batches, self.batch, self.seed), (self.iterations, self.learning_rate)
-        log = train_detector(detector, alone, self.classes, self.min_size, *settings, self.num_workers)
+        alone, objects = labeled_alone(self.batches, self.batch, self.seed), (self.classes, self.min_size)
+        detector = new_detector(alone, self.true("labeled"), *objects, self.features, self.width)
+        detector.to(device)
+        log = train_detector(detector, alone, *objects, self.iterations, self.learning_rate, self.num_workers)
         write_table(self.folder / LOG, log)
         dimensions, content = len(self.batches.patch_size), {"settings": json.dumps(self.made_of())}
+        content["anchors"] = detector.shapes  # which the weights do not work without
         content["network"] = {name: value.cpu() for name, value in detector.network.state_dict().items()}
         if self.validation:
             true = [{**each, "scores": np.ones(len(each["labels"]), np.float32)} for each in self.true("validation")]
@@ -200,7 +200,10 @@ class DetectorStage:
             write_table(self.folder / SCORES, [row for score in SCORED for row in self.scores(found, true, score)])
         found = boxes_in(detector, self.stores["unlabeled"], self.classes, self.slices, device)
         content["unlabeled"] = packed(found, dimensions)
-        self.write_boxes(found)
+        store = self.stores["unlabeled"]
+        names = [store.name(index) for index in range(len(store))]
+        with replacing(self.folder / TABLE) as temporary:
+            table_of(found, names, self.labels.classes, dimensions).to_csv(temporary, index=False, float_format="%.6g")
         with replacing(self.folder / FILE) as temporary:  # last, since it says that all is there
             torch.save(content, temporary)
 
@@ -208,43 +211,12 @@ class DetectorStage:
         """Boxes of the objects of labelled or validation images."""
         return true_boxes(self.stores[images], self.labels, self.classes, self.min_size, self.slices)
 
-    def new_detector(self) -> Detector:
-        """A detector that has learnt nothing, with anchors of the shapes of the labelled images' objects."""
-        true = self.true("labeled")
-        boxes, labels = (np.concatenate([each[key] for each in true]) for key in ("boxes", "labels"))
-        without = [self.labels.classes[index] for index in self.classes if index not in labels]
-        if without:
-            raise ValueError(
-                f"each class must have an object of more than {self.min_size} connected pixels on the labelled images "
-                f"for the detector to learn from, got none of {', '.join(without)}: lower min_size, label an image "
-                f"that shows one, or name it as background of the detector."
-            )
-        boxes = boxes[:, [0, 1, 3, 4]] if self.slices else boxes
-        shapes = [np.minimum(shape, self.window).tolist() for shape in anchor_shapes(boxes)]
-        channels = len(self.stores["labeled"].arrays(0)["image"])
-        levels = max(3, int(min(self.window)).bit_length() - 1)  # of two pixels or more along each axis
-        detector = make_detector(shapes, len(self.classes), channels, self.features[:levels], self.width)
-        detector.set_sliding_window_inferer(self.window, sw_batch_size=4, overlap=0.25)
-        return detector
-
-    def write_boxes(self, found: list[Found]) -> None:
-        """A table of the boxes in the unlabelled images."""
-        store, axes = self.stores["unlabeled"], "xyz"[: len(self.batches.patch_size)]
-        columns = ["image", "class", "score", *(f"{end}_{axis}" for end in ("from", "to") for axis in axes)]
-        rows = [
-            [store.name(index), self.labels.classes[label], float(score), *box.tolist()]
-            for index, each in enumerate(found)
-            for box, label, score in zip(each["boxes"], each["labels"], each["scores"], strict=True)
-        ]
-        with replacing(self.folder / TABLE) as temporary:
-            pd.DataFrame(rows, columns=columns).to_csv(temporary, index=False, float_format="%.6g")
-
     # ---- what a resumed run must know
 
     def made_of(self) -> dict[str, Any]:
         """What the detector and the boxes depend on: settings and images."""
         names = ("background", "min_size", "iterations", "batch", "learning_rate", "features", "width", "seed")
-        kept: dict[str, Any] = {name: getattr(self, name) for name in names}
+        kept: dict[str, Any] = {"format": FORMAT, **{name: getattr(self, name) for name in names}}
         kept |= {name: getattr(self.batches, name) for name in ("patch_size", "weak", "foreground")}
         kept["classes"] = self.labels.classes
         kept["images"] = {name: store.fingerprints() for name, store in self.stores.items() if store}

@@ -14,10 +14,13 @@ from tqdm import tqdm
 from common.batches import Batches, Loader
 from common.batches.class_cover import ClassCover
 from common.detection.boxes import label_boxes
-from common.detection.network import Detector
+from common.detection.found_boxes import Found
+from common.detection.looking import is_of_slices, window_of
+from common.detection.network import Detector, anchor_shapes, make_detector
 from common.draws import generator
 from common.parts import Needs
 
+LOOKED_AT = 16  # batches, for the shapes of objects
 INTERVAL = 10  # iterations between two rows of the log
 WARM_UP = 20  # iterations
 LARGEST = 10.0  # norm of the gradients
@@ -30,6 +33,42 @@ def labeled_alone(batches: Batches, number: int, seed: int) -> Batches:
     alone.cover = ClassCover(batches.cover.presence, number, batches.labels.classes, needed=False)
     alone.seed = int(generator(seed, 0, "detector").integers(2**31))
     return alone
+
+
+def new_detector(
+    batches: Batches, true: Sequence[Found], classes: Sequence[int], min_size: int, features: Sequence[int], width: int
+) -> Detector:
+    """A detector that has learnt nothing, with anchors of the shapes of the labelled images' objects.
+
+    Args:
+        batches: batches of labelled images, which show objects turned and cut; see :func:`labeled_alone`.
+        true: boxes of the objects of the labelled images.
+        classes: indices of the detector's classes among the foreground classes.
+        min_size: see :func:`~common.detection.boxes.component_boxes`.
+        features, width: see :class:`~common.detection.network.Pyramid`; small windows have no room for all levels.
+
+    Raises:
+        ValueError: when a class has no object.
+    """
+    names, there = batches.labels.classes, np.concatenate([each["labels"] for each in true])
+    without = [names[index] for index in classes if index not in there]
+    if without:
+        raise ValueError(
+            f"each class must have an object of more than {min_size} connected pixels on the labelled images for the "
+            f"detector to learn from, got none of {', '.join(without)}: lower min_size, label an image that shows one, "
+            f"or name it as background of the detector."
+        )
+    slices, window = is_of_slices(batches.patch_size), window_of(batches.patch_size)
+    boxes = [each["boxes"][:, [0, 1, 3, 4]] if slices else each["boxes"] for each in true]
+    for iteration in range(LOOKED_AT):
+        shown = label_boxes(batches.labels, batches[iteration]["labeled"]["label"], classes, min_size)
+        boxes += [each["boxes"].cpu().numpy() for each in shown]
+    shapes = [np.minimum(shape, window).tolist() for shape in anchor_shapes(np.concatenate(boxes))]
+    levels = max(3, int(min(window)).bit_length() - 1)  # of two pixels or more along each axis
+    channels = len(batches.labeled[0].arrays()["image"])
+    detector = make_detector(shapes, len(classes), channels, features[:levels], width)
+    detector.set_sliding_window_inferer(window, sw_batch_size=4, overlap=0.25)
+    return detector
 
 
 def train_detector(

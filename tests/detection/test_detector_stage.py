@@ -16,6 +16,7 @@ from common.detection import DetectorStage, make_detector, network
 from common.detection import stage as stage_module
 from common.detection.boxes import label_boxes
 from common.detection.network import anchor_shapes
+from common.detection.training import labeled_alone, new_detector
 from common.handlers import Checkpoint
 from common.label_space import LabelSpace
 from common.methods import Method, Supervised
@@ -99,7 +100,7 @@ def test_a_short_training_finds_the_objects(make_stage, caplog, tmp_path):
 def test_what_it_leaves_behind(make_stage, tmp_path):
     stage = started(make_stage(score=0.006))
     content = torch.load(tmp_path / "run" / "detector.pt", weights_only=True)
-    detector = make_detector([[1, 1]] * 3, 2, 1, SMALL["features"], SMALL["width"])
+    detector = make_detector(content["anchors"], 2, 1, SMALL["features"], SMALL["width"])
     detector.network.load_state_dict(content["network"])
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "boxes.csv",
@@ -122,6 +123,13 @@ def test_the_same_detector_is_used_again_and_another_one_trained_anew(make_stage
         started(make_stage(iterations=2))
     assert file.stat().st_mtime_ns > written
     assert any("is of iterations 1, got 2: another one is trained" in line for line in caplog.messages)
+
+
+def test_a_damaged_file_is_an_error_that_names_it(make_stage, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "detector.pt").write_bytes(b"half of a file")
+    with pytest.raises(ValueError, match=r"detector\.pt must be a checkpoint"):
+        started(make_stage())
 
 
 def test_two_trainings_are_equal_and_leave_all_random_numbers_as_they_were(make_stage):
@@ -162,7 +170,7 @@ def run(make_stage, make_trainer, tmp_path):
 
         trainer = make_trainer(method, handlers, 2, 2, batches=stage.batches)
         if die == "within":  # the detector's training
-            stage.write_boxes = kill
+            stage.validation = Unreadable()
         elif die:
             trainer.add_event_handler(die, kill)
         if die:
@@ -177,6 +185,13 @@ def run(make_stage, make_trainer, tmp_path):
 
 def kill(*_):
     raise Killed
+
+
+class Unreadable:
+    """Images that kill who reads them, and those are read once the detector has been trained."""
+
+    def __len__(self):
+        raise Killed
 
 
 def same(one, other):
@@ -247,7 +262,7 @@ def test_a_detector_that_finds_nothing_says_so(make_stage, caplog):
 def test_a_class_without_an_object_is_refused(make_stage):
     """Bars of 84 pixels are no objects of more than 90."""
     with pytest.raises(ValueError, match=r"on the labelled images .*, got none of bar: lower min_size, label"):
-        make_stage(min_size=90).new_detector()
+        started(make_stage(min_size=90))
 
 
 @pytest.mark.parametrize(
@@ -268,14 +283,21 @@ def test_settings_out_of_range_are_refused(make_stage, settings, message):
 
 
 def test_anchors_stand_for_the_objects():
-    boxes = np.array([[0, 0, 2, 2], [5, 5, 9, 11], [0, 0, 4, 4], [1, 1, 5, 9], [0, 0, 20, 10], [3, 3, 23, 33]])
-    # by size: 2 x 2, 4 x 4; 4 x 6, 4 x 8; 20 x 10, 20 x 30
-    assert anchor_shapes(boxes, 3) == [[3, 3], [4, 7], [20, 20]]
-    assert anchor_shapes(boxes[:1], 3) == [[2, 2]] * 3
+    """Four groups of sides, each within a tenth of its middle, and few different ones as they are."""
+    groups, rng = np.array([[10, 20], [20, 10], [5, 5], [40, 44]]), np.random.default_rng(0)
+    sides = np.repeat(groups, 10, axis=0) * np.exp(rng.uniform(-0.05, 0.05, (40, 2)))
+    low = rng.uniform(0, 9, (40, 2))
+    found = np.array(anchor_shapes(np.concatenate([low, low + sides], axis=1), 4))
+    means = np.exp(np.log(sides).reshape(4, 10, 2).mean(1))
+    for mean in means:
+        assert np.abs(found - mean).sum(1).min() < 1e-6
+    assert sorted(anchor_shapes(np.array([[1, 1, 3, 5], [0, 0, 2, 4], [0, 0, 7, 7]]), 3)) == [[2, 4], [7, 7]]
 
 
 def test_small_windows_have_no_room_for_all_levels(make_stage):
-    detector = make_stage(features=(8, 8, 8, 8, 8), size=(32, 32, 16), patch=(16, 16, 16)).new_detector()
+    stage = make_stage(size=(32, 32, 16), patch=(16, 16, 16))
+    alone = labeled_alone(stage.batches, 2, 0)
+    detector = new_detector(alone, stage.true("labeled"), [0, 1], 4, (8, 8, 8, 8, 8), 8)
     assert len(detector.network.feature_extractor.downs) == 3
     detector.train()(torch.rand(2, 1, 16, 16, 16), [{"boxes": torch.zeros(0, 6), "labels": torch.zeros(0).long()}] * 2)
 
