@@ -16,6 +16,7 @@ from common.files import replacing
 from common.handlers.checkpoint import settings_file
 from common.label_space import LabelSpace
 from common.ranks import is_first_rank
+from common.run_lock import RunLock, clear_leftovers
 
 logger = logging.getLogger(__name__)
 RUN_FILE, MODEL_FILE = "run.json", "model.pt"
@@ -26,7 +27,8 @@ class RunFolder:
 
     When a training starts in the folder of an earlier one, that folder is renamed to ``<output_dir>-<when it started>``
     and gets a copy of its model; with ``resume`` it stays, and must be of a run with the same settings. Nothing is
-    written before the first epoch is over. Attach it before all handlers that read or write in the folder.
+    written before the first epoch is over but the lock, which keeps a second training out until this one ends, and what
+    a killed one left half written is removed. Attach it before all handlers that read or write in the folder.
 
     Args:
         output_dir: folder of the run.
@@ -40,7 +42,7 @@ class RunFolder:
         name: what the report calls the run; the method's name where not given.
 
     Raises:
-        ValueError: when the run to resume has other settings.
+        ValueError: when the run to resume has other settings; when another process trains in the folder.
     """
 
     def __init__(
@@ -66,13 +68,19 @@ class RunFolder:
             "settings": dict(settings),
         }
         self.before, self.clock = 0.0, 0.0
+        self.locks: list[RunLock] = []
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
         engine.add_event_handler(Events.COMPLETED, self.write)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
 
     def start(self, engine: Engine) -> None:
+        if is_first_rank():
+            self.lock()
+            clear_leftovers(self.path.parent)
+            engine.add_event_handler(Events.COMPLETED, self.unlock)  # after all that write when a run ends
         earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
         if earlier and self.resume:
             self.require_same(earlier)
@@ -106,11 +114,26 @@ class RunFolder:
         while aside.exists():
             number += 1
             aside = folder.with_name(f"{folder.name}-{started}.{number}")
+        self.unlock()
         folder.rename(aside)
+        self.lock()
         for file in (self.model, settings_file(self.model)):
             if file.exists() and not (aside / file.name).exists():
                 shutil.copy2(file, aside / file.name)
         logger.warning(f"Moved the earlier run in {folder} to {aside}; to go on with it instead, pass --resume true.")
+
+    def lock(self) -> None:
+        folders = {"output_dir": self.path.parent, "ckpt_dir": self.model.parent}
+        for key, folder in folders.items():
+            self.locks.append(RunLock(folder, key))
+
+    def unlock(self) -> None:
+        while self.locks:
+            self.locks.pop().release()
+
+    def fail(self, engine: Engine, error: Exception) -> None:
+        self.unlock()
+        raise error
 
     def write(self, engine: Engine) -> None:
         if not is_first_rank():
