@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ class Checkpoint:
     A run that is killed at any moment and started again with ``resume=True`` goes on from the last finished epoch and
     ends with the weights of the run that was never stopped, on a CPU bit by bit. Saved are the state dictionaries of
     ``objects``, the trainer's epoch, the gradient scaler and the states of torch's, CUDA's, NumPy's and Python's random
-    number generators. The file is written beside and renamed, and loaded with ``weights_only``.
+    number generators. The file is written beside and renamed, and loaded with ``weights_only``. The one before is kept
+    as ``checkpoint.previous.pt``: where the last one is damaged, the run goes on from there, with a warning.
 
     Attach it before the handlers that start from the epoch it loads (the training log). It saves after all handlers
     that were attached before the run starts, since they change what it saves (validation, learning rate).
@@ -44,12 +46,14 @@ class Checkpoint:
         interval: number of epochs between two checkpoints.
 
     Raises:
-        ValueError: when the checkpoint is of another network or run, or damaged.
+        ValueError: when the checkpoint is of another network or run; when it is damaged and there is none before.
         FloatingPointError: instead of saving weights that are not finite.
     """
 
     def __init__(self, path: str | Path, objects: Mapping[str, Any], resume: bool = False, interval: int = 1) -> None:
         self.path, self.objects, self.resume, self.interval = Path(path), dict(objects), resume, interval
+        self.previous = self.path.with_suffix(f".previous{self.path.suffix}")
+        self.damaged = False
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -74,12 +78,29 @@ class Checkpoint:
         require_finite(state.get("network", {}), self.path, engine.state.epoch)
         with replacing(self.path) as temporary:
             torch.save(state, temporary)
+            if self.path.exists() and not self.damaged:
+                self.path.replace(self.previous)
+        self.damaged = False
+
+    def read(self) -> dict[str, Any] | None:
+        """What the last checkpoint holds, or the one before where that one is damaged; None where there is none."""
+        if not self.path.exists() and not self.previous.exists():
+            return None
+        try:
+            return load_checkpoint(self.path)
+        except (ValueError, FileNotFoundError) as error:  # it is missing where a run was killed between two renamings
+            if not self.previous.exists():
+                raise
+            state = load_checkpoint(self.previous)
+            self.damaged = True
+            logger.warning(f"{error} Going on from {self.previous}, the one before.")
+            return state
 
     def load(self, engine: Engine) -> None:
-        if not self.path.exists():
+        state = self.read()
+        if state is None:
             logger.info(f"No checkpoint at {self.path}: starting from the first epoch.")
             return
-        state = load_checkpoint(self.path)
         missing = sorted({*self.objects, "trainer", "random", "settings"} - set(state))
         if missing:
             raise ValueError(f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}.")
@@ -289,15 +310,20 @@ def as_floats(value: Any) -> Any:
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint file, tensors and plain Python values only."""
+    """The content of a checkpoint file, tensors and plain Python values only, after a look at its check sums."""
     if not path.exists():
         raise FileNotFoundError(f"{path} must be a checkpoint, got no such file: train first, or give its path.")
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises a handful of types for truncated and foreign files
+        with zipfile.ZipFile(path) as file:  # torch writes check sums, and does not look at them
+            changed = file.testzip()
+        state = None if changed else torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # zipfile and torch raise a handful of types for truncated and foreign files
         raise ValueError(
-            f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: {short(error)}"
+            f"{path} must be a checkpoint of tensors and numbers, got a file torch cannot read: {short(error)}."
         ) from error
+    if changed:
+        raise ValueError(f"{path} must be as it was written, got another check sum of {changed}: copy it again.")
+    return state
 
 
 def short(error: Exception) -> str:

@@ -29,7 +29,7 @@ def last_line(phantom, tmp_path):
     yield run
     # only what a test put there
     left = {file.name for file in (tmp_path / "run").glob("*")} if (tmp_path / "run").exists() else set()
-    assert left <= {"model.pt", "checkpoint.pt", "run.json"}
+    assert left <= {"model.pt", "checkpoint.pt", "checkpoint.previous.pt", "run.json"}
 
 
 @pytest.fixture

@@ -260,6 +260,59 @@ def test_weights_alone_are_no_checkpoint(tmp_path):
         checkpoint.load(engine)
 
 
+def test_no_flipped_bit_is_loaded_in_silence(tmp_path):
+    """Either the file is refused, or the bit is one that holds nothing: a date, or what fills up to a boundary."""
+    checkpoint, engine = saved(tmp_path, network=nn.Linear(40, 20))
+    whole, state = checkpoint.path.read_bytes(), load_checkpoint(checkpoint.path)
+    found = []
+    for place in np.random.default_rng(0).integers(8 * len(whole), size=150):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        checkpoint.path.write_bytes(changed)
+        try:
+            found.append(same(load_checkpoint(checkpoint.path), state))
+        except ValueError:
+            found.append(None)
+    assert False not in found
+    assert found.count(None) > 75  # most of the file is weights
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
+def test_a_damaged_checkpoint_costs_one_epoch(make_run, tmp_path, damage, caplog):
+    """It is gone on from the one before, and ends as if nothing had been."""
+    make_run("whole").run()
+    with pytest.raises(Killed):
+        make_run("stopped", kill=8).run()
+    path = tmp_path / "stopped" / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content[: 1000 if damage == "cut" else None])
+    if damage == "missing":
+        path.unlink()
+    make_run("stopped", resume=True, seed=77).run()
+    assert f"Going on from {path.with_name('checkpoint.previous.pt')}" in caplog.text
+    whole, stopped = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("whole", "stopped"))
+    assert all(same(whole[name], stopped[name]) for name in whole if name != "random")
+    texts = [(tmp_path / name / "validation.csv").read_text() for name in ("whole", "stopped")]
+    assert texts[0] == texts[1]
+
+
+def test_a_damaged_checkpoint_never_replaces_the_one_before(tmp_path):
+    checkpoint, engine = saved(tmp_path)
+    checkpoint.save(engine)
+    before = checkpoint.previous.read_bytes()
+    checkpoint.path.write_bytes(b"damaged")
+    again = Checkpoint(checkpoint.path, {"network": nn.Linear(3, 2)}, resume=True)
+    again.load(engine)
+    again.save(engine)
+    assert again.previous.read_bytes() == before
+    assert load_checkpoint(again.path)["trainer"]["epoch"] == 2
+    last = again.path.read_bytes()
+    engine.state.epoch, engine.state.iteration = 3, 15
+    again.save(engine)
+    assert again.previous.read_bytes() == last
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_truncated_file_is_refused(tmp_path, share):
     checkpoint, engine = saved(tmp_path)
