@@ -203,6 +203,7 @@ class Commands:
         dry_run: bool = False,
         tables_only: bool = False,
         snakemake: str = "",
+        trusted: bool = False,
     ) -> None:
         """Train methods x numbers of labelled images x splits x seeds of a grid file: tables, figures and a report.
 
@@ -216,10 +217,11 @@ class Commands:
             dry_run: list the cells and how long they will take, run nothing.
             tables_only: run nothing, write the tables and reports of what there is.
             snakemake: options of Snakemake, to run the cells by it, as --snakemake="--executor slurm --jobs 40".
+            trusted: the file may hold expressions ($...) and any _target_, which run code: know where it is from.
         """
         from common.grid.make import run_and_report
 
-        lost = run_and_report(file, output, cores, dry_run, tables_only, snakemake)
+        lost = run_and_report(file, output, cores, dry_run, tables_only, snakemake, trusted)
         if lost:
             sys.exit("\n".join([f"Error: {len(lost)} cells failed, and are tried again by the same command:", *lost]))
 

@@ -26,6 +26,7 @@ from common.grid.settings import (
     resolve,
     suggestion,
 )
+from common.grid.trust import code
 
 LABELED, CLASSES = "labeled", "classes"
 TOP = ("bundle", "config", "data", "splits", "seeds", "labeled", "score", "settings", "tables")
@@ -74,8 +75,12 @@ class GridFile:
     tables: list[TablePlan]
 
 
-def read_grid(path: str | Path) -> GridFile:
+def read_grid(path: str | Path, trusted: bool = False) -> GridFile:
     """Reads a grid file; data, methods and names of rows are looked at later.
+
+    Args:
+        path: the file.
+        trusted: its values may hold what runs code; see :func:`~common.grid.trust.code`.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -90,6 +95,9 @@ def read_grid(path: str | Path) -> GridFile:
         raise GridError(
             path, "a grid file", "YAML with each key once", " ".join(str(error).split()), "correct that line"
         ) from error
+    for key, found in [] if trusted else code(content):
+        expected, advice = "a value that runs no code", "pass --trusted where you know that the file does no harm"
+        raise GridError(path, key, expected, repr(found), advice)
     return _Reader(path).grid(content)
 
 

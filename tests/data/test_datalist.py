@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pytest
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
@@ -282,3 +283,17 @@ def test_volume_of_a_labelled_slice_stays_among_the_unlabelled_ones():
     datalist = sliced()
     assert not_among(datalist["unlabeled"], datalist["labeled"] + datalist["test"]) == datalist["unlabeled"]
     assert not_among(datalist["unlabeled"], datalist["unlabeled"]) == []
+
+
+def test_names_that_look_like_expressions_are_names_of_files(tmp_path, monkeypatch):
+    """MONAI evaluates texts of a configuration that begin with $; those of a datalist are whole paths and none of it."""
+    name = "$__import__('os').mkdir('made')"
+    for file in (f"{name}.png", "mask.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / file)
+    item = {"image": f"{name}.png", "patient": "1", "label": ["mask.png"]}
+    content = {"classes": ["lung"], "mode": "multilabel", "labeled": [item]}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    parser = ConfigParser({"items": "$@data['labeled']", "data": find_datalist(".")})
+    assert parser.get_parsed_content("items")[0]["image"] == str(tmp_path / f"{name}.png")
+    assert not (tmp_path / "made").exists()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from common.grid.grid_file import read_grid
+from common.grid.make import run_and_report
 from common.grid.settings import GridError
 
 GRIDS = Path(__file__).parents[2] / "grids"
@@ -137,12 +139,34 @@ def test_refusals_name_file_key_what_was_found_and_what_to_do(write, tiny, chang
 def test_what_the_grid_counts_with_is_a_whole_number(write, tiny, name, value):
     tiny["tables"]["methods"]["rows"][2][name] = value
     with pytest.raises(GridError, match=rf"rows\[2\]\.{name} must be a whole number of at least 1, got "):
+        read_grid(write(tiny), trusted=True)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "named"),
+    [
+        (("settings", "learning_rate"), "$__import__('os').system('true')", "settings.learning_rate"),
+        (("settings", "cache_dir"), "%other.json::cache_dir", "settings.cache_dir"),
+        (("settings", "loss"), {"_target_": "os.system", "command": "true"}, r"settings.loss._target_"),
+        (("settings", "method#_target_"), "subprocess.run", "settings.method#_target_"),
+        (("settings", "loss"), {"_target_": "common.losses.Dice", "_mode_": "debug"}, "settings.loss._mode_"),
+        (("settings", "network_def#_target_"), "monai.networks.nets.os.system", "settings.network_def#_target_"),
+        ((*ROWS, 2, "view"), [{"views": [{"_target_": "common.fit.fit"}]}], r"rows[2].view[0].views[0]._target_"),
+        (("data", "images"), "$open('x', 'w')", "data.images"),
+    ],
+)
+def test_what_would_run_code_is_refused_unless_the_file_is_trusted(write, tiny, place, value, named):
+    change(*place, value=value)(tiny)
+    text = rf"{re.escape(named)} must be a value that runs no code, got .*: pass --trusted"
+    with pytest.raises(GridError, match=text):
         read_grid(write(tiny))
+    with pytest.raises(GridError, match=text):
+        run_and_report(write(tiny), "nowhere", dry_run=True)
 
 
 def test_expressions_and_null_are_values_of_other_settings(write, tiny):
     tiny["settings"] |= {"learning_rate": "$2 * 0.01", "iterations": None}
-    assert read_grid(write(tiny)).tables[0].settings["learning_rate"] == "$2 * 0.01"
+    assert read_grid(write(tiny), trusted=True).tables[0].settings["learning_rate"] == "$2 * 0.01"
 
 
 def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path):
