@@ -286,7 +286,7 @@ def test_volume_of_a_labelled_slice_stays_among_the_unlabelled_ones():
 
 
 def test_names_that_look_like_expressions_are_names_of_files(tmp_path, monkeypatch):
-    """MONAI evaluates texts of a configuration that begin with $; those of a datalist are whole paths and none of it."""
+    """MONAI evaluates texts of a configuration that begin with $; names of a datalist are whole paths."""
     name = "$__import__('os').mkdir('made')"
     for file in (f"{name}.png", "mask.png"):
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / file)
