@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -51,6 +53,9 @@ def validate_datalist(datalist: Any) -> None:
     Raises:
         ValueError: when a key is missing or of the wrong form, an item lacks its image, patient or label, a
             label does not fit the classes, an image occurs twice, or two parts share a patient.
+
+    Warns where patients of two parts have names that differ only in what people write differently: case, spaces and
+    other marks, leading zeros, BIDS's ``sub-``.
     """
     if not isinstance(datalist, dict) or "classes" not in datalist or "labeled" not in datalist:
         raise ValueError("a datalist must be an object with at least 'classes', 'mode' and 'labeled'. Make it again.")
@@ -73,6 +78,7 @@ def validate_datalist(datalist: Any) -> None:
             _validate_item(item, f"'{part}' item {index}", datalist, part)
     _refuse_shared(datalist, "patient")
     _refuse_shared(datalist, "image")
+    _warn_of_near_patients(datalist)
     for part in PARTS:
         items = datalist.get(part, [])
         whole = {item["image"] for item in items if "slice" not in item}
@@ -123,12 +129,12 @@ def _validate_slice(item: dict, where: str, part: str) -> None:
 
 
 def _refuse_shared(datalist: dict, key: str) -> None:
-    parts = {part: {item[key] for item in datalist.get(part, [])} for part in PARTS}
-    whole = {item[key] for item in datalist.get("labeled", []) if "slice" not in item}
+    parts = {part: {str(item[key]).strip() for item in datalist.get(part, [])} for part in PARTS}
+    whole = {str(item[key]).strip() for item in datalist.get("labeled", []) if "slice" not in item}
     for index, part in enumerate(PARTS):
         for other in PARTS[index + 1 :]:
             mine = whole if (part, other) == ("labeled", "unlabeled") else parts[part]
-            shared = sorted(map(str, mine & parts[other]))
+            shared = sorted(mine & parts[other])
             if shared:
                 raise ValueError(
                     f"'{part}' and '{other}' must not share {'an' if key == 'image' else 'a'} {key}, got "
@@ -136,3 +142,25 @@ def _refuse_shared(datalist: dict, key: str) -> None:
                     f"{first_few(shared)}. "
                     "Keep all images of a patient in one part."
                 )
+
+
+def _warn_of_near_patients(datalist: dict) -> None:
+    places: dict[str, dict[str, str]] = {}
+    for part in PARTS:
+        for item in datalist.get(part, []):
+            name = str(item["patient"]).strip()
+            places.setdefault(_plain_name(name), {}).setdefault(name, part)
+    near = [names for names in places.values() if len(set(names.values())) > 1]
+    if near:
+        told = [" and ".join(f"{name!r} ({part})" for name, part in names.items()) for names in near]
+        warnings.warn(
+            f"{len(near)} patients of different parts may be one, whose names are nearly the same: "
+            f"{first_few(told, 3)}. Name them alike, or quite differently.",
+            stacklevel=3,
+        )
+
+
+def _plain_name(patient: str) -> str:
+    """What is left of a patient's name once all is taken away that people write differently."""
+    word = re.sub(r"\d+", lambda digits: str(int(digits[0])), patient.casefold().removeprefix("sub-"))
+    return re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", word) or patient  # marks between two numbers tell them apart

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -297,3 +299,28 @@ def test_names_that_look_like_expressions_are_names_of_files(tmp_path, monkeypat
     parser = ConfigParser({"items": "$@data['labeled']", "data": find_datalist(".")})
     assert parser.get_parsed_content("items")[0]["image"] == str(tmp_path / f"{name}.png")
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"),
+    [("case1", " Case 01"), ("Patient01_flair", "sub-patient01_flair"), ("7", "007"), ("TCGA-CS-4941", "tcga_cs_4941")],
+)
+def test_patients_of_two_parts_with_nearly_one_name_are_warned_of(tmp_path, mine, other):
+    datalist = make(write_items(tmp_path))
+    datalist["labeled"][0]["patient"], datalist["test"][0]["patient"] = mine, other
+    message = (
+        rf"1 patients of different parts may be one.*{re.escape(repr(mine))} \(labeled\) and {other.strip()!r} \(te"
+    )
+    with pytest.warns(UserWarning, match=message):
+        validate_datalist(datalist)
+
+
+def test_other_names_are_other_patients_and_one_name_is_one(tmp_path):
+    datalist = make(write_items(tmp_path))
+    datalist["labeled"][0]["patient"], datalist["test"][0]["patient"] = "p1_1", "p11"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validate_datalist(datalist)
+    datalist["labeled"][0]["patient"], datalist["test"][0]["patient"] = 7, "7 "
+    with pytest.raises(ValueError, match="'labeled' and 'test' must not share a patient, got 1 in both: 7"):
+        validate_datalist(datalist)
