@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import re
 import zlib
 from collections import Counter
@@ -29,6 +30,7 @@ class FolderEvaluator(SupervisedEvaluator):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self.failed: dict[str, str] = {}
+        self.logger.addFilter(lambda record: record.levelno < logging.ERROR)  # ignite says that the run ends
         self.add_event_handler(Events.EXCEPTION_RAISED, self._note)
 
     def run(self, global_epoch: int = 1) -> None:
@@ -47,6 +49,7 @@ class FolderEvaluator(SupervisedEvaluator):
             error = error.__cause__
         file = self.data_loader.dataset.data[engine.state.epoch - 1]["image"]
         self.failed[file] = " ".join(str(error).split())[-300:].removeprefix(f"{file} ") or type(error).__name__
+        self.logger.warning(f"Not segmented: {file}: {self.failed[file]}")
 
 
 def twins(files: Sequence[Path], names: Iterable[str]) -> list[str]:
@@ -154,32 +157,53 @@ def require_picture(path: Path) -> None:
 def require_nifti(path: Path) -> None:
     import nibabel
 
-    np.asarray(nibabel.load(path).dataobj)
+    data = path.read_bytes()
+    if path.suffix.lower() == ".gz":
+        data = gzip.decompress(data)
+    kind = nibabel.Nifti1Image if nibabel.Nifti1Header.may_contain_header(data) else nibabel.Nifti2Image
+    values = np.asarray(kind.from_bytes(data).dataobj)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():  # ITK makes zeros of them
+        raise ValueError("NaN or infinity")
 
 
 def require_metaimage(path: Path) -> None:
     data = path.read_bytes()
     last = re.search(rb"ElementDataFile[ \t]*[=:][ \t]*([^\r\n]+?)[ \t]*(\r?\n|$)", data)
-    if last is None or not re.search(rb"CompressedData[ \t]*[=:][ \t]*(t|true|1)\s", data[: last.end()], re.IGNORECASE):
-        return  # without compression ITK looks at the length
-    packed = data[last.end() :]
-    if last[1].lower() != b"local":
-        packed = (path.parent / last[1].decode()).read_bytes()
-    elif b"CompressedDataSize" not in data[: last.end()]:
-        raise ValueError("no CompressedDataSize in its header")
-    zlib.decompress(packed, zlib.MAX_WBITS | 32)
+    if last is None:
+        return  # ITK will say so
+    header, voxels = data[: last.end()], data[last.end() :]
+    local = last[1].lower() == b"local"
+    if not local:
+        voxels = (path.parent / last[1].decode()).read_bytes()
+    if re.search(rb"CompressedData[ \t]*[=:][ \t]*(t|true|1)\s", header, re.IGNORECASE):
+        size = re.search(rb"CompressedDataSize[ \t]*[=:][ \t]*(\d+)", header)
+        if int(size[1]) != len(voxels) if size else local:
+            raise ValueError(f"{len(voxels)} bytes of compressed data, and another CompressedDataSize in its header")
+        voxels = zlib.decompress(voxels, zlib.MAX_WBITS | 32)
+    require_size(path, len(voxels))
 
 
 def require_nrrd(path: Path) -> None:
-    header, _, packed = path.read_bytes().partition(b"\n\n")
-    if re.search(rb"^encoding: *gz", header, re.MULTILINE):
-        gzip.decompress(packed)
+    header, _, voxels = path.read_bytes().partition(b"\n\n")
+    encoding = re.search(rb"^encoding: *(gz|raw)", header, re.MULTILINE)
+    if encoding is not None:
+        require_size(path, len(gzip.decompress(voxels) if encoding[1] == b"gz" else voxels))
+
+
+def require_size(path: Path, found: int) -> None:
+    """Refuses another number of bytes than there are in the image by its header."""
+    import itk
+
+    header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    if found != header.GetImageSizeInBytes():
+        raise ValueError(f"{found} bytes of voxels instead of {header.GetImageSizeInBytes()}")
 
 
 CHECKS = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), require_picture),
     **dict.fromkeys((".mha", ".mhd"), require_metaimage),
-    ".gz": lambda path: gzip.decompress(path.read_bytes()),
-    ".nii": require_nifti,
+    **dict.fromkeys((".gz", ".nii"), require_nifti),
     ".nrrd": require_nrrd,
 }
