@@ -79,8 +79,8 @@ class Wholed(MapTransform):
         for key in self.key_iterator(data):
             path = Path(data[key])
             if path.is_dir():
-                parts = sorted(part for part in path.iterdir() if part.is_file())
-                parts = [part for part in parts if part.suffix.lower() in (".dcm", ".dicom") or is_dicom(part)]
+                parts = sorted(part for part in path.iterdir() if part.is_file() and part.name != "DICOMDIR")
+                parts = [part for part in parts if part.suffix.lower() in (".dcm", ".dicom", ".ima") or is_dicom(part)]
                 require_equal_steps(path, [require_whole(part, require_pixels) for part in parts])
             else:
                 require_whole(path, require_pixels if is_dicom(path) else CHECKS.get(path.suffix.lower()))
