@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo demo-ms tables test lint benchmark docs clean help
+.PHONY: demo demo-ms demo-lgg tables test lint benchmark docs clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and
 demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, about 12 minutes
 	$(RUN) -m common grid grids/demo_ms.yaml runs/demo-ms
 
+demo-lgg: $(VENV)/installed  ## Train Supervised and FixMatch on invented gliomas and compare them, less than 10 minutes
+	$(RUN) -m common grid grids/demo_lgg.yaml runs/demo-lgg
+
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common grid grids/jsrt_small.yaml runs/tables
 
@@ -37,6 +40,7 @@ lint: $(VENV)/installed  ## Check style and formatting
 
 benchmark: $(VENV)/installed  ## Time and memory beside the plain forms
 	$(RUN) benchmarks/reference_labels.py
+	$(RUN) benchmarks/rank_similarity.py
 	$(RUN) benchmarks/proximity_graph.py
 	$(RUN) benchmarks/volumes.py --small
 
@@ -45,4 +49,4 @@ docs: $(VENV)/installed  ## Build the documentation as a site, site/index.html
 	$(VENV)/bin/python -m mkdocs build --quiet --strict
 
 clean:  ## Remove the virtual environment, the runs of the demonstrations and the site
-	rm -rf $(VENV) runs/demo runs/demo-ms site
+	rm -rf $(VENV) runs/demo runs/demo-ms runs/demo-lgg site

@@ -8,8 +8,9 @@ pixels) on the same invented slices. The plain loop is written as scripts of thi
 flips, resizes, changes intensities of and draws boxes for one image at a time in NumPy, SciPy and Pillow, a second
 loader for the images that boxes are filled from, a pass over those in evaluation mode, and 32-bit floats;
 ``--plain-amp`` gives it the package's mixed precision and memory layout. Both run with torch's fast settings
-(``set_up`` with ``deterministic=False``), or with the bundle's by ``--deterministic``. Printed are milliseconds a step
-after some to warm up, and the peak of memory.
+(``set_up`` with ``deterministic=False``), or with the bundle's by ``--deterministic``. ``--compile`` adds the package's
+step with a compiled network. Printed are milliseconds a step after some to warm up, the seconds of those, which hold
+what compiling takes, and the peak of memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -41,6 +43,12 @@ from common.methods import UniMatch
 from common.networks import BasicUNet
 from common.views import Affine, Chain, Flip, QuarterTurn
 
+# what the bundle's "compile": true does, and other ways
+COMPILE = {
+    "inductor": {"dynamic": False},
+    "reduce-overhead": {"mode": "reduce-overhead", "dynamic": False},
+    "cudagraphs": {"backend": "cudagraphs", "dynamic": False},
+}
 LABELS = LabelSpace(["right_ventricle", "myocardium", "left_ventricle"], "multiclass")
 SLICES, THRESHOLD = 48, 0.95
 
@@ -161,17 +169,17 @@ def plain(options: argparse.Namespace, network: BasicUNet, device: torch.device)
         yield
 
 
-def time_plain(options: argparse.Namespace) -> float:
-    """Milliseconds a step of the plain loop."""
+def time_plain(options: argparse.Namespace) -> tuple[float, float]:
+    """Milliseconds a step of the plain loop, and seconds of those before."""
     device = torch.device(options.device)
     layout = torch.channels_last if options.plain_amp else torch.contiguous_format
     network = BasicUNet(2, 1, LABELS.num_outputs, options.features).to(device, memory_format=layout)
-    steps = plain(options, network, device)
+    steps, begin = plain(options, network, device), now(device)
     for iteration, _ in enumerate(steps, 1):
         if iteration == options.warm:
             start = now(device)
         if iteration == options.warm + options.iterations:
-            return 1000 * (now(device) - start) / options.iterations
+            return 1000 * (now(device) - start) / options.iterations, start - begin
     raise RuntimeError("the loop ended")
 
 
@@ -193,8 +201,9 @@ class Decoded:
         }
 
 
-def time_ours(options: argparse.Namespace) -> float:
-    """Milliseconds a step of the package's trainer."""
+def time_ours(options: argparse.Namespace, compiled: str | None = None) -> tuple[float, float]:
+    """Milliseconds a step of the package's trainer, and seconds of those before."""
+    torch.compiler.reset()
     device = torch.device(options.device)
     dice = Dice(background=True)
     method = UniMatch(LABELS, THRESHOLD, loss=Sum([CrossEntropy(), dice]), unsupervised_loss=dice)
@@ -204,16 +213,17 @@ def time_ours(options: argparse.Namespace) -> float:
     stores = [DecodedImages(each, Decoded(options.size), progress=False) for each in items]
     weak = Chain([QuarterTurn(), Flip([0], prob=0.25), Affine(rotate=20, prob=0.25)])
     batches = Batches(*stores, LABELS, method, options.batch, options.batch, weak=weak, device=options.device)
-    times = {}
+    times = {"begin": now(device)}
     trainer = SupervisedTrainer(
         device=device, max_epochs=1, train_data_loader=Loader(batches, options.warm + options.iterations),
         network=network, optimizer=optimizer, loss_function=method.loss, iteration_update=method, decollate=False,
         optim_set_to_none=True, amp=device.type == "cuda", amp_kwargs={"dtype": torch.bfloat16},
+        compile=compiled is not None, compile_kwargs=COMPILE.get(compiled),
     )  # fmt: skip
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=options.warm), lambda: times.update(start=now(device)))
     trainer.add_event_handler(Events.COMPLETED, lambda: times.update(end=now(device)))
     trainer.run()
-    return 1000 * (times["end"] - times["start"]) / options.iterations
+    return 1000 * (times["end"] - times["start"]) / options.iterations, times["start"] - times["begin"]
 
 
 def now(device: torch.device) -> float:
@@ -233,15 +243,19 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--warm", type=int, default=20)
     parser.add_argument("--deterministic", action="store_true", help="as the bundle trains by default")
+    parser.add_argument("--compile", nargs="*", choices=list(COMPILE), default=[], help="ways to compile the network")
+    parser.add_argument("--no-plain", action="store_true", help="leave out the plain loop")
     options = parser.parse_args()
     set_up(0, deterministic=options.deterministic)
-    print("| UniMatch step | ms | peak MB |\n|---|---:|---:|")
-    for name, measure in (("plain", time_plain), ("ours", time_ours)):
+    rows = {} if options.no_plain else {"plain": time_plain}
+    rows |= {"ours": time_ours} | {f"ours, {way}": partial(time_ours, compiled=way) for way in options.compile}
+    print("| UniMatch step | ms | warm-up s | peak MB |\n|---|---:|---:|---:|")
+    for name, measure in rows.items():
         if options.device.startswith("cuda"):
             torch.cuda.reset_peak_memory_stats()
-        took = measure(options)
+        took, before = measure(options)
         peak = f"{torch.cuda.max_memory_allocated() / 2**20:.0f}" if options.device.startswith("cuda") else ""
-        print(f"| {name} | {took:.1f} | {peak} |", flush=True)
+        print(f"| {name} | {took:.1f} | {before:.0f} | {peak} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,15 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary name beside ``path`` to write to, and renames it to ``path`` once all went well.
 
     Whoever reads ``path`` finds the old content or the new one, also when the process is killed in between.
+
+    Args:
+        path: the file.
+        durable: wait until the disk has it, so that this is true even when the machine loses power; thousands of small
+            files that can be made again are not worth that wait.
 
     Example::
 
@@ -27,7 +32,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+            if durable:
+                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -23,6 +23,7 @@ class Needs:
         class_cover: every class occurs among a batch's labelled images (RPG).
         features: the network gives the features of its penultimate layer and its bottleneck.
         levels: it gives those of its decoder's levels, too.
+        boxes: unlabelled images come with the boxes of a detector (:class:`~common.detection.DetectorStage`).
         weak_gradients: the weak view of the unlabelled images is learnt from, so that its pass keeps gradients.
         value_range: lowest and highest value that images may have; None for any.
     """
@@ -32,6 +33,7 @@ class Needs:
     class_cover: bool = False
     features: bool = False
     levels: bool = False
+    boxes: bool = False
     weak_gradients: bool = False
     value_range: tuple[float, float] | None = None
 
@@ -46,7 +48,7 @@ class Needs:
         )
 
 
-FLAGS = ("pairs", "class_cover", "features", "levels", "weak_gradients")
+FLAGS = ("pairs", "class_cover", "features", "levels", "boxes", "weak_gradients")
 
 
 class Part(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.draws import on_device
 
@@ -84,8 +84,10 @@ class PseudoLabel:
         grid: the pixels of the images that have a label; None for all.
         known: what weights may ask: ``outputs`` of the network, ``distances`` to the classes ``B c h w [d]``,
             ``spread`` of several passes; of the same pixels as the label.
+        network: the network whose view of the images it is, a teacher; None for the one that is trained.
     """
 
     label: Tensor
     grid: Grid | None = None
     known: dict[str, Tensor] = field(default_factory=dict)
+    network: nn.Module | None = None

@@ -27,6 +27,18 @@ class Noted(NamedTuple):
     weight: Tensor
 
 
+class Judged(NamedTuple):
+    """What a gate says of the unlabelled images: ``B 1`` or, of each of their classes, ``B C``.
+
+    Attributes:
+        scores: the higher, the better it finds the pseudo-label, in [0, 1].
+        accepted: 1 where it counts and 0 where it does not; between them the share of pixels that count.
+    """
+
+    scores: Tensor
+    accepted: Tensor
+
+
 class Viewed(NamedTuple):
     """A batch of images as a view shows them.
 
@@ -79,19 +91,28 @@ class Step:
         self.weak_gradients, self.inferer, self.levels = weak_gradients, inferer, levels
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
+        self.judged: Judged | None = None
+        self.numbers: dict[str, Tensor] = {}  # scalars that parts want in the log, by column
         self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
         self.shown: Viewed | None = None  # the view of the last term that had one
         self._seen: dict[int, tuple[Tensor, Seen]] = {}  # with the image, so that its id is nobody else's
+        self._seen_by: dict[tuple[int, int], tuple[Tensor, Seen]] = {}  # by other networks
         self._drawn: Counter[str] = Counter()
         self._gradients = torch.is_grad_enabled()
 
-    def see(self, image: Tensor, perturb: Perturb | None = None) -> Seen:
+    def see(self, image: Tensor, perturb: Perturb | None = None, network: nn.Module | None = None) -> Seen:
         """What the network makes of a batch of images; of the same images it is not asked twice.
 
         Args:
             image: ``B C H W [D]``.
             perturb: see :class:`Viewed`; such a pass is made each time.
+            network: another network, a teacher, which looks as in evaluation and without gradients.
         """
+        if network is not None:
+            key = id(network), id(image)
+            if key not in self._seen_by:
+                self._seen_by[key] = image, seen_in_evaluation(network, image)
+            return self._seen_by[key][1]
         if perturb is not None:
             return self._pass(image, self._gradients, perturb)
         if id(image) not in self._seen:
@@ -136,6 +157,18 @@ class Step:
     def note(self, pseudo: PseudoLabel, weight: Tensor) -> None:
         """Remembers what a term taught, for the log and for pictures."""
         self.noted = Noted(pseudo, weight.detach())
+
+    def judge(self, scores: Tensor, accepted: Tensor) -> None:
+        """Remembers what a gate said, for the log; of several gates, the first."""
+        if self.judged is None:
+            self.judged = Judged(scores, accepted)
+
+
+@torch.no_grad()
+def seen_in_evaluation(network: nn.Module, image: Tensor) -> Seen:
+    """What a network makes of images ``B C H W [D]`` in evaluation, with features where it gives any."""
+    network.eval()
+    return network(image, seen=True) if gives_features(network) else Seen(network(image))
 
 
 def gives_features(network: nn.Module) -> bool:

@@ -12,6 +12,8 @@ from common.handlers import Checkpoint, Curriculum, CurriculumSteps
 from common.label_space import LabelSpace
 from common.methods import Method, Step
 from common.networks import BasicUNet
+from common.views import Chain, CTAugment, CutMix
+from common.weights import Confidence, RankSimilarity
 
 KINDS = {
     "2D multi-label": (LabelSpace(["lung", "heart"], "multilabel"), (16, 16)),
@@ -29,6 +31,7 @@ OPTIONS = {
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
 # so low that a network that knows nothing yet is confident somewhere
 OPTIONS |= {name: {"threshold": 0.51} for name in ("PseudoLabel", "FixMatch", "UniMatch", "AugSeg")}
+OPTIONS["SegMatch"] = {"threshold": 0.3, "discriminator": {"features": (4, 4)}}
 NAMES = [name for name in methods.__all__ if name not in ("Method", "Step")]
 EPOCHS, ITERATIONS = 3, 2
 
@@ -82,9 +85,16 @@ def equal(one, other) -> bool:
     return one == other
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
-    trainer, method, whole = make_run(name, kind, "whole")
+def killed_and_whole(make_run, name: str, kind: tuple, view=None) -> list[dict]:
+    """What is saved by a run that was never stopped, and by one that was killed within each epoch.
+
+    ``view`` makes the method's view, a new one for each run, where it is not the method's own.
+    """
+
+    def made(*args, **options):
+        return make_run(name, kind, *args, **options, **({} if view is None else {"view": view()}))
+
+    trainer, method, whole = made("whole")
     batches = trainer.data_loader.batches
     terms = []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda e: terms.append(e.state.output["terms"]))
@@ -98,11 +108,31 @@ def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
 
     for die in (1, 3, 5):  # within each epoch
         with pytest.raises(Killed):
-            make_run(name, kind, "killed", resume=True, die=die)[0].run()
-    trainer, _, killed = make_run(name, kind, "killed", resume=True)
+            made("killed", resume=True, die=die)[0].run()
+    trainer, _, killed = made("killed", resume=True)
     trainer.run()
-    states = [torch.load(path, weights_only=True) for path in (whole, killed)]
+    return [torch.load(path, weights_only=True) for path in (whole, killed)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trains_and_goes_on_where_it_was_killed(name, kind, make_run):
+    states = killed_and_whole(make_run, name, kind)
     assert states[0]["trainer"]["epoch"] == EPOCHS
+    assert equal(*states)
+
+
+VIEWS = {
+    "FixMatch": lambda: CTAugment(decay=0.5),
+    "UniMatch": lambda: Chain([CTAugment(geometry=False, cutout=0, decay=0.5), CutMix()]),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_with_magnitudes_that_are_learnt(name, kind, make_run):
+    """CTAugment's bins are drawn by what they have learnt, in a resumed run, too."""
+    states = killed_and_whole(make_run, name, kind, VIEWS[name])
+    weights = [value for key, value in states[0]["method"].items() if key.endswith(".weights")]
+    assert weights and all(len(value[value < 0.8]) > 10 for value in weights)
     assert equal(*states)
 
 
@@ -121,6 +151,46 @@ def test_unlabelled_images_make_a_difference(name, kind, make_run):
     without.run()
     found, expected = (dict(each.network.named_parameters()) for each in (trainer, without))
     assert not equal(found, expected)
+
+
+HOSTS = ("FixMatch", "UniMatch", "AugSeg", "U2PL", "AEL", "RPG", "RPGPlus", "MeanTeacher", "BCP", "MLDS")
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_rank_weighting_of_every_host(name, kind, make_run):
+    """It changes what is learnt, and a killed run goes on with the memory that it had."""
+    low = {"threshold": 0.51 if kind[0].multilabel else 0.34} if "threshold" in OPTIONS.get(name, {}) else {}
+
+    def run(folder, **settings):
+        outputs = name not in ("RPG", "RPGPlus")  # references know distances alone
+        weight = {"k": 2, "memory": 7, "enqueued": 3, "threshold": 0.34}
+        weight["reliable"] = Confidence(0.51) if outputs else None
+        return make_run(name, kind, folder, added_weight=RankSimilarity(**weight), **low, **settings)
+
+    trainer, method, whole = run("whole")
+    trainer.run()
+    state = method.state_dict()
+    added = [value for key, value in state.items() if key.endswith("weights.1.memory.added")]
+    assert added and all(each.sum() > 7 for each in added)
+    with pytest.raises(Killed):
+        run("killed", resume=True, die=3)[0].run()
+    trainer, _, killed = run("killed", resume=True)
+    trainer.run()
+    assert equal(*[torch.load(path, weights_only=True) for path in (whole, killed)])
+    without, _, other = make_run(name, kind, "without", **low)
+    without.run()
+    assert not equal(*[torch.load(path, weights_only=True)["network"] for path in (whole, other)])
+
+
+def test_a_checkpoint_without_the_memory_is_refused_and_one_of_another_host(make_run):
+    kind = KINDS["2D multi-class"]
+    make_run("FixMatch", kind)[0].run()
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is of a run with .*weight"):
+        make_run("FixMatch", kind, resume=True, added_weight=RankSimilarity(k=2))[0].run()
+    make_run("FixMatch", kind, "host", added_weight=RankSimilarity(k=2))[0].run()
+    for name, k in (("FixMatch", 3), ("UniMatch", 2)):
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is of a run with "):
+            make_run(name, kind, "host", resume=True, added_weight=RankSimilarity(k=k))[0].run()
 
 
 @pytest.mark.parametrize("name", NAMES)

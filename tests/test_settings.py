@@ -60,6 +60,7 @@ def test_keywords_of_methods():
         "joining",
         "loss",
         "unsupervised_loss",
+        "added_weight",
         "unsupervised_weight",
         "ramp_up",
         "supervised_share",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from common.batches.checks import check_images, check_probabilities, check_setti
 from common.batches.class_cover import ClassCover, class_presence
 from common.batches.training_image import TrainingImage, stacked
 from common.data.decoded import DecodedImages
-from common.draws import generator
+from common.draws import generator, on_device
 from common.label_space import LabelSpace
 from common.ranks import rank, world_size
 from common.values import Values
@@ -32,6 +32,15 @@ class Draw(NamedTuple):
     first: np.ndarray
 
 
+class Boxes(Protocol):
+    """A detector's boxes in the unlabelled images; see :class:`~common.detection.FoundBoxes`."""
+
+    boxed: np.ndarray  # of which classes there are any, C
+
+    def covered(self, index: int, first: np.ndarray, size: Sequence[int]) -> np.ndarray:
+        """What they cover of a window of an image, zeros around a smaller image: ``C H W [D]``, uint8."""
+
+
 class Batches:
     """The batch of iteration t, whatever came before it.
 
@@ -42,10 +51,12 @@ class Batches:
     A batch is what the method needs (:class:`~common.parts.Needs`). ``labeled`` holds ``image`` and ``label``,
     ``B C H W [D]`` in float32 on the device, ``name`` (the files), ``weight`` where a pseudo-label has one, and
     ``pairs``; ``unlabeled`` holds ``image``, ``name`` and ``truth``, a function that gives the hidden truth of all of
-    the images or None; ``values`` says what the images' values mean. Labelled images are drawn such that every class
-    occurs among them (:class:`~common.batches.class_cover.ClassCover`), with repetition where they are fewer than the
-    batch; unlabelled images come in a new order in every pass. Where a method needs every class, patches show it too,
-    as long as there are no fewer of them than classes, and images that have joined take the places that are left.
+    the images or None, and for a method that asks for a detector's boxes ``boxes``, what they cover, ``B C H W [D]`` of
+    0 and 1, and ``boxed``, of which classes there are any, ``C``; ``values`` says what the images' values mean.
+    Labelled images are drawn such that every class occurs among them (:class:`~common.batches.class_cover.ClassCover`),
+    with repetition where they are fewer than the batch; unlabelled images come in a new order in every pass. Where a
+    method needs every class, patches show it too, as long as there are no fewer of them than classes, and images that
+    have joined take the places that are left.
 
     A pair is, with probability ``same_patch``, one patch twice; else two patches of two images at the same place: the
     second one's centre has the same relative position in the bounding box of its image's pixels that are not 0, as the
@@ -107,6 +118,7 @@ class Batches:
         self.labeled = [TrainingImage(labeled, index) for index in range(len(labeled))]
         self.joined: list[TrainingImage] = []
         self.unlabeled = [TrainingImage(unlabeled, index) for index in range(len(unlabeled or ()))]
+        self.boxes: Boxes | None = None  # of the unlabelled images, for methods that ask for them
         presence = class_presence([image.arrays()["label"] for image in self.labeled], labels)
         self.cover = ClassCover(presence, labeled_batch, labels.classes, needed=self.needs.class_cover)
         self._places: dict[tuple[int, int], np.ndarray] = {}
@@ -265,7 +277,20 @@ class Batches:
             found |= {} if pairs is None else {"pairs": torch.from_numpy(pairs).to(self.device, non_blocking=True)}
         else:
             found["truth"] = self._truth(draws, viewed.change)
+            found |= self._boxes(draws, viewed.change) if self.needs.boxes else {}
         return found
+
+    def _boxes(self, draws: list[Draw], change: Changes) -> dict[str, Tensor]:
+        """What boxes cover of the windows, moved as they were; nothing of what was outside of an image."""
+        if self.boxes is None:
+            raise ValueError(
+                "the method asks for a detector's boxes in the unlabelled images, got none: put a "
+                "common.detection.DetectorStage of these batches among train#handlers."
+            )
+        masks = [self.boxes.covered(draw.image.index, draw.first, self.patch_size) for draw in draws]
+        mask = stacked([{"boxes": torch.from_numpy(each)} for each in masks], "boxes", self.device)
+        moved, _ = change.of_label(mask, torch.ones_like(mask[:, :1]))
+        return {"boxes": moved, "boxed": on_device(self.boxes.boxed, mask)}
 
     def _truth(self, draws: list[Draw], change: Changes) -> Callable[[], Tensor | None]:
         """What the windows show in truth, changed as they were, once somebody wants to know."""

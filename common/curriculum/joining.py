@@ -63,6 +63,11 @@ class Joining(Part):
             )
         if weight is not None:
             check_source(weight, self.source)
+            if any(part.needs.features for part in weight.modules() if isinstance(part, Part)):
+                raise ValueError(
+                    f"weight must weigh an image on its own, got {type(weight).__name__}, which compares features of a "
+                    f"step's images: take another one, or a method with added_weight."
+                )
 
     def plan(self, images: int) -> list[int]:
         """How many of so many unlabelled images join in each step."""

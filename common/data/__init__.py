@@ -14,6 +14,7 @@ from common.data.splits import make_datalist
 
 __all__ = [
     "DecodedImages",
+    "PatientStacks",
     "acdc_datalist",
     "find_datalist",
     "find_jsrt",
@@ -39,4 +40,8 @@ def __getattr__(name: str) -> Any:
         from common.data.decoded import DecodedImages
 
         return DecodedImages
+    if name == "PatientStacks":
+        from common.data.stacks import PatientStacks
+
+        return PatientStacks
     raise AttributeError(f"common.data has no {name}")

@@ -107,7 +107,11 @@ def find_datalist(
         return _loaded_as_is(file, labeled, split, seed)
     from common.data.layouts.jsrt import jsrt_datalist
 
-    return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed, fine=fine)
+    try:
+        return jsrt_datalist(dataset_dir, labeled=labeled, split=split, seed=seed, fine=fine)
+    except FileNotFoundError as error:
+        advice = "Other data than JSRT need a datalist: `python -m common datalist` makes one, for --datalist FILE."
+        raise FileNotFoundError(f"{error} {advice}") from error
 
 
 def not_among(items: list[dict], others: list[dict]) -> list[dict]:

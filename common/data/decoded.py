@@ -158,9 +158,10 @@ class DecodedImages(Dataset):
         place = [item[SLICE]] if SLICE in item else []
         key = hashlib.sha256(json.dumps([FORMAT, sources, self._description, *place]).encode()).hexdigest()[:24]
         folder = self.folder / key
-        if (folder / "entry.json").exists():  # written last: the arrays are whole
+        header = _known(folder)
+        if header is not None:
             self.hits += 1
-            return Entry(json.loads((folder / "entry.json").read_text()), folder=folder)
+            return Entry(header, folder=folder)
         header, arrays = _decoded(self.transform, item)
         if sources != {key: self._contents(item[key]) for key in sources}:
             raise ValueError(
@@ -169,9 +170,10 @@ class DecodedImages(Dataset):
             )
         try:
             for name, array in arrays.items():
-                with replacing(folder / f"{name}.npy") as temporary:
+                with replacing(folder / f"{name}.npy", durable=False) as temporary:
                     np.save(temporary, array, allow_pickle=False)
-            with replacing(folder / "entry.json") as temporary:
+            header["bytes"] = [(folder / f"{name}.npy").stat().st_size for name in arrays]
+            with replacing(folder / "entry.json", durable=False) as temporary:
                 temporary.write_text(json.dumps(header))
         except OSError as error:  # no fault of the image
             raise RuntimeError(f"the cache {self.folder} could not be written: {error}") from None
@@ -184,6 +186,17 @@ class Entry(NamedTuple):
     header: dict[str, Any]
     arrays: dict[str, np.ndarray] | None = None
     folder: Path | None = None
+
+
+def _known(folder: Path) -> dict[str, Any] | None:
+    """The header of an entry of the cache, written last; None where there is none, or not all of it reached the disk
+    before the machine stopped."""
+    try:
+        header = json.loads((folder / "entry.json").read_text())
+        found = [(folder / f"{name}.npy").stat().st_size for name in header["keys"]]
+    except (FileNotFoundError, ValueError):
+        return None
+    return header if found == header["bytes"] else None
 
 
 def _decoded(transform: Callable, item: Mapping[Hashable, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
+from monai.bundle import ConfigParser
 
 from common import methods as all_methods
 from common.batches.class_cover import ClassCover
@@ -37,13 +39,22 @@ def check_methods(grid: Grid, source: Source) -> None:
         if (cell.method, cell.keywords) in known:
             continue
         try:
-            getattr(all_methods, cell.method)(labels, **cell.keywords)
-        except (ValueError, TypeError) as error:
+            keywords = {name: made(value) for name, value in cell.keywords.items()}
+            getattr(all_methods, cell.method)(labels, **keywords)
+        except (ValueError, TypeError, RuntimeError) as error:
             values = ", ".join(f"{name}={value!r}" for name, value in cell.keywords.items())
+            reason = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error  # MONAI's
             raise ValueError(
-                f"{grid.file.path}: {cell.key}: {cell.method}({values}) is not possible: {error}"
+                f"{grid.file.path}: {cell.key}: {cell.method}({values}) is not possible: {reason}"
             ) from error
         known.append((cell.method, cell.keywords))
+
+
+def made(value: Any) -> Any:
+    """The object that a keyword's configuration describes, a part or a loss; what needs the bundle for it as it is."""
+    if isinstance(value, dict) and "_target_" in value and "@" not in str(value):
+        return ConfigParser({"value": value}).get_parsed_content("value")
+    return value
 
 
 def check_pools(grid: Grid, source: Source) -> None:

@@ -19,13 +19,13 @@ from torch import Tensor
 from common.handlers.scores import case_names
 from common.handlers.training_log import write_table
 from common.label_space import LabelSpace
-from common.metrics import lesion_scores, mask_scores, presence_scores
+from common.metrics import lesion_scores, mask_scores, presence_scores, slice_scores
 from common.ranks import is_first_rank, rank
 
 UNITS = ("pixels", "mm")
 VOLUME_UNITS = {"ml": 1000.0, "mm3": 1.0}  # how many mm3 one has
 OVERLAPS = ("iou", "dice", "precision", "sensitivity")
-LOGGED = ("iou", "dice", "hausdorff95", "surface_dice", "lesion_f1")
+LOGGED = ("iou", "dice", "hausdorff95", "surface_dice", "lesion_f1", "slice_dice", "false_positive_area")
 
 
 class CaseScores:
@@ -34,10 +34,10 @@ class CaseScores:
     Attach it to an evaluator whose decollated outputs hold ``pred`` and ``label``, masks of 0 and 1 ``C H W [D]``, and
     ``image``, whose metadata tell the file. Columns: ``case``, ``class``, the scores of
     :func:`~common.metrics.mask_scores`, ``truth_size`` and ``predicted_size`` in ``unit`` (ml, mm3 or mm2, or pixels or
-    voxels; distances are in mm, or likewise in pixels), those of :func:`~common.metrics.lesion_scores` where asked for,
-    and the files ``image``, ``truth`` and ``prediction`` (from the table's folder). An undefined score is an empty
-    cell; numbers have six significant digits. Means are logged, and :func:`~common.metrics.presence_scores` where some
-    case lacks a class.
+    voxels; distances are in mm, or likewise in pixels), those of :func:`~common.metrics.lesion_scores` and
+    :func:`~common.metrics.slice_scores` where asked for (areas in mm2 or pixels), and the files ``image``, ``truth``
+    and ``prediction`` (from the table's folder). An undefined score is an empty cell; numbers have six significant
+    digits. Means are logged, and :func:`~common.metrics.presence_scores` where some case lacks a class.
 
     A case is named after the image's file. Where several are named alike, the folders above it are put before, as
     ``patient1_flair``, and where that is not enough (one image, two raters), a number is put behind. Rows are sorted by
@@ -56,6 +56,7 @@ class CaseScores:
         lesions: keywords of :func:`~common.metrics.lesion_scores`, ``{}`` for its defaults; ``None`` for none.
         volume_unit: what volumes are given in where ``unit`` is ``mm``: ``ml``, or ``mm3`` for small ones. Areas stay
             in mm2, and ``pixels`` counts voxels all the same.
+        slices: whether volumes are scored slice by slice too, along their last axis.
 
     Raises:
         ValueError: for an unknown unit; when run, if a case's masks or affine are not of this form; it names the file.
@@ -71,6 +72,7 @@ class CaseScores:
         ignore_empty: bool = True,
         lesions: Mapping[str, Any] | None = None,
         volume_unit: str = "ml",
+        slices: bool = False,
     ) -> None:
         if unit not in UNITS:
             raise ValueError(f"unit must be one of {UNITS}, got {unit!r}.")
@@ -78,7 +80,7 @@ class CaseScores:
             raise ValueError(f"volume_unit must be one of {tuple(VOLUME_UNITS)}, got {volume_unit!r}.")
         self.path, self.folder, self.labels = Path(path), None if folder is None else Path(folder), labels
         self.unit, self.tolerance, self.ignore_empty, self.lesions = unit, tolerance, ignore_empty, lesions
-        self.volume_unit = volume_unit
+        self.volume_unit, self.slices = volume_unit, slices
         self.cases: list[dict] = []
 
     def attach(self, engine: Engine) -> None:
@@ -125,6 +127,9 @@ class CaseScores:
         unit = {"pixels": ("pixels", "voxels"), "mm": ("mm2", self.volume_unit)}[self.unit][dims - 2]
         found |= {"truth_size": float(true.sum() * of_one), "predicted_size": float(predicted.sum() * of_one)}
         found["unit"] = unit
+        if self.slices:
+            found |= slice_scores(predicted, true)
+            found["false_positive_area"] *= 1.0 if spacing is None else area(affine)
         return found if self.lesions is None else found | lesion_scores(predicted, true, **self.lesions)
 
     def masks(self, values: Tensor, name: str, file: str) -> np.ndarray:
@@ -192,6 +197,11 @@ class CaseScores:
             else:
                 kept.append(case)
         return kept
+
+
+def area(affine: np.ndarray) -> float:
+    """Of a pixel of a slice, in mm2."""
+    return float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
 
 
 def write_masks(path: Path, masks: np.ndarray, affine: np.ndarray, overlapping: bool) -> None:

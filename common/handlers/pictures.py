@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch.utils.tensorboard import SummaryWriter
 
-from common.handlers.cases import picture
+from common.handlers.picture import picture
 from common.label_space import LabelSpace
 from common.ranks import is_first_rank
 

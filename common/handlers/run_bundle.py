@@ -77,8 +77,10 @@ class RunBundle:
     ) -> None:
         self.root, self.folder, self.model = Path(bundle_root), Path(output_dir), Path(model)
         self.labels, self.settings, self.run = labels, dict(settings), dict(run or {})
-        self.data, self.best_model = data, best_model
-        self.inference = with_settings(read(self.root, "inference"), settings)
+        self.data, self.best_model, self.network = data, best_model, network
+        self.inference = read(self.root, "inference")
+        self.channel = self.inference.get("channel")  # which the bundle's metadata describe
+        self.inference = with_settings(self.inference, settings)
         self.metadata = read(self.root, "metadata")
         self.training = parsed_configuration()
         if hasattr(unwrapped(network), "settings"):
@@ -130,6 +132,12 @@ class RunBundle:
             inputs = metadata["network_data_format"]["inputs"]["image"]
             inputs |= {"modality": "n/a", "channel_def": {"0": "image"}}
         prediction["channel_def"] = channels
+        if self.inference.get("channel") != self.channel:
+            number = next(unwrapped(self.network).parameters()).shape[1]
+            names = range(number) if number > 1 else [self.inference["channel"]]
+            named = {str(place): f"channel {name} of the picture" for place, name in enumerate(names)}
+            metadata["network_data_format"]["inputs"]["image"] |= {"num_channels": number, "channel_def": named}
+            changed["image_classes"] = ", ".join(named.values())
         versions = {key: found for key, name in PACKAGES.items() if (found := version_of(name))}
         others = metadata.get("required_packages_version", {})
         run = {**self.run, "mode": mode, "epochs": engine.state.epoch, "settings": described(self.settings)}

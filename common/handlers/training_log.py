@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,8 @@ from ignite.engine import Engine, Events
 from torch import Tensor
 
 from common.files import replacing
+from common.handlers.gate_examples import GateExamples
+from common.handlers.gate_record import GateRecord
 from common.label_space import LabelSpace
 from common.metrics import pseudo_label_statistics
 from common.ranks import is_first_rank
@@ -21,8 +24,10 @@ class TrainingLog:
     Columns: ``iteration``, ``epoch``, ``seconds`` (of training, over all resumed parts), ``learning_rate``, ``loss``,
     ``loss_<term>``, and for methods with pseudo-labels those of
     :func:`~common.metrics.pseudo_label.pseudo_label_statistics` for the first of them, measured at the row's own
-    iteration. The numbers of the newest row are in ``engine.state.log`` for other handlers. Between two rows nobody
-    waits for the device.
+    iteration. Methods with a gate have those of :func:`~common.metrics.gate_statistics` over all images since the row
+    before, and numbers of their parts (``discriminator_loss``) as means since then; a gate that accepts everything or
+    nothing for a whole epoch is warned of, and pictures of the last one are kept (``GateExamples``). The numbers of the
+    newest row are in ``engine.state.log`` for other handlers. Between two rows nobody waits for the device.
 
     Args:
         path: the CSV file; written after every epoch. Rows after the resumed checkpoint are dropped.
@@ -34,7 +39,9 @@ class TrainingLog:
         self.path, self.labels, self.interval = Path(path), labels, interval
         self.rows: list[dict[str, float]] = []
         self.sums: dict[str, Tensor] = {}
-        self.count, self.seconds, self.clock = 0, 0.0, 0.0
+        self.counts: Counter[str] = Counter()
+        self.seconds, self.clock = 0.0, 0.0
+        self.gate, self.examples = GateRecord(labels), GateExamples(self.path.parent, labels)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -48,9 +55,11 @@ class TrainingLog:
 
     def iteration_completed(self, engine: Engine) -> None:
         output, state = engine.state.output, engine.state
-        self.count += 1
-        for name, value in {"loss": output["loss"], **{f"loss_{n}": v for n, v in output["terms"].items()}}.items():
+        terms = {f"loss_{name}": value for name, value in output["terms"].items()}
+        for name, value in {"loss": output["loss"], **terms, **output["numbers"]}.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] += 1
+        self.gate.add(engine)
         if state.iteration % self.interval == 0 or state.iteration % state.epoch_length == 0:
             self.add_row(engine)
 
@@ -62,21 +71,26 @@ class TrainingLog:
             "epoch": engine.state.epoch,
             "seconds": self.seconds,
             "learning_rate": engine.optimizer.param_groups[0]["lr"],
-            **{name: float(total) / self.count for name, total in self.sums.items()},
+            **{name: float(total) / self.counts[name] for name, total in self.sums.items()},
         }
         for noted in list(engine.state.output["notes"].values())[:1]:
             truth = engine.state.batch["unlabeled"]["truth"]()
             if truth is not None and noted.pseudo.grid is not None:
                 truth = noted.pseudo.grid.of(truth)
             row |= pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
+        row |= self.gate.row()
+        if is_first_rank():
+            self.examples.add(engine)
         self.rows.append(row)
         self.sums.clear()
-        self.count = 0
+        self.counts.clear()
         engine.state.log = row
 
     def write(self, engine: Engine) -> None:
+        self.gate.warn(engine.state.epoch)
         if is_first_rank():
             write_table(self.path, self.rows)
+            self.examples.write()
 
 
 def rows_up_to(path: Path, column: str, last: float) -> list[dict]:

@@ -11,6 +11,7 @@ from common.methods.mlds import MLDS
 from common.methods.multi_task_attention import MultiTaskAttention
 from common.methods.popcorn import Popcorn
 from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, RPGPlus
+from common.methods.segmatch import SegMatch
 from common.methods.supervised import Supervised
 from common.methods.transformation_consistency import TransformationConsistency
 from common.methods.u2pl import U2PL
@@ -35,6 +36,7 @@ __all__ = [
     "Popcorn",
     "PseudoLabel",
     "RPGPlus",
+    "SegMatch",
     "Step",
     "Supervised",
     "TransformationConsistency",

@@ -21,11 +21,12 @@ from common.draws import generator
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Loss
 from common.methods.finite import FiniteTerms
-from common.parts import Needs, OwnOptimizer, Part
+from common.parts import Needs, OwnOptimizer, Part, check_source
 from common.ranks import share_gradients
 from common.settings import keywords
 from common.step import Noted, Step, gives_features
 from common.terms import Match, Term
+from common.weights import Product, Weight
 
 
 class Method(nn.Module):
@@ -33,8 +34,9 @@ class Method(nn.Module):
 
     An object of this class is the ``iteration_update`` of MONAI's ``SupervisedTrainer``. A subclass puts the parts of a
     paper together; by configuration alone, this class puts together any others. What it returns is the trainer's
-    output: ``loss``, ``terms`` (by name) and ``notes`` (what each :class:`~common.terms.Match` taught), as tensors on
-    the device: nobody waits for it until somebody wants a number.
+    output: ``loss``, ``terms`` (by name), ``notes`` (what each :class:`~common.terms.Match` taught), ``judged`` (what a
+    gate said of the unlabelled images, or None) and ``numbers`` (those of parts, by name), as tensors on the device:
+    nobody waits for it until somebody wants a number.
 
     Args:
         labels: the label space.
@@ -43,6 +45,8 @@ class Method(nn.Module):
         loss: the supervised loss; cross-entropy where not given. See ``common.losses``.
         unsupervised_loss: loss of the terms that match a pseudo-label, where the method does not say another one;
             cross-entropy where not given. Methods without such terms have no use for it.
+        added_weight: multiplies the weight of every pseudo-label's pixels, beside the method's own; see
+            ``common.weights``.
         unsupervised_weight: factor of all terms beside the supervised one; the papers have 1.
         ramp_up: number of iterations over which that factor rises from 0 along exp(-5 (1 - t)^2); 0 for none.
         supervised_share: share of the training's iterations, the first ones, in which that factor is 0 and nothing but
@@ -75,6 +79,7 @@ class Method(nn.Module):
         joining: Joining | None = None,
         loss: Loss | None = None,
         unsupervised_loss: Loss | None = None,
+        added_weight: Weight | None = None,
         unsupervised_weight: float = 1.0,
         ramp_up: int = 0,
         supervised_share: float = 0.0,
@@ -99,11 +104,25 @@ class Method(nn.Module):
         for term in self.terms.values():
             if isinstance(term, Match) and term.loss is None:
                 term.loss = unsupervised_loss or CrossEntropy()
+        if added_weight is not None:
+            self.multiply(added_weight)
         self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
         self.supervised_share, self.progress = supervised_share, 0.0
         self.finite, self.prepared, self.checked, self.dropout = FiniteTerms(), False, False, False
         for part in self.parts():
             part.check(labels)
+
+    def multiply(self, weight: Weight) -> None:
+        """Multiplies the weight of all pseudo-labels; terms that share theirs share the product."""
+        matches, products = [term for term in self.terms.values() if isinstance(term, Match)], {}
+        if not matches:
+            raise ValueError(
+                f"added_weight needs pseudo-labels that are matched in each step, got {type(self).__name__}, which has "
+                f"none: leave it out, or take a method such as FixMatch."
+            )
+        for term in matches:
+            check_source(weight, term.source)
+            term.weight = products.setdefault(id(term.weight), Product([term.weight, weight]))
 
     def settings(self) -> dict[str, Any]:
         """What the method was made with, its parts among it, for comparing two runs."""
@@ -222,10 +241,12 @@ class Method(nn.Module):
             "loss": loss.detach(),
             "terms": {name: term.detach() for name, term in terms.items()},
             "notes": step.notes,
+            "judged": step.judged,
+            "numbers": step.numbers,
         }
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.finite.add(engine.state.iteration, engine.state.output["terms"], batch)
+        self.finite.add(engine.state.iteration, engine.state.output["terms"] | step.numbers, batch)
         if place + 1 == engine.state.epoch_length:
             self.finite.look()  # before anything is written
         scaler = engine.scaler if engine.amp_kwargs.get("dtype") is not torch.bfloat16 else None

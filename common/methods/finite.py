@@ -36,12 +36,13 @@ class FiniteTerms:
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return
-        rows = torch.stack([torch.stack([term.float() for term in terms.values()]) for _, terms, _ in waiting]).cpu()
+        values = torch.stack([term.float() for _, terms, _ in waiting for term in terms.values()]).cpu()
+        rows = values.split([len(terms) for _, terms, _ in waiting])
         for (iteration, terms, files), row in zip(waiting, rows, strict=True):
             if not torch.isfinite(row).all():
-                values = dict(zip(terms, row.tolist(), strict=True))
+                found = dict(zip(terms, row.tolist(), strict=True))
                 raise FloatingPointError(
-                    f"the loss must be finite, got {values} at iteration {iteration} with the files {files}: the last "
+                    f"the loss must be finite, got {found} at iteration {iteration} with the files {files}: the last "
                     f"checkpoint is kept; lower the learning rate, or look at these images with `python -m common "
                     f"check`."
                 )

@@ -114,11 +114,17 @@ class BasicUNet(MonaiBasicUNet):
         if bottleneck_only:
             return encoded[-1]
         if perturb is not None:
-            encoded = perturb(encoded)
+            encoded = perturbed(encoded, perturb)
         kept = [] if levels else None  # else nothing keeps them in memory
         features = self.forward_decoder(encoded, kept)
         outputs = self.forward_head(features)
         return Seen(outputs, features, encoded[-1], tuple(kept[:-1]) if levels else None) if seen else outputs
+
+
+@torch.compiler.disable
+def perturbed(levels: tuple[Tensor, ...], perturb: Callable) -> tuple[Tensor, ...]:
+    """The encoder's levels, changed by draws on the host, which a compiled network leaves to Python."""
+    return perturb(levels)
 
 
 def joined(upcat: nn.Module, x: Tensor, level: Tensor) -> Tensor:

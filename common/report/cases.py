@@ -30,7 +30,8 @@ PANEL_PIXELS = 400
 class Case:
     """One saved case.
 
-    Shapes: image and weight (H, W) in 0..1; masks (C, H, W) of booleans, C in the order of the run's classes.
+    Shapes: image and weight (H, W) in 0..1; masks (C, H, W) of booleans, C in the order of the run's classes. `place`
+    is the slice's number in its stack, from 1.
     """
 
     part: str
@@ -41,6 +42,7 @@ class Case:
     prediction: np.ndarray
     pseudo_label: np.ndarray | None
     weight: np.ndarray | None
+    place: int | None = None
 
 
 def load_cases(run: Run, others: bool = True) -> list[Case]:
@@ -69,7 +71,8 @@ def _load(path: Path, part: str, classes: int) -> Case:
             raise ValueError(f"{path}: {key} must have the shape {shape}, got {arrays[key].shape}")
     role, name = path.stem.split("_", 1)
     truth, prediction, pseudo_label = (arrays[key] > 0 if key in arrays else None for key in masks)
-    return Case(part, role, name, image, truth, prediction, pseudo_label, arrays.get("weight"))
+    place = int(arrays["slice"]) if "slice" in arrays else None
+    return Case(part, role, name, image, truth, prediction, pseudo_label, arrays.get("weight"), place)
 
 
 def case_scores(case: Case, run: Run) -> dict[str, float]:
@@ -168,6 +171,7 @@ def _row(key: tuple, found: dict[str, tuple[Case, Run]], columns: list[tuple[str
     roles = [f"{case.role} of {method}" if several else case.role for method, (case, _) in found.items()]
     facts = [f"{part} case of split {split}" + (f", seed {seed}" if seed else "")]
     facts += [role for role in roles if not role.startswith(OTHER)]
+    facts += [f"slice {first.place}, which holds most of the truth"] if first.place is not None else []
     scores = []
     for method in (name for name in dict(columns) if name in found):
         values = pd.Series(case_scores(*found[method]))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .style import Theme, in_both_themes
+from .text import plain
 
 # With more points than this a line is smoothed, and the points themselves shown faintly behind it.
 SMOOTH_ABOVE = 40
@@ -42,6 +43,15 @@ class Chart:
     pictures: dict[str, str]
     legend: list[tuple[str, str]] = field(default_factory=list)
     wide: bool = False
+
+
+def lines_of(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> list[Line]:
+    """A line for each column (its label and colour) of which the table holds numbers; strong where it is in ink."""
+    return [
+        Line(plain(label), table["iteration"], table[column], color, strong=color == "ink")
+        for column, (label, color) in columns.items()
+        if column in table and table[column].notna().any()
+    ]
 
 
 def line_chart(

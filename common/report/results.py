@@ -16,6 +16,7 @@ MEAN = "mean"
 NAMES = {MEAN: "mean over classes"}
 SIGNIFICANT = 0.05
 BY_UNIT = None  # digits of a size or distance
+METRIC = ("ml", "mm²", "mm³")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,9 @@ SCORES = {
     "surface_dice": Score("surface Dice"),
     "precision": Score("precision"),
     "sensitivity": Score("sensitivity"),
+    "slice_dice": Score("Dice of a slice with truth"),
+    "slice_sensitivity": Score("sensitivity of a slice with truth"),
+    "false_positive_area": Score("false-positive area of a slice without truth, {area}", BY_UNIT, "min"),
     "lesion_f1": Score("lesion F1"),
     "lesion_precision": Score("lesion precision"),
     "lesion_sensitivity": Score("lesion sensitivity"),
@@ -94,10 +98,11 @@ def title_of(score: str, table: pd.DataFrame) -> str:
     """The title of a score, or a title as those of `SCORES`, with its unit; of areas and volumes in mm², mm³ and ml
     distances are in mm."""
     units = units_of(table) or ["unit unknown"]
-    distances = dict.fromkeys("mm" if unit in ("ml", "mm²", "mm³") else unit for unit in units)
+    distances = dict.fromkeys("mm" if unit in METRIC else unit for unit in units)
+    areas = dict.fromkeys("mm²" if unit in METRIC else unit.replace("voxels", "pixels") for unit in units)
     size = " or ".join(units)
     title = SCORES[score].title if score in SCORES else score
-    return title.format(size=size, distance=" or ".join(distances))
+    return title.format(size=size, distance=" or ".join(distances), area=" or ".join(areas))
 
 
 def units_of(table: pd.DataFrame) -> list[str]:

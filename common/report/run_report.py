@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from .cases import case_rows
-from .charts import Chart, Line, joining_chart, line_chart
+from .charts import Chart, joining_chart, line_chart, lines_of
+from .gate import gate_charts, gate_rows
 from .latent_map import latent_chart
 from .presence_tables import presence_of_run
 from .results import (
@@ -60,7 +61,8 @@ def run_context(run: Run) -> dict[str, Any]:
         "overlay_colors": overlay_colors(run),
         "charts": training_charts(run, colors),
         "joining": joining_context(run),
-        "pseudo_charts": pseudo_label_charts(run, colors),
+        "pseudo_charts": [*pseudo_label_charts(run, colors), *gate_charts(run)],
+        "gate": gate_rows(run),
         "notices": _notices(run, part),
         "iterations": None if run.train is None else float(run.train["iteration"].max()),
     }
@@ -125,15 +127,6 @@ def _notices(run: Run, part: str | None) -> list[str]:
     if part is None:
         notices.append("There are no scores yet: the run was stopped before its first validation.")
     return notices
-
-
-def lines_of(table: pd.DataFrame, columns: dict[str, tuple[str, str]]) -> list[Line]:
-    """A line for each column (its label and colour) of which the table holds numbers; strong where it is in ink."""
-    return [
-        Line(plain(label), table["iteration"], table[column], color, strong=color == "ink")
-        for column, (label, color) in columns.items()
-        if column in table and table[column].notna().any()
-    ]
 
 
 def training_charts(run: Run, colors: dict[str, str]) -> list[Chart]:

@@ -57,15 +57,14 @@ class Teacher(Part):
     @torch.no_grad()
     def forward(self, step: Step) -> PseudoLabel:
         image = step.unlabeled["image"]
-        outputs = (step.outputs_of(image) if self.network is None else self.network.eval()(image)).detach().float()
+        outputs = (step.outputs_of(image) if self.network is None else self.see(step, image).outputs).detach().float()
         label = step.labels.probabilities(outputs) if self.soft else step.labels.predict(outputs).float()
         label = largest_components(step.labels, label) if self.largest else label
-        return PseudoLabel(label, known={"outputs": outputs})
+        return PseudoLabel(label, known={"outputs": outputs}, network=self.network)
 
-    @torch.no_grad()
-    def see(self, image: Tensor) -> Seen:
+    def see(self, step: Step, image: Tensor) -> Seen:
         """Outputs and features of any images, in evaluation."""
-        return self.network.eval()(image, seen=True)
+        return step.see(image, network=self.network)
 
     @torch.no_grad()
     def after_step(self, step: Step) -> None:

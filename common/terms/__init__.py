@@ -5,6 +5,7 @@ from common.terms.contrast import Contrast
 from common.terms.deep_supervision import DeepMatch, DeepSupervision, LevelHeads
 from common.terms.equivariance import Equivariance
 from common.terms.match import Match
+from common.terms.match_back import MatchBack
 from common.terms.mutual_information import MutualInformation
 from common.terms.reconstruction import Reconstruction
 from common.terms.term import Term
@@ -17,6 +18,7 @@ __all__ = [
     "Equivariance",
     "LevelHeads",
     "Match",
+    "MatchBack",
     "MutualInformation",
     "Reconstruction",
     "Term",

@@ -159,7 +159,7 @@ class Contrast(Term):
     def pixels(self, step: Step) -> Pixels:
         """What each pixel may be taken for."""
         labels, shown, pseudo = step.labels, step.shown, next(reversed(step.notes.values())).pseudo
-        seen = [self.teacher.see(step.labeled["image"]), self.teacher.see(shown.image)]
+        seen = [self.teacher.see(step, image) for image in (step.labeled["image"], shown.image)]
         truth = labels.one_hot(step.labeled["label"]) > 0.5
         ones = torch.ones_like(pseudo.label[:, :1], dtype=torch.float32)
         moved, inside = shown.change.of_label(pseudo.label, ones)

@@ -14,7 +14,7 @@ from common.weights import Ones, Weight
 
 if TYPE_CHECKING:
     from common.sources import PseudoLabel
-    from common.step import Step
+    from common.step import Step, Viewed
 
 
 class Match(Term):
@@ -47,6 +47,10 @@ class Match(Term):
         step.note(pseudo, weight)
         viewed = step.shown = step.view(self.view, step.unlabeled["image"])
         outputs = step.see(viewed.image, viewed.perturb).outputs
+        return self.compared(step, viewed, outputs, pseudo, weight)
+
+    def compared(self, step: Step, viewed: Viewed, outputs: Tensor, pseudo: PseudoLabel, weight: Tensor) -> Tensor:
+        """The loss of a view's outputs, with the pseudo-label and its weight moved as the image was."""
         label, grid = pseudo.label, pseudo.grid
         if grid is not None and viewed.image is step.unlabeled["image"]:
             outputs = grid.of(outputs)  # pixel for pixel, where the label is

@@ -27,24 +27,35 @@ class LoadRadiographd(MapTransform):
         allow_missing_keys: whether an item may lack a key.
         channel: None for grey; the number of a channel, from 0, to take that one alone as ``(1, W, H)``; ``"all"`` for
             all channels, ``(C, W, H)``. ``meta["blank"]`` says whether what is taken has one value everywhere.
+        channels: how many channels must be taken, those that the network has inputs for; any number where not given.
 
     Raises:
-        FileNotFoundError, ValueError: as `common.data.readers.read_image`.
+        FileNotFoundError, ValueError: as `common.data.readers.read_image`; for another number of channels.
     """
 
     def __init__(
-        self, keys: KeysCollection = "image", allow_missing_keys: bool = False, channel: int | str | None = None
+        self,
+        keys: KeysCollection = "image",
+        allow_missing_keys: bool = False,
+        channel: int | str | None = None,
+        channels: int | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         require_channel(channel)
-        self.channel = channel
+        self.channel, self.channels = channel, channels
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict[Hashable, object]:
         loaded = dict(data)
         for key in self.key_iterator(loaded):
             path = str(loaded[key])
             array = read_image(path, self.channel)
-            loaded[key] = _meta_tensor(array if self.channel == "all" else array[None], path)
+            array = array if self.channel == "all" else array[None]
+            if self.channels not in (None, len(array)):
+                raise ValueError(
+                    f"{path}: an image must have {self.channels} channels, got {len(array)}. Ask for one of them by "
+                    "channel, or leave the image out."
+                )
+            loaded[key] = _meta_tensor(array, path)
             loaded[key].meta["blank"] = bool(array.min() == array.max())
         return loaded
 

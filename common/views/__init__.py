@@ -3,6 +3,7 @@
 from common.values import Values
 from common.views.boxes import CutMix, CutOut
 from common.views.change import Change, Changes, Copies, Cut, Mixed, Moved, Pasted
+from common.views.ctaugment import CTAugment
 from common.views.dropout import FeatureDropout
 from common.views.geometry import Affine, Elastic, Flip, QuarterTurn
 from common.views.intensity import IntensityJitter
@@ -13,6 +14,7 @@ from common.views.view import Chain, Geometry, Intensity, Several, View, Viewed,
 
 __all__ = [
     "Affine",
+    "CTAugment",
     "Chain",
     "Change",
     "Changes",

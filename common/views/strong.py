@@ -46,6 +46,8 @@ INTENSITY = {
     "noise": Operation(lambda s, v, size: 0.15 * v.unit * np.abs(s), lambda x, a, v, draw: intensity.noisy(x, a, draw)),
 }
 NAMES = ("identity", *INTENSITY, *GEOMETRY)
+ONE_SIDED = ("sharpness", "blur", "noise")  # whatever the sign of their strength
+WITHOUT_STRENGTH = ("identity", "autocontrast")
 
 
 class Strong(View):
@@ -117,14 +119,27 @@ class Strong(View):
 
     def forward(self, image, draw, values=None, groups=None, step=None) -> Viewed:
         groups = group_numbers(groups, len(image))
+        names = self.chosen(groups.max() + 1, draw)
+        views = views_of(names, self.strengths(names, draw), groups)
+        return Chain([*views, *self.box])(image, draw, values, groups, step)
+
+    def chosen(self, number: int, draw: np.random.Generator) -> np.ndarray:
+        """Names of the operations for so many groups of images, ``operations G``."""
         least, most = self.numbers
-        chosen = draw.choice(self.drawn_from, (most, groups.max() + 1)).astype(object)
+        names = draw.choice(self.drawn_from, (most, number)).astype(object)
         if least < most:
-            chosen[np.arange(most)[:, None] >= draw.integers(least, most + 1, groups.max() + 1)] = "identity"
-        strengths = draw.choice((-1, 1), chosen.shape) * self.magnitude * draw.random(chosen.shape)
-        moves = [Moves(chosen, strengths)] if np.isin(chosen, GEOMETRY).any() else []
-        chain = Chain([Chosen(chosen[:, groups], strengths[:, groups]), *moves, *self.box])
-        return chain(image, draw, values, groups, step)
+            names[np.arange(most)[:, None] >= draw.integers(least, most + 1, number)] = "identity"
+        return names
+
+    def strengths(self, names: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """Strengths of chosen operations in [-magnitude, magnitude], ``operations G``."""
+        return draw.choice((-1, 1), names.shape) * self.magnitude * draw.random(names.shape)
+
+
+def views_of(names: np.ndarray, strengths: np.ndarray, groups: np.ndarray) -> list[View]:
+    """The views that do what was chosen for each group, ``operations G``, to the groups' images, ``B``."""
+    moves = [Moves(names, strengths)] if np.isin(names, GEOMETRY).any() else []
+    return [Chosen(names[:, groups], strengths[:, groups]), *moves]
 
 
 class Chosen(Intensity):

@@ -10,6 +10,8 @@ from volume_phantom import make_ms_data
 
 from common.phantoms.acdc import make_acdc_phantom, phantom_datalist
 from common.phantoms.jsrt import make_jsrt_phantom
+from common.phantoms.lgg import make_lgg_phantom
+from common.phantoms.lgg import phantom_datalist as lgg_phantom_datalist
 from common.phantoms.retouch import make_retouch_phantom
 from common.phantoms.retouch import phantom_datalist as retouch_phantom_datalist
 
@@ -41,6 +43,14 @@ def retouch_data(tmp_path_factory) -> Path:
     """Eight invented OCT volumes of three B-scans, with a datalist: 3 labelled B-scans, 2 volumes for test."""
     folder = make_retouch_phantom(tmp_path_factory.mktemp("retouch") / "oct", volumes=8, size=48, slices=4)
     retouch_phantom_datalist(folder, labeled=3, output=folder / "datalist.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lgg_data(tmp_path_factory) -> Path:
+    """Eight invented heads of eight slices, with a datalist: 2 labelled patients, 1 for validation, 2 for test."""
+    folder = make_lgg_phantom(tmp_path_factory.mktemp("lgg") / "heads", patients=8, size=48, slices=8)
+    lgg_phantom_datalist(folder, labeled=2, output=folder / "datalist.json")
     return folder
 
 

@@ -36,9 +36,8 @@ def bundle(request) -> Path:
 @pytest.fixture
 def dataset_dir(bundle, request) -> Path:
     """A phantom of the bundle's data set."""
-    return request.getfixturevalue(
-        {"jsrt": "phantom", "ms": "ms_data", "acdc": "acdc_data", "retouch": "retouch_data"}[bundle.name.split("_")[0]]
-    )
+    data = bundle.name.split("_")[0]
+    return request.getfixturevalue({"jsrt": "phantom"}.get(data, f"{data}_data"))
 
 
 def load(bundle: Path, name: str) -> dict[str, Any]:

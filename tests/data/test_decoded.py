@@ -291,13 +291,27 @@ def test_an_entry_is_complete_when_its_header_is_there(volumes, tmp_path, monkey
     """Whoever is killed in between leaves an entry that counts for nothing."""
     written, replacing = [], module.replacing
 
-    def recording(path):
+    def recording(path, **options):
         written.append(path.name)
-        return replacing(path)
+        return replacing(path, **options)
 
     monkeypatch.setattr(module, "replacing", recording)
     DecodedImages(volumes[:1], loader(3), tmp_path / "cache")
     assert written == ["image.npy", "label.npy", "entry.json"]
+
+
+@pytest.mark.parametrize("lost", ["image.npy", "label.npy", "entry.json"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_an_entry_that_did_not_reach_the_disk_is_decoded_again(volumes, tmp_path, lost, gone):
+    """The machine may stop when a file has its name but not its content."""
+    before = DecodedImages(volumes[:1], loader(3), tmp_path / "cache")
+    (file,) = tmp_path.glob(f"cache/*/{lost}")
+    file.unlink() if gone else file.write_bytes(b"")
+    again = DecodedImages(volumes[:1], loader(3), tmp_path / "cache")
+    assert again.hits == 0
+    for key, values in before.arrays(0).items():
+        np.testing.assert_array_equal(again.arrays(0)[key], values)
+    assert DecodedImages(volumes[:1], loader(3), tmp_path / "cache").hits == 1
 
 
 # ---- exchanged images

@@ -77,7 +77,7 @@ def change(path, values=None, affine=AFFINE):
         ("scan0", lambda p: change(p, np.ones((66, 66, 66, 2), np.float32)), "scan0.nii.gz must be one 3D volume"),
         ("mask0", lambda p: change(p, affine=AFFINE + np.eye(4, k=3) * 9), "mask0.nii.gz must have the affine"),
         ("mask2", lambda p: change(p, np.zeros((60, 66, 66), np.uint8)), "mask2.nii.gz must have the shape"),
-        ("scan1", lambda p: p.write_bytes(b"nothing"), "scan1.nii.gz must be a NIfTI"),
+        ("scan1", lambda p: p.write_bytes(b"nothing"), "scan1.nii.gz must be a whole NIfTI"),
         ("mask0", lambda p: change(p, np.zeros((66, 66, 66), np.uint8)), "no volume or slice holds lesion"),
     ],
 )

@@ -10,6 +10,17 @@ from common.grid.make import checked, run_and_report
 from common.phantoms.jsrt import make_jsrt_phantom
 
 
+def test_parts_of_a_method_are_made_and_what_they_refuse_is_said(write, tiny):
+    row = tiny["tables"]["methods"]["rows"][2]
+    row["added_weight"] = {"_target_": "common.weights.RankSimilarity", "k": 3}
+    checked(write(tiny))
+    row["added_weight"] = {"_target_": "common.weights.RankSimilarity", "k": 0}
+    with pytest.raises(
+        ValueError, match=r"rows\[2\]: RPG\(.*'k': 0.*\) is not possible: k and enqueued must be at least"
+    ):
+        checked(write(tiny))
+
+
 def test_values_that_a_method_refuses(write, tiny):
     tiny["tables"]["methods"]["rows"][2]["reference_size"] = [16, 0]
     with pytest.raises(ValueError, match=r"rows\[2\]: RPG\(neighbors=0\.5, reference_size=0\) is not possible"):

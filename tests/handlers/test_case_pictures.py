@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from monai.data import DistributedSampler as MonaiDistributedSampler
+from monai.data import MetaTensor
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common import ranks
+from common.data import PatientStacks
 from common.handlers import (
     BestModel,
     CasePictures,
@@ -19,6 +23,7 @@ from common.handlers import (
     TrainingLog,
 )
 from common.handlers.cases import picture
+from common.label_space import LabelSpace
 from common.methods import RPG, Supervised
 
 
@@ -93,6 +98,47 @@ def test_earlier_pictures_are_replaced_and_only_by_a_better_model(evaluate, tmp_
 def test_one_case_alone(evaluate, tmp_path):
     evaluate(number=1)
     assert list(saved(tmp_path)) == ["hardest_case0"]
+
+
+class Slices:
+    """A transform that makes pictures of two channels, 20 x 12 pixels, and masks of some rows, by their names."""
+
+    def __call__(self, item):
+        value, rows = (int(part) for part in item["image"].split("_"))
+        image = torch.full((2, 20, 12), value / 10)
+        image[1] += 0.5
+        label = torch.zeros(1, 20, 12)
+        label[:, :rows] = 1
+        meta = {"filename_or_obj": item["image"]}
+        return {"image": MetaTensor(image, meta=meta), "label": MetaTensor(label, meta=meta)}
+
+
+@pytest.fixture
+def stacks():
+    """Three patients; of the last one no slice holds any of the class."""
+    names = {"a": ["1_0", "2_3", "3_8", "4_2"], "b": ["5_4", "6_1"], "c": ["7_0", "8_0", "9_0"]}
+    items = [{"image": n, "label": n, "patient": patient} for patient, own in names.items() for n in own]
+    return PatientStacks(items, Slices(), progress=False)
+
+
+@pytest.mark.parametrize("scores", [[0.2, 0.4, float("nan")], [0.4, 0.2, float("nan")]])
+def test_of_a_stack_the_slice_with_most_of_the_truth_is_shown(stacks, tiny_network, make_store, tmp_path, scores):
+    """At the size of training, in the channel asked for; a patient without the class is neither hardest nor median."""
+    labels = LabelSpace(["tumor"])
+    network = tiny_network(1)
+    network.body[0] = torch.nn.Conv2d(2, 4, 3, padding=1)
+    options = {"dataset": stacks, "references": make_store(labels), "channel": 1, "all_cases": True}
+    handler = CasePictures(tmp_path / "cases", labels, network, Supervised(labels), **options)
+    state = {"metric_details": {"val_mean_iou": torch.tensor(scores)[:, None]}, "device": torch.device("cpu")}
+    handler(SimpleNamespace(state=SimpleNamespace(**state)))
+    found = saved(tmp_path)
+    hardest, median = ("a", "b") if scores[0] < scores[1] else ("b", "a")
+    assert set(found) == {f"hardest_{hardest}", f"median_{median}", "other_c"}
+    arrays = {name.split("_")[1]: arrays for name, arrays in found.items()}
+    assert {name: int(own["slice"]) for name, own in arrays.items()} == {"a": 3, "b": 1, "c": 2}
+    np.testing.assert_allclose(arrays["a"]["image"], np.full((16, 16), 0.8), atol=1e-3)
+    assert arrays["a"]["truth"].shape == (1, 16, 16)
+    assert arrays["a"]["truth"][0].sum() == 16 * 6 and not arrays["c"]["truth"].any()  # 8 of 20 columns are 6 of 16
 
 
 def test_picture_of_a_volume_is_its_middle_slice():

@@ -20,7 +20,7 @@ from common.handlers import CaseScores
 from common.handlers import case_scores as module
 from common.handlers.scores import short_names
 from common.label_space import LabelSpace
-from common.metrics import lesion_scores, mask_scores
+from common.metrics import lesion_scores, mask_scores, slice_scores
 
 AFFINE = np.array([[-1.5, 0, 0, 90], [0, 0, 2.0, -50], [0, 1.0, 0, -70], [0, 0, 0, 1]])  # voxels of 3 mm^3
 SPACING = (1.5, 1.0, 2.0)
@@ -242,6 +242,22 @@ def test_areas_stay_in_mm2(tmp_path):
     handler = CaseScores(tmp_path / "test.csv", LESION, unit="mm", volume_unit="mm3")
     evaluate(handler, [item], postprocessing=None)
     assert pd.read_csv(tmp_path / "test.csv")[["truth_size", "unit"]].values.tolist() == [[4, "mm2"]]
+
+
+@pytest.mark.parametrize(("unit", "pixel"), [("pixels", 1), ("mm", 1.5)])
+def test_slices_of_volumes_with_false_areas(tmp_path, unit, pixel):
+    """Slices lie along the last axis, 2 mm apart; their pixels are 1.5 mm by 1 mm, turned and mirrored."""
+    items = volumes(FILES)
+    evaluate(CaseScores(tmp_path / "test.csv", LESION, unit=unit, slices=True), items)
+    table = pd.read_csv(tmp_path / "test.csv").set_index("case")
+    for item, case in zip(items, ["p2_flair", "p1_flair", "other"], strict=True):
+        predicted, true = (item[key].numpy()[0] > 0 for key in ("image", "label"))
+        expected = slice_scores(predicted, true)
+        expected["false_positive_area"] *= pixel
+        for name, value in expected.items():
+            assert table.loc[case, name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
+    evaluate(CaseScores(tmp_path / "test.csv", LESION), items)
+    assert "slice_dice" not in pd.read_csv(tmp_path / "test.csv")
 
 
 def logged(handler, items, caplog):

@@ -131,6 +131,34 @@ def test_inference_has_the_network_s_activation(bundle, tmp_path):
     assert torch.equal(stock.eval()(image), network.eval()(image))
 
 
+@pytest.mark.parametrize(
+    ("channel", "channels", "named"),
+    [
+        (1, 1, {"0": "FLAIR"}),
+        (2, 1, {"0": "channel 2 of the picture"}),
+        ("all", 2, {"0": "channel 0 of the picture", "1": "channel 1 of the picture"}),
+    ],
+)
+def test_metadata_tell_which_channels_are_read(bundle, tmp_path, channel, channels, named):
+    image = {"num_channels": 1, "channel_def": {"0": "FLAIR"}, "modality": "MR"}
+    metadata = {**METADATA, "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": {}}}}
+    for name, content in (("inference", {**INFERENCE, "channel": 1}), ("metadata", metadata)):
+        (bundle / "configs" / f"{name}.json").write_text(json.dumps(content))
+    network, model = BasicUNet(2, channels, 3, (4, 4, 4, 4, 8, 4)), tmp_path / "model.pt"
+    save_weights(network, model, 1)
+    settings = {**SETTINGS, "channel": channel}
+    engine = Engine(lambda engine, batch: None)
+    RunBundle(bundle, tmp_path / "run", model, LABELS, settings, network=network).attach(engine)
+    engine.run([0])
+    found = json.loads((tmp_path / "run" / "configs" / "metadata.json").read_text())
+    assert found["network_data_format"]["inputs"]["image"] == {
+        **image,
+        "num_channels": channels,
+        "channel_def": named,
+    }
+    assert json.loads((tmp_path / "run" / "configs" / "inference.json").read_text())["channel"] == channel
+
+
 def test_the_training_s_configuration_is_kept_with_what_was_set(bundle, tmp_path):
     save_weights(nn.Linear(2, 2), tmp_path / "run" / "models" / "model.pt", 1)
     parser = ConfigParser({"imports": ["$from common.label_space import LabelSpace"]})

@@ -98,7 +98,8 @@ def test_one_step_is_the_optimizer_s_on_the_sum_of_terms(labels, make_trainer):
     (3 * loss).backward()
     optimizer.step()
     output = trainer.state.output
-    assert set(output) == {"loss", "terms", "notes"} and output["notes"] == {}
+    assert set(output) == {"loss", "terms", "notes", "judged", "numbers"}
+    assert output["notes"] == output["numbers"] == {} and output["judged"] is None
     assert all(
         type(value) is Tensor and not value.requires_grad for value in (output["loss"], *output["terms"].values())
     )
@@ -412,7 +413,7 @@ def test_events_of_an_iteration_fire_once_each_and_in_order(labels):
         lambda e: seen.append(("gradient", network.final_conv.weight.grad.abs().sum() > 0)),
     )
     trainer.run()
-    output = {"loss", "terms", "notes"}
+    output = {"loss", "terms", "notes", "judged", "numbers"}
     assert seen[:6] == [
         ("FORWARD_COMPLETED", False, output),
         ("gradient", None),
@@ -549,6 +550,18 @@ def test_on_a_gpu_terms_are_looked_at_together_after_some_iterations():
     assert "the files {'labeled': ['a.png'], 'unlabeled': ['unknown']}" in str(caught.value)
     assert finite.waiting == []
     finite.look()  # nothing to look at
+
+
+def test_iterations_may_have_different_numbers_to_look_at():
+    """A part that begins later has none in the first ones."""
+    finite, zero = FiniteTerms(), torch.tensor(0.0).as_subclass(OnGPU)
+    finite.add(1, {"supervised": zero}, {})
+    finite.add(2, {"supervised": zero, "discriminator_loss": torch.tensor(0.5)}, {})
+    finite.look()
+    finite.add(3, {"supervised": zero}, {})
+    finite.add(4, {"supervised": zero, "discriminator_loss": torch.tensor(math.inf)}, {})
+    with pytest.raises(FloatingPointError, match="'discriminator_loss': inf} at iteration 4 "):
+        finite.look()
 
 
 # ---- optimizer, network

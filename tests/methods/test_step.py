@@ -51,6 +51,20 @@ def test_of_the_same_images_the_network_is_asked_once(labels, batch, network):
     assert torch.equal(first.outputs, network(image)) and torch.equal(first.features, image)
 
 
+def test_a_teacher_looks_in_evaluation_and_is_asked_once_too(labels, batch, network):
+    step, teacher = Step(labels, network, batch), Counted(Pixels(3, labels.num_outputs, 2.0))
+    image = batch["unlabeled"]["image"]
+    seen = step.see(image, network=teacher.train())
+    assert step.see(image, network=teacher) is seen and not teacher.training
+    assert len(teacher.passes) == 1 and not network.passes
+    assert torch.equal(seen.outputs, teacher.network(image)) and torch.equal(seen.features, image)
+    assert not seen.outputs.requires_grad and torch.is_grad_enabled()
+    assert step.see(image) is not seen and len(network.passes) == 1
+    plain = nn.Conv2d(3, labels.num_outputs, 1)  # gives no features
+    seen = step.see(image, network=plain)
+    assert torch.equal(seen.outputs, plain(image)) and seen.features is None
+
+
 @torch.no_grad()
 def test_images_that_are_gone_are_not_taken_for_others(labels, batch):
     """Freed memory, and with it the identity of an image, is used again."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from monai.networks.nets import BasicUNet as StockBasicUNet
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 from common.networks import BasicUNet, unwrapped
+from common.views import FeatureDropout
 
 FEATURES = (4, 4, 6, 8, 8, 5)
 
@@ -210,3 +213,18 @@ def test_levels_are_those_of_perturbed_features():
         halved = network(x, seen=True, levels=True, perturb=lambda levels: tuple(0.5 * level for level in levels))
         plain = network(x, seen=True, levels=True)
     assert all(not torch.equal(one, other) for one, other in zip(halved.levels, plain.levels, strict=True))
+
+
+def test_a_compiled_network_is_three_graphs_whatever_the_perturbation_draws():
+    network = BasicUNet(2, 1, 3, FEATURES).eval()
+    torch.compiler.reset()
+    counters.clear()
+    compiled, x = torch.compile(network, backend="eager", dynamic=False), torch.rand(2, 1, 16, 16)
+
+    def perturb(seed):
+        return FeatureDropout()(x, np.random.default_rng(seed)).perturb
+
+    for seed in range(3):
+        torch.testing.assert_close(compiled(x, perturb=perturb(seed)), network(x, perturb=perturb(seed)))
+        assert torch.equal(compiled(x), network(x))
+    assert counters["stats"]["unique_graphs"] == 3  # the whole, the encoder and the decoder

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from runs_on_disk import pixels
 
-from common.report.cases import case_scores, draw_masks, draw_weight, load_cases, mask_iou, weight_ceiling
+from common.report.cases import case_rows, case_scores, draw_masks, draw_weight, load_cases, mask_iou, weight_ceiling
 from common.report.runs import load_run
 from common.report.style import CLASS_COLORS, class_colors
 
@@ -81,3 +81,16 @@ def test_scores_of_a_case_come_from_the_table_where_it_lists_the_case(one_run: P
 def test_colors_are_distinct_for_many_classes() -> None:
     for count in (1, 5, 8, 9, 72):
         assert len(set(class_colors(tuple(map(str, range(count)))).values())) == count
+
+
+def test_of_a_stack_the_slice_is_told(one_run: Path) -> None:
+    run = load_run(one_run)
+    assert [row["facts"] for row in case_rows([run])["cases"]] == [
+        "test case of split 0; hardest",
+        "test case of split 0; median",
+    ]
+    for file in (one_run / "cases" / "test").iterdir():
+        arrays = dict(np.load(file))
+        np.savez_compressed(file, **arrays, slice=np.array(12))
+    facts = [row["facts"] for row in case_rows([run])["cases"]]
+    assert facts[0] == "test case of split 0; hardest; slice 12, which holds most of the truth"

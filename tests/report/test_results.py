@@ -148,15 +148,17 @@ def test_with_spread(values: list[float], signed: bool, expected: str) -> None:
 
 def test_p_values_units_and_draws_in_words() -> None:
     assert [p_text(p) for p in (np.nan, 0.00049, 0.0214)] == ["", "p < 0.001", "p = 0.021"]
-    for units, size, distance, digits in (
-        (["ml"], "ml", "mm", 2),
-        (["mm2", ""], "mm²", "mm", 2),
-        (["mm3"], "mm³", "mm", 3),
-        (["pixels"], "pixels", "pixels", 2),
+    for units, size, distance, area, digits in (
+        (["ml"], "ml", "mm", "mm²", 2),
+        (["mm2", ""], "mm²", "mm", "mm²", 2),
+        (["mm3"], "mm³", "mm", "mm²", 3),
+        (["pixels"], "pixels", "pixels", "pixels", 2),
+        (["voxels"], "voxels", "voxels", "pixels", 2),
     ):
         table = pd.DataFrame({"unit": units})
         assert digits_of(BY_UNIT, table) == digits and digits_of(0, table) == 0
         assert title_of("absolute_size_error", table) == f"|size error|, {size}"
         assert title_of("hausdorff95", table) == f"Hausdorff 95 %, {distance}"
+        assert title_of("false_positive_area", table) == f"false-positive area of a slice without truth, {area}"
     for draws, kind in (([(0, 0), (1, 0)], "split"), ([(0, 0), (0, 1)], "seed"), ([(0, 0), (0, 1), (1, 0)], "split")):
         assert kind_of_draws(pd.DataFrame(draws, columns=["split", "seed"])) == kind

@@ -58,6 +58,7 @@ def test_it_says_what_its_own_weights_predict_in_evaluation(labels, soft):
     torch.testing.assert_close(pseudo.label, expected)
     torch.testing.assert_close(pseudo.known["outputs"], outputs)
     assert not pseudo.label.requires_grad and network.training
+    assert pseudo.network is teacher.network
 
 
 def test_without_a_training_the_network_itself_speaks(multilabel):

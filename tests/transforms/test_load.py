@@ -93,6 +93,12 @@ def test_a_channel_that_is_none_and_one_that_is_missing(item):
         LoadRadiographd(channel=1)(item)
 
 
+def test_as_many_channels_as_the_network_has_inputs_for(item):
+    assert LoadRadiographd(channel="all", channels=1)(item)["image"].shape[0] == 1
+    with pytest.raises(ValueError, match=r"image.png: an image must have 3 channels, got 1. Ask for one of them by ch"):
+        LoadRadiographd(channel="all", channels=3)(item)
+
+
 def test_masks_and_map_are_the_same_multilabel_label(item):
     expected = np.stack([LABEL.T == 1, LABEL.T == 2]).astype(np.float32)
     for key in ("masks", "map"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from common.data.datalist_rules import PARTS
 from common.data.files import first_few
 from common.data.layouts.by_patient import datalist_by_patient, draw_patients, written
 from common.data.readers import read_label
@@ -22,6 +24,7 @@ CHANNELS = ("before contrast", "FLAIR", "after contrast")  # of an image; the fi
 LABELED = 2
 _TIFF = (".tif", ".tiff")
 _SLICE = re.compile(r"(.+)_(\d+)(_mask)?$", re.IGNORECASE)
+_logger = logging.getLogger(__name__)
 _DATE = re.compile(r"_(19|20)\d{6}$")  # of the examination, behind the patient's code
 
 
@@ -38,7 +41,8 @@ def lgg_datalist(
 ) -> dict | None:
     """Make a datalist of TCGA-LGG's slices, <patient>/<patient>_<slice>.tif with ..._<slice>_mask.tif beside it.
 
-    Every part holds all slices of its patients. Images without a mask are unlabelled.
+    Every part holds all slices of its patients. Images without a mask are unlabelled; where others of the same patient
+    have one, a warning names them.
 
     Args:
         folder: folder of the patients' folders (kaggle_3m, say), at any depth.
@@ -55,8 +59,8 @@ def lgg_datalist(
 
     Raises:
         FileNotFoundError: when the folder is missing or holds no slices.
-        ValueError: as `find_lgg`; when the request cannot be met, or no labelled patient has a tumour; of the labelled
-            patients' masks, which are read here, when one has several channels or grey levels.
+        ValueError: as `find_lgg`; when the request cannot be met, or no labelled patient has a tumour; when a mask has
+            several channels or grey levels: all are read here.
     """
     draw = {"validation": validation, "split": split, "seed": seed}
     parts = None
@@ -64,8 +68,9 @@ def lgg_datalist(
         _check_share(share, labeled, test)
         parts = partial(shared_parts, share=share, test=test if isinstance(test, Integral) else 0, **draw)
     space = {"name": name, "mode": "multilabel", "classes": list(CLASSES)}
-    datalist = datalist_by_patient(find_lgg, folder, test, space, parts=parts, labeled=labeled, **draw)
-    if not any([shows_tumor(item["label"][0]) for item in datalist["labeled"]]):  # a list: every mask is to be read
+    datalist = datalist_by_patient(_find, folder, test, space, parts=parts, labeled=labeled, **draw)
+    shown = _tumors(item.get("label", item.get("truth")) for part in PARTS for item in datalist[part])
+    if not any(shown[item["label"][0]] for item in datalist["labeled"]):
         patients = sorted({item["patient"] for item in datalist["labeled"]})
         raise ValueError(
             f"{folder}: a labelled patient must have a tumour, got empty masks alone of {first_few(patients)}: label "
@@ -124,23 +129,68 @@ def _check_names(folder: Path, images: dict, masks: dict, misnamed: list[Path]) 
         raise ValueError(f"{folder}: each mask must have its image beside it, got none for {first_few(orphans)}.")
 
 
+def _find(folder: str | Path) -> list[dict]:
+    """All slices below a folder; says which lack a mask that others of their patient have."""
+    items = find_lgg(folder)
+    masked = {item["patient"] for item in items if "label" in item}
+    bare = [Path(item["image"]).name for item in items if "label" not in item and item["patient"] in masked]
+    if bare:
+        _logger.warning(
+            f"{folder}: {len(bare)} slices have no mask, but others of their patients do: {first_few(bare)}. They are "
+            "unlabelled, and left out where their patient is labelled, validated or tested on."
+        )
+    return items
+
+
+def _tumors(labels: Iterable[list[str] | None]) -> dict[str, bool]:
+    """Which masks show a tumour; where some cannot be used, the first one's error, and the names of others."""
+    shown: dict[str, bool] = {}
+    wrong: dict[str, ValueError] = {}
+    for mask in (label[0] for label in labels if label):
+        try:
+            shown[mask] = shows_tumor(mask)
+        except ValueError as error:
+            wrong[mask] = error
+    if wrong:
+        first, *others = wrong
+        names = first_few(Path(mask).name for mask in others)
+        more = f" {len(others)} more masks cannot be used: {names}." if others else ""
+        raise ValueError(f"{wrong[first]}{more}") from wrong[first]
+    return shown
+
+
 def shows_tumor(mask: str | Path) -> bool:
-    """Whether a slice's mask, 0 outside and 255 inside, holds any tumour.
+    """Whether a slice's mask, 0 outside and 255 inside, holds any tumour; a file is read again once it has changed.
 
     Raises:
+        FileNotFoundError: when there is no such file.
         ValueError: naming the file, when it cannot be read or has several channels or grey levels.
     """
-    values = np.unique(read_label(mask))
-    with Image.open(mask) as picture:
-        bands = picture.getbands()
+    changed = Path(mask).stat().st_mtime_ns if Path(mask).is_file() else None
+    return _shows_tumor(str(mask), changed)
+
+
+@cache  # datalists of a grid have the same masks
+def _shows_tumor(mask: str, changed: int | None) -> bool:
+    bands = _bands(mask)
     if len(bands) > 1:
         raise ValueError(f"{mask}: a mask must have one channel, got {len(bands)} ({''.join(bands)}): is it an image?")
+    values = np.unique(read_label(mask))
     if len(set(values) - {0}) > 1:
         raise ValueError(
             f"{mask}: a mask must be 0 outside and 255 inside, got {len(values)} grey levels, {first_few(values)}: was "
             "it scaled? Take the nearest pixel for masks, or set a threshold."
         )
     return bool(values.any())
+
+
+def _bands(picture: str) -> tuple[str, ...]:
+    """Names of a picture's channels; none of a file that cannot be read, of which its reader tells more."""
+    try:
+        with Image.open(picture) as opened:
+            return opened.getbands()
+    except OSError:
+        return ()
 
 
 def shared_parts(

@@ -193,7 +193,7 @@ def test_a_share_instead_of_a_number(twelve):
         lgg_datalist(twelve, validation=8, test=4, share=0.5)
 
 
-def test_images_without_masks_are_unlabelled(twelve):
+def test_images_without_masks_are_unlabelled(twelve, caplog):
     write_patients(twelve, [13], mask=False)
     datalist = lgg_datalist(twelve, labeled=3, validation=2, test=4)
     assert [item["patient"] for item in datalist["unlabeled"] if "truth" not in item] == [code_of(13)] * 3
@@ -202,6 +202,9 @@ def test_images_without_masks_are_unlabelled(twelve):
     again = lgg_datalist(twelve, labeled=3, validation=2, test=4)
     assert [again[part] for part in PARTS] == [datalist[part] for part in PARTS]
     assert again["left_out"] == 1
+    # a patient without any mask is unlabelled on purpose; a slice of one with masks may have lost its own
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"1 slices have no mask, but others of their patients do: {labeled}{DATE}_11.tif." in told
 
 
 def test_more_labelled_patients_than_there_are(twelve):
@@ -235,14 +238,32 @@ def test_masks_that_are_read(tmp_path):
     ("values", "message"),
     [
         (np.stack([np.eye(4) * 255] * 3, -1), r"a mask must have one channel, got 3 \(RGB\): is it an image"),
+        (np.arange(48).reshape(4, 4, 3), r"a mask must have one channel, got 3 \(RGB\): is it an image"),
         (np.diag([255, 128, 255, 0]), "must be 0 outside and 255 inside, got 3 grey levels, 0, 128, 255: was it"),
     ],
 )
-def test_masks_with_channels_or_grey_levels_are_named_where_they_are_read(twelve, values, message):
-    patient = who(lgg_datalist(twelve, labeled=1, validation=2, test=4), "labeled")[0] + DATE
+@pytest.mark.parametrize("part", PARTS)
+def test_masks_with_channels_or_grey_levels_are_named_in_every_part(twelve, values, message, part):
+    patient = who(lgg_datalist(twelve, labeled=1, validation=2, test=4), part)[0] + DATE
     mask = save(twelve / patient / f"{patient}_10_mask.tif", values)
     assert len(find_lgg(twelve)) == 36
     with pytest.raises(ValueError, match=rf"{mask}: .*{message}"):
+        lgg_datalist(twelve, labeled=1, validation=2, test=4)
+    save(mask, np.eye(4))  # mended: it is read again
+    assert lgg_datalist(twelve, labeled=1, validation=2, test=4)
+
+
+def test_of_many_such_masks_the_first_is_told_and_the_names_of_others(twelve):
+    for number in (2, 5, 7):
+        save(twelve / name_of(number) / f"{name_of(number)}_1_mask.tif", np.ones((4, 4, 3)))
+    with pytest.raises(ValueError, match=r"is it an image\? 2 more masks cannot be used: TCGA\S+, TCGA\S+\.$"):
+        lgg_datalist(twelve, labeled=1, validation=2, test=4)
+
+
+def test_a_mask_that_cannot_be_read(twelve):
+    mask = twelve / name_of(4) / f"{name_of(4)}_1_mask.tif"
+    mask.write_bytes(mask.read_bytes()[:20])
+    with pytest.raises(ValueError, match=f"{mask}: the file cannot be decoded"):
         lgg_datalist(twelve, labeled=1, validation=2, test=4)
 
 
