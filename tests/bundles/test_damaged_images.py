@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import shutil
 from pathlib import Path
 
 import damaged
@@ -33,7 +32,8 @@ def whole(tmp_path_factory):
 
 def read(path: Path) -> np.ndarray:
     """As inference of 2D images reads: ITK, which looks at no check sum, after the bundle's own look."""
-    load = Compose([SCRIPTS["Wholed"]("image"), LoadImaged("image", reader="ITKReader"), SCRIPTS["Finited"]("image")])
+    reader = LoadImaged("image", reader="ITKReader")
+    load = Compose([SCRIPTS["CheckWholed"]("image"), reader, SCRIPTS["CheckFinited"]("image")])
     return np.asarray(load({"image": str(path)})["image"])
 
 
@@ -77,20 +77,32 @@ def series(folder: Path, **changes: dict) -> Path:
 
 
 def test_slices_of_a_series(tmp_path):
-    look = SCRIPTS["Wholed"]("image")
+    look = SCRIPTS["CheckWholed"]("image")
     right = series(tmp_path / "right", slice2={"ImagePositionPatient": [0.1, 0, 6.1]})
     assert look({"image": str(right)}) == {"image": str(right)}
     for name, place in (("moved", [2, 0, 6]), ("gap", [0, 0, 7.5]), ("twice", [0, 0, 3])):
         folder = series(tmp_path / name, slice2={"ImagePositionPatient": place})
-        with pytest.raises(ValueError, match=rf"{name} must hold one series with slices at equal distances"):
+        with pytest.raises(ValueError, match=rf"{name} must hold slices at equal distances"):
             look({"image": str(folder)})
     tilted = series(tmp_path / "tilted", **{f"slice{i}": {"ImagePositionPatient": [0, i / 2, 3 * i]} for i in range(6)})
-    mixed = series(tmp_path / "mixed", slice5={"SeriesInstanceUID": "1.2.4"})
-    (tmp_path / "missing").mkdir()
-    missing = series(tmp_path / "missing" / "one")
+    missing = series(tmp_path / "missing")
     (missing / "slice3.dcm").unlink()
-    for folder in (tilted, mixed, missing):
-        with pytest.raises(ValueError, match=rf"{folder.name} must hold one series"):
+    for folder in (tilted, missing):
+        with pytest.raises(ValueError, match=rf"{folder.name} must hold slices at equal distances"):
+            look({"image": str(folder)})
+    for name, changed, said in (
+        ("mixed", {"SeriesInstanceUID": "1.2.4"}, "must hold one series, got several by SeriesInstanceUID"),
+        ("thick", {"SliceThickness": 5}, "must hold one series, got several by SliceThickness"),
+        (
+            "turned",
+            {"ImageOrientationPatient": [0, 1, 0, -1, 0, 0]},
+            "must hold slices of one direction and pixel size",
+        ),
+        ("fine", {"PixelSpacing": [0.5, 1]}, "must hold slices of one direction and pixel size"),
+        ("nowhere", {"ImagePositionPatient": None}, "must hold slices that say where they lie"),
+    ):
+        folder = series(tmp_path / name, slice5=changed)
+        with pytest.raises(ValueError, match=rf"{name} {said}"):
             look({"image": str(folder)})
     for size in (0, 200, -1):
         folder = series(tmp_path / f"short{size}")
@@ -103,16 +115,22 @@ def test_slices_of_a_series(tmp_path):
 @pytest.mark.parametrize(
     ("files", "names", "expected"),
     [
-        (["a.png", "b.png"], ["lung"], []),
-        (["a.jpg", "a.png", "b.png"], ["lung"], ["a.jpg", "a.png"]),
-        (["a.mhd", "b.nii", "b.nii.gz"], ["lung"], ["b.nii", "b.nii.gz"]),
-        (["a", "b.1.png", "b.png", "a.dcm"], ["lung"], ["a", "a.dcm"]),
-        (["a.png", "a_left.png"], ["lung", "left_lung"], ["a.png", "a_left.png"]),
-        ([], ["lung"], []),
+        (["a.png", "b.png"], ["lung"], {}),
+        (["a.jpg", "a.png", "b.png"], ["lung"], {"a.jpg": "a.png", "a.png": "a.jpg"}),
+        (["a.jpg", "a.png", "a.bmp"], ["lung"], {"a.jpg": "a.png", "a.png": "a.jpg", "a.bmp": "a.jpg"}),
+        (["a.mhd", "b.nii", "b.nii.gz"], ["lung"], {"b.nii": "b.nii.gz", "b.nii.gz": "b.nii"}),
+        (["a", "b.1.png", "b.png", "a.dcm"], ["lung"], {"a": "a.dcm", "a.dcm": "a"}),
+        (["a.png", "a_left.png"], ["lung", "left_lung"], {"a.png": "a_left.png", "a_left.png": "a.png"}),
+        (
+            ["one/a.png", "two.d/a.png", "two.d/a.tif"],
+            ["lung"],
+            {"two.d/a.png": "two.d/a.tif", "two.d/a.tif": "two.d/a.png"},
+        ),
+        ([], ["lung"], {}),
     ],
 )
 def test_images_whose_masks_would_have_one_name(files, names, expected):
-    assert SCRIPTS["twins"]([Path(file) for file in files], names) == expected
+    assert SCRIPTS["twins"](files, names) == expected
 
 
 @pytest.fixture(params=BUNDLES)
@@ -139,40 +157,72 @@ def settings(bundle, tmp_path):
     }
 
 
-def write(folder: Path, flat: bool) -> None:
-    """Three images that are whole, and one that is cut off, one with NaN and one that is text among them."""
-    values = VALUES[..., 0] if flat else VALUES
+def write_volumes(folder: Path, values: np.ndarray) -> dict[str, str]:
+    """Three that are whole, and others among them: what is to be said of these, by name."""
     broken = values.copy()
     broken[3, 4] = np.nan
-    for name, content in (("a", values), ("b", values), ("c", broken), ("e", values)):
-        nibabel.save(nibabel.Nifti1Image(content, np.eye(4)), folder / f"{name}.nii.gz")
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz", "e.nii.gz", "g.nii", "g.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(broken if name[0] == "c" else values, np.eye(4)), folder / name)
     (folder / "b.nii.gz").write_bytes((folder / "b.nii.gz").read_bytes()[:-1])
     (folder / "d.nii").write_text("no image")
     itk.imwrite(itk.image_from_array(np.ascontiguousarray(values.T)), str(folder / "f.mha"))
+    return {
+        "b.nii.gz": "must be whole, got Compressed file ended",
+        "c.nii.gz": "NaN or infinity",
+        "d.nii": "must be whole",
+        "g.nii": f"must have masks of other names than those of {folder / 'g.nii.gz'}",
+        "g.nii.gz": f"must have masks of other names than those of {folder / 'g.nii'}",
+    }
 
 
-def test_the_rest_of_the_folder_is_segmented(bundle, settings, tmp_path, capfd):
-    write(tmp_path / "images", "jsrt" in bundle)
+def write_pictures(folder: Path, channels: int) -> dict[str, str]:
+    """The same of pictures, of which two are whole."""
+    picture = np.stack([damaged.PICTURE] * channels, -1).squeeze()
+    for name in ("m.png", "n.png", "o.tif", "p.png", "q.png", "q.bmp", "r.bmp"):
+        Image.fromarray(picture).save(folder / name)
+    for name, size in (("n.png", -20), ("o.tif", -20), ("p.png", 0)):
+        (folder / name).write_bytes((folder / name).read_bytes()[:size])
+    return {
+        "n.png": "must be whole",
+        "o.tif": "",
+        "p.png": "must be whole, got cannot identify image file",
+        "q.bmp": f"must have masks of other names than those of {folder / 'q.png'}",
+        "q.png": f"must have masks of other names than those of {folder / 'q.bmp'}",
+    }
+
+
+def test_the_rest_of_the_folder_is_segmented(bundle, settings, tmp_path):
+    folder, kind = tmp_path / "images", bundle.split("_")[0]
+    bad, whole = {}, []
+    if kind != "lgg":
+        bad |= write_volumes(folder, VALUES[..., 0] if kind == "jsrt" else VALUES)
+        whole += ["a", "e", "f"]
+    if kind in ("jsrt", "lgg"):
+        bad |= write_pictures(folder, 3 if kind == "lgg" else 1)
+        whole += ["m", "r"]
     with pytest.raises(SystemExit) as ended:
         run_here("inferring", configs("inference", bundle=bundle), settings)
-    first, *lines = str(ended.value.code).splitlines()
-    assert first == "Error: 3 of 6 images were not segmented:"
-    for line, name, reason in zip(
-        lines, ("b.nii.gz", "c.nii.gz", "d.nii"), ("end-of-stream", "NaN or infinity", ""), strict=True
-    ):
-        assert line.startswith(f"  {tmp_path / 'images' / name}: ") and reason in line
+    first, *lines = str(ended.value.code).splitlines()  # a text is told, and its status is 1
+    assert first == f"Error: {len(bad)} of {len(list(folder.iterdir()))} images were not segmented:"
+    for line, (name, reason) in zip(lines, sorted(bad.items()), strict=True):
+        assert line.startswith(f"  {folder / name}: ") and reason in line
     written = {path.name for path in (tmp_path / "masks").iterdir()}
-    assert {name.split("_")[0] for name in written - {"volumes.csv"}} == {"a", "e", "f"}
+    assert {name.split("_")[0] for name in written - {"volumes.csv"}} == set(whole)
     masks = len(json.loads((ROOT / "bundles" / bundle / "configs" / "inference.json").read_text())["classes"])
-    assert len(written) == {"jsrt": 3 * (masks + 1), "retouch": 3 * 2 + 1}.get(bundle.split("_")[0], 3 * masks)
+    files = {"jsrt": masks + 1, "lgg": masks + 1, "retouch": 2}.get(kind, masks)  # previews; .mhd and .zraw
+    assert len(written) == files * len(whole) + (kind == "retouch")
 
 
-def test_masks_of_one_name_are_refused_before_any_is_written(bundle, settings, tmp_path):
-    write(tmp_path / "images", "jsrt" in bundle)
-    shutil.copy(tmp_path / "images" / "f.mha", tmp_path / "images" / "a.mha")
-    with pytest.raises(SystemExit, match=r"a\.mha.*a\.nii\.gz"):
+@pytest.mark.parametrize("bundle", ["jsrt_rpg"], indirect=True)
+def test_an_interrupt_is_no_image_s_fault(bundle, settings, tmp_path, monkeypatch):
+    write_pictures(tmp_path / "images", 1)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("monai.inferers.SimpleInferer.__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
         run_here("inferring", configs("inference", bundle=bundle), settings)
-    assert not (tmp_path / "masks").exists()
 
 
 def test_a_picture_of_each_name_in_two_formats(tmp_path):

@@ -1,4 +1,4 @@
-"""What inference over a folder needs beside MONAI: damaged images are refused, and all others are segmented."""
+"""What inference over a folder needs besides MONAI: damaged images are refused, and all others are segmented."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 import logging
 import re
 import zlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from monai.transforms import MapTransform
 
 COPY = "copy it again, or remove it"
 FAR = 0.25  # of the distance of slices: how far one may lie from where equal steps along their normal put it
+ALIKE = 1e-3  # by how much slices' directions, and the sides of their pixels in mm, may differ
+# what makes several series of files to ITK, of which MONAI reads the first
+SERIES = ("SeriesInstanceUID", "SeriesNumber", "SequenceName", "SliceThickness", "SeriesDate", "Rows", "Columns")
 
 
 class FolderEvaluator(SupervisedEvaluator):
@@ -25,50 +28,74 @@ class FolderEvaluator(SupervisedEvaluator):
 
     To ignite each image is an epoch here: an error ends an epoch, and the next one begins with the next image.
     :attr:`failed` has what was wrong, by file.
+
+    Args:
+        names: what the names of an image's masks end in. Images whose masks would have one name are not segmented.
     """
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+    def __init__(self, *arguments: Any, names: Sequence[str], **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.failed: dict[str, str] = {}
+        self.files = [item["image"] for item in self.data_loader.dataset.data]
+        self.twins, self.failed = twins(self.files, names), {}
         self.logger.addFilter(lambda record: record.levelno < logging.ERROR)  # ignite says that the run ends
+        self.add_event_handler(Events.ITERATION_STARTED, self._refuse_twin)
         self.add_event_handler(Events.EXCEPTION_RAISED, self._note)
 
     def run(self, global_epoch: int = 1) -> None:
+        self.failed.clear()
         self.state.max_epochs = None  # begin anew
-        Engine.run(self, self.data_loader, max_epochs=len(self.data_loader), epoch_length=1)
+        Engine.run(self, self.data_loader, max_epochs=len(self.files), epoch_length=1)
 
     def report(self) -> str:
         """What was not segmented, one line for each image."""
         lines = [f"\n  {file}: {reason}" for file, reason in self.failed.items()]
-        return f"Error: {len(lines)} of {len(self.data_loader)} images were not segmented:{''.join(lines)}"
+        return f"Error: {len(lines)} of {len(self.files)} images were not segmented:{''.join(lines)}"
 
-    def _note(self, engine: Engine, error: Exception) -> None:
-        if engine.state.epoch == 0:  # no image's fault: that of the weights, say
+    def _refuse_twin(self, engine: Engine) -> None:
+        file = self.files[engine.state.epoch - 1]
+        if file in self.twins:
+            raise ValueError(f"{file} must have masks of other names than those of {self.twins[file]}: rename one.")
+
+    def _note(self, engine: Engine, error: BaseException) -> None:
+        if engine.state.epoch == 0 or not isinstance(error, Exception):  # no image's fault: that of the weights, say
             raise error
         while error.__cause__ is not None:  # around it MONAI says what it was doing
             error = error.__cause__
-        file = self.data_loader.dataset.data[engine.state.epoch - 1]["image"]
-        self.failed[file] = " ".join(str(error).split())[-300:].removeprefix(f"{file} ") or type(error).__name__
+        file = self.files[engine.state.epoch - 1]
+        self.failed[file] = " ".join(str(error).split()).removeprefix(f"{file} ")[-300:] or type(error).__name__
         self.logger.warning(f"Not segmented: {file}: {self.failed[file]}")
 
 
-def twins(files: Sequence[Path], names: Iterable[str]) -> list[str]:
-    """Two files of which masks would have one name, as a.png and a.jpg; none where there are no such.
+def twins(files: Iterable[str], names: Sequence[str]) -> dict[str, str]:
+    """Files of which a mask would have the name of another's, as a.png and a.jpg, each with that other file.
 
     Args:
-        files: the images; of their names MONAI leaves out the ending, and ``.gz`` before it.
+        files: the images; MONAI leaves out the ending of their names, and ``.gz`` after it.
         names: what it puts behind, with an underscore between.
     """
-    masks = {file: {f"{file.name.removesuffix('.gz').rsplit('.', 1)[0]}_{name}" for name in names} for file in files}
-    for mask, number in Counter(mask for own in masks.values() for mask in own).most_common(1):
-        return [str(file) for file in files if number > 1 and mask in masks[file]][:2]
-    return []
+    owners = defaultdict(list)
+    for file in files:
+        stem = Path(file).name.removesuffix(".gz").rsplit(".", 1)[0]
+        for name in names:
+            owners[Path(file).with_name(f"{stem}_{name}")].append(file)
+    return {file: own[file == own[0]] for own in owners.values() if len(own) > 1 for file in own}
 
 
-class Wholed(MapTransform):
-    """Refuses the path of an image that is damaged by its format's own check sum or length, before it is read.
+def bands(file: Path) -> int | None:
+    """How many channels a picture has, transparency not counted; None where it cannot be opened."""
+    from PIL import Image
 
-    ITK, which reads most of them, does not look, and gives what is there, and zeros or noise for the rest. Slices in a
+    try:
+        with Image.open(file) as picture:
+            return len({*picture.getbands()} - {"A"})
+    except Exception:  # what is wrong is said when it is read
+        return None
+
+
+class CheckWholed(MapTransform):
+    """Refuses, before it is read, an image that is damaged by its format's own check sum or length.
+
+    ITK, which reads most of them, does not look: it gives what is there, and zeros or noise for the rest. Slices in a
     folder of DICOM files must lie at equal distances along their normal.
 
     Raises:
@@ -87,7 +114,7 @@ class Wholed(MapTransform):
         return dict(data)
 
 
-class Finited(MapTransform):
+class CheckFinited(MapTransform):
     """Refuses an image that holds NaN or infinity, once it is read.
 
     Raises:
@@ -116,7 +143,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def require_pixels(path: Path) -> Any:
-    """The header of a DICOM file that has all pixels; of compressed ones it must have the end."""
+    """The header of a DICOM file that has all its pixels; compressed ones must have their end."""
     import pydicom
 
     header = pydicom.dcmread(path)
@@ -130,18 +157,27 @@ def require_pixels(path: Path) -> Any:
 
 
 def require_equal_steps(folder: Path, slices: Sequence[Any]) -> None:
-    """Refuses slices that ITK would stack as if they were one box of voxels."""
+    """Refuses slices that ITK would stack as if they were one box of voxels, or of which it would leave some out."""
     if len(slices) < 2:
         return
-    normal = np.cross(*np.reshape(slices[0].ImageOrientationPatient, (2, 3)).astype(float))
-    places = sorted((np.array(part.ImagePositionPatient, float) for part in slices), key=normal.dot)
-    line = np.array(places) - places[0]
+    different = [name for name in SERIES if len({str(part.get(name, None)) for part in slices}) > 1]
+    if different:
+        raise ValueError(f"{folder} must hold one series, got several by {', '.join(different)}: a folder for each.")
+    if not all(part.get(f"Image{name}Patient", None) for part in slices for name in ("Position", "Orientation")):
+        raise ValueError(f"{folder} must hold slices that say where they lie, got some that do not: export them again.")
+    sides = [part.get("PixelSpacing", None) or (1, 1) for part in slices]
+    pixels = np.array([[*part.ImageOrientationPatient, *side] for part, side in zip(slices, sides, strict=True)], float)
+    if np.ptp(pixels, axis=0).max() > ALIKE:
+        raise ValueError(f"{folder} must hold slices of one direction and pixel size, got several: export them again.")
+    normal = np.cross(*pixels[0, :6].reshape(2, 3))
+    places = np.array(sorted((part.ImagePositionPatient for part in slices), key=normal.dot), float)
+    line = places - places[0]
     along = np.linspace(0, line[-1] @ normal, len(line))
     far = np.linalg.norm(line - np.outer(along, normal), axis=1).max()
-    if len({part.SeriesInstanceUID for part in slices}) > 1 or not far <= FAR * along[1]:
+    if not far <= FAR * along[1]:
         raise ValueError(
-            f"{folder} must hold one series with slices at equal distances along their normal, got one {far:.2f} mm "
-            "from its place: is a slice missing or there twice, was the gantry tilted, or are there several series?"
+            f"{folder} must hold slices at equal distances along their normal, got one {far:.2f} mm from its place: "
+            "is a slice missing or there twice, or was the gantry tilted?"
         )
 
 
