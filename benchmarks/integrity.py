@@ -1,6 +1,6 @@
 """What check sums, lengths and fingerprints of files cost when a data set is read for the first time.
 
-    python benchmarks/integrity.py [--images 200] [--volumes 6] [--rounds 3]
+    python benchmarks/integrity.py [--images 100] [--volumes 3] [--rounds 3]
 
 Images are decoded, preprocessed and cached with the package's checks and without any, in turns. Files per second are of
 the process's own time on one thread, the best of the rounds.
@@ -121,8 +121,8 @@ def measure(case: tuple, number: int, rounds: int, folder: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--volumes", type=int, default=6)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--volumes", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
