@@ -167,7 +167,7 @@ def keep_bundle(folder: Path) -> Path:
     cell = next(iter(grid.tables[0].rows[-1].cells.values()))
     run, bundle, fresh = grid.cells[cell].folder(folder), folder / BUNDLE, folder / f".{BUNDLE}"
     shutil.rmtree(fresh, ignore_errors=True)
-    for name in ("configs", "models", "docs"):
+    for name in ("configs", "models", "docs", "scripts"):
         shutil.copytree(run / name, fresh / name)
     shutil.copy2(run / "LICENSE", fresh / "LICENSE")
     shutil.rmtree(bundle, ignore_errors=True)

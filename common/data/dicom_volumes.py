@@ -73,11 +73,11 @@ def require_whole_series(folder: Path, files: list[str]) -> None:
         ValueError: naming the folder and the file.
     """
     names = [Path(file).name for file in files]
-    lost = {path.name for path in folder.iterdir() if file_suffix(path) in DICOM_SUFFIXES} - {*names}
+    lost = sorted(path.name for path in folder.iterdir() if path.name not in {*names, "DICOMDIR"} and _says_dicom(path))
     if lost:
         raise ValueError(
-            f"{folder} must hold whole DICOM files, got {first_few(sorted(lost))} that cannot be read: copy "
-            "them again, or remove what is no image."
+            f"{folder} must hold whole DICOM files, got {first_few(lost)} that cannot be read: copy them again, "
+            "or remove what is no image."
         )
     headers = [_read_slice(Path(file)) for file in files]
     if any("ImagePositionPatient" not in header or "ImageOrientationPatient" not in header for header in headers):
@@ -100,6 +100,11 @@ def require_whole_series(folder: Path, files: list[str]) -> None:
             f"{folder} must hold slices one above the other, got {names[order[-1]]} {tilt:.2f} mm beside the normal of "
             f"{names[order[0]]}: the gantry was tilted. Make an upright volume of it first, as dcm2niix does."
         )
+
+
+def _says_dicom(path: Path) -> bool:
+    """By its name or content; the latter is gone where a file is empty."""
+    return path.is_file() and (file_suffix(path) in (*DICOM_SUFFIXES, ".ima") or is_dicom(path))
 
 
 def _read_slice(path: Path) -> Dataset:

@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow, verify_net_in_out
 @pytest.fixture
 def bundle(trained, tmp_path) -> Path:
     """What a bundle consists of, copied from a run's folder to another place."""
-    for name in ("configs", "models", "docs"):
+    for name in ("configs", "models", "docs", "scripts"):
         shutil.copytree(trained / name, tmp_path / "moved" / name)
     return tmp_path / "moved"
 

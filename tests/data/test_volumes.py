@@ -198,11 +198,15 @@ def test_a_tilted_gantry_is_refused_where_a_slice_moves_by_half_a_pixel(tmp_path
         read_volume(tmp_path / "tilted")
 
 
-@pytest.mark.parametrize("size", [0, 300, -1])
-def test_a_damaged_slice_is_not_passed_over(tmp_path, values, size):
+@pytest.mark.parametrize(
+    ("size", "suffix"), [(0, ".dcm"), (300, ".dcm"), (-1, ".dcm"), (0, ".IMA"), (300, ""), (-1, "")]
+)
+def test_a_damaged_slice_is_not_passed_over(tmp_path, values, size, suffix):
     """ITK leaves out a file that it cannot read, so that the last slice would be missing in silence."""
     dicom(tmp_path / "series", values)
+    (tmp_path / "series" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")  # holds no image
     last = next((tmp_path / "series").glob("*_3.dcm"))
+    last = last.rename(last.with_suffix(suffix))
     last.write_bytes(last.read_bytes()[:size])
     with pytest.raises(ValueError, match=last.name):
         read_volume(tmp_path / "series")
