@@ -43,6 +43,18 @@ def test_no_damaged_file_with_a_check_sum_is_segmented(whole, tmp_path, name, da
     assert outcomes(whole / name, damage, tmp_path, read)["others"] == 0
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed", "other"])
+def test_damaged_weights_are_not_loaded(tmp_path, damage):
+    path, weights = tmp_path / "model.pt", {"a": torch.rand(1000)}
+    torch.save(weights, path)
+    assert torch.equal(SCRIPTS["load_weights"](str(path))["a"], weights["a"])
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes({"cut": content[:3000], "changed": content, "other": b"weights"}[damage])
+    with pytest.raises(SystemExit, match=r"ckpt_path must be weights as they were written, got .*model\.pt: .*Copy"):
+        SCRIPTS["load_weights"](str(path))
+
+
 @pytest.mark.parametrize("name", LENGTH_ALONE)
 def test_no_short_file_is_segmented(whole, tmp_path, name):
     assert outcomes(whole / name, damaged.cut, tmp_path, read) == {"refused": SAMPLE}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import logging
 import re
+import sys
+import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 from monai.transforms import MapTransform
@@ -64,6 +67,22 @@ class FolderEvaluator(SupervisedEvaluator):
         file = self.files[engine.state.epoch - 1]
         self.failed[file] = " ".join(str(error).split()).removeprefix(f"{file} ")[-300:] or type(error).__name__
         self.logger.warning(f"Not segmented: {file}: {self.failed[file]}")
+
+
+def load_weights(path: str) -> dict[str, Any]:
+    """The weights of a file, after a look at its check sums, which torch writes and does not look at.
+
+    Raises:
+        SystemExit: when they are not as they were written.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if changed := file.testzip():
+                raise ValueError(f"another check sum of {changed}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile and torch raise a handful of types
+        reason = " ".join(str(error).split())[:200]
+        sys.exit(f"Error: ckpt_path must be weights as they were written, got {path}: {reason}. Copy them again.")
 
 
 def twins(files: Iterable[str], names: Sequence[str]) -> dict[str, str]:
