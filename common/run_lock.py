@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, ClassVar
 
 logger = logging.getLogger(__name__)
-LOCK_FILE = ".lock"
+LOCK_FILE = ".training.lock"  # .lock is a grid's, whose job holds the same folder
 PART = re.compile(r"\..+\.\d+\.part(\.\w+)*")  # the temporary names of common.files.replacing
 
 

@@ -57,7 +57,7 @@ def test_a_killed_process_holds_nothing(holder, tmp_path, multilabel):
     process = holder(tmp_path / "eval")
     process.kill()
     process.wait()
-    assert (tmp_path / "eval" / ".lock").exists()
+    assert (tmp_path / "eval" / ".training.lock").exists()
     run(tmp_path, multilabel)
     assert sorted(file.name for file in (tmp_path / "eval").iterdir()) == ["run.json"]
 
@@ -71,7 +71,7 @@ def test_two_runs_do_not_share_a_model(holder, tmp_path, multilabel):
 
 def test_the_lock_is_held_while_the_run_lasts_and_names_it(tmp_path, multilabel):
     def look(engine):
-        found.append((tmp_path / "eval" / ".lock").read_text())
+        found.append((tmp_path / "eval" / ".training.lock").read_text())
         command = [sys.executable, "-c", HOLDER, str(tmp_path / "eval")]
         refused.append(subprocess.run(command, capture_output=True, text=True, check=False))
 
@@ -79,7 +79,7 @@ def test_the_lock_is_held_while_the_run_lasts_and_names_it(tmp_path, multilabel)
     run(tmp_path, multilabel, look)
     assert all(text.startswith(f"process {os.getpid()} on ") for text in found)
     assert [(f"process {os.getpid()} on" in end.stderr, end.returncode) for end in refused] == [(True, 1)] * 2
-    assert not (tmp_path / "eval" / ".lock").exists()
+    assert not (tmp_path / "eval" / ".training.lock").exists()
     assert not (tmp_path / "models").exists()
 
 
@@ -95,13 +95,13 @@ def test_a_run_that_fails_leaves_no_lock_and_no_folder(tmp_path, multilabel):
 def test_one_process_goes_on_with_its_own_lock(tmp_path):
     first, second = RunLock(tmp_path / "eval"), RunLock(tmp_path / "eval")
     first.release()
-    assert (tmp_path / "eval" / ".lock").exists()
+    assert (tmp_path / "eval" / ".training.lock").exists()
     second.release()
     assert not (tmp_path / "eval").exists()
 
 
 def test_leftovers_are_cleared_and_nothing_else(tmp_path):
-    kept = ["model.pt", ".lock", "my.part", ".notes.part.txt", ".a.12.partial"]
+    kept = ["model.pt", ".training.lock", "my.part", ".notes.part.txt", ".a.12.partial"]
     left = [".checkpoint.123.part.pt", ".1.9.part.nii.gz", ".log.5.part"]
     (tmp_path / "cases").mkdir()
     for name in (*kept, *left):
