@@ -118,8 +118,7 @@ class Method(nn.Module):
         if not matches:
             raise ValueError(
                 f"added_weight needs pseudo-labels that are matched in each step, got {type(self).__name__}, which has "
-                f"none: leave it out, or take a method such as FixMatch. Where the bundle has one, "
-                f"--method#added_weight '$None' leaves it out."
+                f"none: leave it out (null in a file, '$None' on the command line), or take a method such as FixMatch."
             )
         if not isinstance(weight, Weight):
             raise ValueError(
