@@ -28,7 +28,7 @@ demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains a
 demo-lgg: $(VENV)/installed  ## Train Supervised and FixMatch on invented gliomas and compare them, less than 10 minutes
 	$(RUN) -m common grid grids/demo_lgg.yaml runs/demo-lgg
 
-demo-rank: $(VENV)/installed  ## Train UniMatch without and with rank weighting and a detector on invented hearts, RANKTIME
+demo-rank: $(VENV)/installed  ## Train UniMatch without and with rank weighting and a detector on invented hearts
 	$(RUN) -m common grid grids/demo_rank.yaml runs/demo-rank
 
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
