@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo demo-ms demo-oct demo-lgg tables test lint benchmark docs clean help
+.PHONY: demo demo-ms demo-oct demo-lgg demo-rank tables test lint benchmark docs clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ demo-oct: $(VENV)/installed  ## Train Supervised and RPG+ on invented OCT and co
 demo-lgg: $(VENV)/installed  ## Train Supervised and SegMatch on invented gliomas and compare them, less than 10 minutes
 	$(RUN) -m common grid grids/demo_lgg.yaml runs/demo-lgg
 
+demo-rank: $(VENV)/installed  ## Train UniMatch without and with rank weighting and a detector on invented hearts
+	$(RUN) -m common grid grids/demo_rank.yaml runs/demo-rank
+
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common grid grids/jsrt_small.yaml runs/tables
 
@@ -52,4 +55,4 @@ docs: $(VENV)/installed  ## Build the documentation as a site, site/index.html
 	$(VENV)/bin/python -m mkdocs build --quiet --strict
 
 clean:  ## Remove the virtual environment, the runs of the demonstrations and the site
-	rm -rf $(VENV) runs/demo runs/demo-ms runs/demo-oct runs/demo-lgg site
+	rm -rf $(VENV) runs/demo runs/demo-ms runs/demo-oct runs/demo-lgg runs/demo-rank site

@@ -83,7 +83,7 @@ def check_source(part: Part, source: Part) -> None:
     """
     for inner in part.modules():
         asks, knows = getattr(inner, "asks", None), getattr(source, "knows", None)
-        if asks is not None and knows is not None and asks not in knows:
+        if asks is not None and knows is not None and not {asks, *getattr(inner, "accepts", ())} & set(knows):
             raise ValueError(
                 f"{type(inner).__name__} asks for the {asks} behind a pseudo-label, got {type(source).__name__}, which "
                 f"knows {', '.join(knows) or 'nothing'}: take another source, or something else in its place."

@@ -82,8 +82,9 @@ class PseudoLabel:
     Attributes:
         label: a label of the label space, or class probabilities where it is soft, ``B C h w [d]``.
         grid: the pixels of the images that have a label; None for all.
-        known: what weights may ask: ``outputs`` of the network, ``distances`` to the classes ``B c h w [d]``,
-            ``spread`` of several passes; of the same pixels as the label.
+        known: what weights may ask: ``outputs`` of the network that the label is of, ``predicted`` outputs of the
+            network beside a label that is not of them, ``distances`` to the classes ``B c h w [d]``, ``spread`` of
+            several passes; of the same pixels as the label.
         network: the network whose view of the images it is, a teacher; None for the one that is trained.
     """
 

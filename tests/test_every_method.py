@@ -162,9 +162,7 @@ def test_rank_weighting_of_every_host(name, kind, make_run):
     low = {"threshold": 0.51 if kind[0].multilabel else 0.34} if "threshold" in OPTIONS.get(name, {}) else {}
 
     def run(folder, **settings):
-        outputs = name not in ("RPG", "RPGPlus")  # references know distances alone
-        weight = {"k": 2, "memory": 7, "enqueued": 3, "threshold": 0.34}
-        weight["reliable"] = Confidence(0.51) if outputs else None
+        weight = {"k": 2, "memory": 7, "enqueued": 3, "threshold": 0.34, "reliable": Confidence(0.51)}
         return make_run(name, kind, folder, added_weight=RankSimilarity(**weight), **low, **settings)
 
     trainer, method, whole = run("whole")

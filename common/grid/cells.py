@@ -16,6 +16,7 @@ from common.grid.settings import (
     METHOD,
     GridError,
     default_of,
+    given_to,
     keywords_of,
     label,
     named_files,
@@ -184,7 +185,8 @@ def make_cell(
 ) -> Cell:
     """A cell and its name: readable, with a hash of what its result depends on but the code and the images' content.
 
-    That is the bundle, the method with all its keywords, defaults filled in, the bundle's whole configuration of
+    That is the bundle, the method with all its keywords, the bundle's and then the method's defaults filled in (so that
+    null, which takes back what the bundle gives, is another cell), the bundle's whole configuration of
     training and evaluating as it will be, the content of files that these name, and which images are in which part of
     the data; so a setting that is written out with its default value is the same cell.
     """
@@ -194,7 +196,8 @@ def make_cell(
     for setting, value in own.items():
         if not setting.startswith(METHOD):
             merged = with_value(merged, setting, value)
-    keywords = {**defaults, **{k.removeprefix(METHOD): v for k, v in own.items() if k.startswith(METHOD)}}
+    given = given_to(method, file.merged)
+    keywords = {**defaults, **given, **{k.removeprefix(METHOD): v for k, v in own.items() if k.startswith(METHOD)}}
     everything = {
         "bundle": file.bundle.name,
         "method": method,

@@ -14,7 +14,7 @@ from common.data.labels import classes_present
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
 from common.grid.grid_file import GridFile
-from common.grid.settings import GridError
+from common.grid.settings import GridError, given_to
 from common.label_space import LabelSpace
 
 
@@ -28,7 +28,7 @@ def check_data(file: GridFile, source: Source) -> None:
 
 
 def check_methods(grid: Grid, source: Source) -> None:
-    """Makes the object of every method with its keywords, and hands on what it says of values it does not take.
+    """Makes the object of every method with its keywords and the bundle's, and hands on what it says of their values.
 
     Raises:
         ValueError: when a method refuses its keywords.
@@ -39,7 +39,9 @@ def check_methods(grid: Grid, source: Source) -> None:
         if (cell.method, cell.keywords) in known:
             continue
         try:
-            keywords = {name: made(value) for name, value in cell.keywords.items()}
+            given = {**given_to(cell.method, grid.file.merged), **cell.keywords}
+            # what refers to the bundle can be made by it alone
+            keywords = {name: made(value) for name, value in given.items() if "@" not in str(value)}
             getattr(all_methods, cell.method)(labels, **keywords)
         except (ValueError, TypeError, RuntimeError) as error:
             values = ", ".join(f"{name}={value!r}" for name, value in cell.keywords.items())
@@ -51,8 +53,8 @@ def check_methods(grid: Grid, source: Source) -> None:
 
 
 def made(value: Any) -> Any:
-    """The object that a keyword's configuration describes, a part or a loss; what needs the bundle for it as it is."""
-    if isinstance(value, dict) and "_target_" in value and "@" not in str(value):
+    """The object that a keyword's configuration describes, a part or a loss; any other value as it is."""
+    if isinstance(value, dict) and "_target_" in value:
         return ConfigParser({"value": value}).get_parsed_content("value")
     return value
 

@@ -41,6 +41,12 @@ def keywords_of(method: str) -> dict[str, Any]:
     return {name: p.default for name, p in parameters.items() if name not in ("labels", "terms", "joining", "seed")}
 
 
+def given_to(method: str, merged: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that the bundle's configuration gives a method, which come before the method's own defaults."""
+    known, given = keywords_of(method), merged.get("method", {})
+    return {name: value for name, value in given.items() if name in known}
+
+
 def configuration(bundle: Path, config: str) -> dict[str, Any]:
     """The bundle's configuration files merged as MONAI merges them: later ones replace single values by their id.
 

@@ -118,7 +118,12 @@ class Method(nn.Module):
         if not matches:
             raise ValueError(
                 f"added_weight needs pseudo-labels that are matched in each step, got {type(self).__name__}, which has "
-                f"none: leave it out, or take a method such as FixMatch."
+                f"none: leave it out (null in a file, '$None' on the command line), or take a method such as FixMatch."
+            )
+        if not isinstance(weight, Weight):
+            raise ValueError(
+                f"added_weight must be one of common.weights or None, got {weight!r}: for None write '$None' on the "
+                f"command line, and null in a file."
             )
         for term in matches:
             check_source(weight, term.source)

@@ -25,7 +25,8 @@ class References(Part):
     The batch's labelled images are the pool. Its features and labels are sub-sampled to ``reference_size`` along each
     axis, the unlabelled features to ``query_size``; every query takes the label of its nearest reference (eq. 3, 4).
     Known about it: ``distances`` to the classes among the k nearest (eq. 5), of which
-    :class:`~common.weights.ClassEntropy` makes RPG's weight.
+    :class:`~common.weights.ClassEntropy` makes RPG's weight, and ``predicted``, the network's own outputs at the
+    queries, which may say another class.
 
     Labels are of the queries' own pixels, and losses are taken there. Bringing them to the image's size instead would
     move them: by half a cell where sub-sampling takes a cell's corner, and still by half a pixel where it takes the
@@ -46,7 +47,7 @@ class References(Part):
         ValueError: when a setting is out of range.
     """
 
-    needs, knows = Needs(unlabeled=1, class_cover=True, features=True), ("distances",)
+    needs, knows = Needs(unlabeled=1, class_cover=True, features=True), ("distances", "predicted")
 
     def __init__(
         self,
@@ -78,8 +79,8 @@ class References(Part):
         size = tuple(unlabeled["image"].shape[2:])
         phases = step.draw("query grid").random(len(size)).tolist() if self.moving_grid else None
         grid = Grid.of_cells(size, cells(self.query_size, len(size)), phases)
-        queries = step.see(unlabeled["image"]).features
-        queries = queries if grid is None else grid.of(queries)
+        seen = step.see(unlabeled["image"])
+        queries, predicted = (each if grid is None else grid.of(each) for each in (seen.features, seen.outputs))
         pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), cells(self.reference_size, len(size)))
         references, label = step.see(labeled["image"]).features, labeled["label"]
         if pool is not None:
@@ -97,7 +98,8 @@ class References(Part):
         )
         shape = (len(queries), *queries.shape[2:])
         nearest = found.labels.float() if step.labels.multilabel else found.labels.float().unsqueeze(1)
-        return PseudoLabel(maps(nearest, shape), grid, {"distances": maps(found.distances, shape)})
+        known = {"distances": maps(found.distances, shape), "predicted": predicted.detach().float()}
+        return PseudoLabel(maps(nearest, shape), grid, known)
 
     def warn(self, references: int) -> None:
         """Says once when all references are among the k nearest."""

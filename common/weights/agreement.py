@@ -10,7 +10,7 @@ from torch import Tensor
 from common.label_space import LabelSpace
 from common.parts import Needs
 from common.pseudo_label import PseudoLabel
-from common.weights.confidence import Confidence
+from common.weights.confidence import Confidence, probability_of
 from common.weights.weight import Weight
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Reliable(Weight):
     """1 where a detector says what a confident pseudo-label does, else 0 (Howlader et al. 2024, section 3.3).
 
-    A pixel whose pseudo-label is class c is reliable where it lies in a box of class c and max_c p_c >= tau. Pixels of
+    A pixel whose pseudo-label is class c is reliable where it lies in a box of class c and p_c >= tau, which is max_c
+    p_c where the network itself said so, and not where :class:`~common.sources.References` did. Pixels of
     the background, and of classes that the detector was not trained on or found nowhere, are not: the paper takes from
     labelled images alone what it wants to know of these. It is meant for who picks pixels to learn from what a class
     looks like, not as the weight of a loss: see :class:`DetectorAgreement`. Multi-label, each class of a pixel is
@@ -36,7 +37,7 @@ class Reliable(Weight):
         ValueError: when it is outside of [0, 1), or in multi-label not above 0.5.
     """
 
-    asks, needs = "outputs", Needs(unlabeled=1, boxes=True)
+    asks, accepts, needs = "outputs", ("predicted",), Needs(unlabeled=1, boxes=True)
     others = False  # what becomes of confident pixels of no class that has boxes
 
     def __init__(self, threshold: float = 0.95) -> None:
@@ -49,15 +50,12 @@ class Reliable(Weight):
     @torch.no_grad()
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
         labels = step.labels
-        probabilities = labels.probabilities(self.known(pseudo).float())
+        confidence = probability_of(labels, pseudo.label, self.known(pseudo))
         masks = labels.masks(labels.hard(pseudo.label)) > 0.5
         boxes, boxed = boxes_of(step, pseudo, masks)
         mine = masks & boxed
         alone = mine & ~boxes
-        if labels.multilabel:
-            confidence = torch.maximum(probabilities, 1 - probabilities)
-        else:
-            confidence = probabilities.amax(1, keepdim=True)
+        if not labels.multilabel:
             mine, alone = mine.any(1, keepdim=True), alone.any(1, keepdim=True)
         counts = ~alone if self.others else mine & ~alone
         return (counts & (confidence >= self.threshold)).float()

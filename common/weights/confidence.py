@@ -19,7 +19,9 @@ class Confidence(Weight):
     """1 where the network's prediction is confident, else 0 (Sohn et al. 2020; Seibold et al. 2022, eq. 9, 10).
 
     Multi-class, a pixel counts where max_c p_c > tau. Multi-label, each class of a pixel counts for itself, where
-    \\|p_c - 0.5\\| > \\|0.5 - tau\\|. What does not count is ignored, not background.
+    \\|p_c - 0.5\\| > \\|0.5 - tau\\|. What does not count is ignored, not background. Where the label is not the
+    network's own, as of :class:`~common.sources.References`, or was cleaned, the network must be confident of what the
+    label says: a pixel does not count where it is sure of another class.
 
     Args:
         threshold: tau, in (0.5, 1) for multi-label and in [0, 1) for multi-class.
@@ -28,7 +30,7 @@ class Confidence(Weight):
         ValueError: when the threshold lies outside.
     """
 
-    asks = "outputs"
+    asks, accepts = "outputs", ("predicted",)
 
     def __init__(self, threshold: float = 0.95) -> None:
         super().__init__()
@@ -45,7 +47,17 @@ class Confidence(Weight):
 
     @torch.no_grad()
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
-        probability = step.labels.probabilities(self.known(pseudo).float())
-        if step.labels.multilabel:
-            return ((probability - 0.5).abs() > abs(0.5 - self.threshold)).float()
-        return (probability.amax(dim=1, keepdim=True) > self.threshold).float()
+        labels = step.labels
+        bound = max(self.threshold, 1 - self.threshold) if labels.multilabel else self.threshold
+        return (probability_of(labels, pseudo.label, self.known(pseudo)) > bound).float()
+
+
+def probability_of(labels: LabelSpace, label: Tensor, outputs: Tensor) -> Tensor:
+    """The outputs' probability of what a label says, ``B 1 H W [D]``; in multi-label of each class, ``B C H W [D]``.
+
+    Of the outputs' own label it is the largest probability, max_c p_c, and in multi-label max(p_c, 1 - p_c).
+    """
+    probabilities, label = labels.probabilities(outputs.float()), labels.hard(label)
+    if labels.multilabel:
+        return torch.where(label > 0.5, probabilities, 1 - probabilities)
+    return probabilities.gather(1, label.long())

@@ -80,6 +80,11 @@ class RankSimilarity(Weight):
             raise ValueError(f"k and enqueued must be at least 1, got {k} and {enqueued}: the paper has k = 5.")
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold of the memory must be in [0, 1), got {threshold}: the paper has 0.95.")
+        if reliable is not None and not isinstance(reliable, Weight):
+            raise ValueError(
+                f"reliable must be a weight, common.weights.Reliable say, or None, got {reliable!r}: for None write "
+                f"'$None' on the command line, and null in a file."
+            )
         if similarity not in SIMILARITIES:
             raise ValueError(f"similarity must be one of {SIMILARITIES}, got {similarity!r}.")
         self.k, self.threshold, self.similarity, self.released = k, threshold, similarity, released

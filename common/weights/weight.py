@@ -21,9 +21,11 @@ class Weight(Part):
     Attributes:
         asks: what the source must know about its label, a key of :class:`~common.sources.PseudoLabel`'s ``known``; None
             where it may know nothing.
+        accepts: other keys, one of which serves as well.
     """
 
     asks: str | None = None
+    accepts: tuple[str, ...] = ()
 
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
         """Weights of the pseudo-label's pixels, ``B 1 h w [d]`` or, for each class of its own, ``B C h w [d]``.
@@ -35,12 +37,13 @@ class Weight(Part):
 
     def known(self, pseudo: PseudoLabel) -> Tensor:
         """What the source knows of what this weight asks."""
-        if self.asks not in pseudo.known:
+        key = next((key for key in (self.asks, *self.accepts) if key in pseudo.known), None)
+        if key is None:
             raise ValueError(
                 f"{type(self).__name__} asks for the {self.asks} behind a pseudo-label, got a source that knows "
                 f"{', '.join(pseudo.known) or 'nothing'}: take another weight or another source."
             )
-        return pseudo.known[self.asks]
+        return pseudo.known[key]
 
 
 class Ones(Weight):

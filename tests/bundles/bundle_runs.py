@@ -132,6 +132,7 @@ def die_at(moment: str, number: int) -> None:
         whole_label(self, rows, step, device)
 
     def after_step(self: Method, step: Any) -> None:
+        whole_after_step(self, step)
         if moment == "iteration" and step.iteration == number:
             kill()
 
@@ -147,7 +148,7 @@ def die_at(moment: str, number: int) -> None:
             kill()
 
     whole_save, whole_checkpoint, whole_label = torch.save, Checkpoint.save, Curriculum.label
-    Method.after_step, Curriculum.label = after_step, label
+    whole_after_step, Method.after_step, Curriculum.label = Method.after_step, after_step, label
     if moment == "writing":
         torch.save = save_half
     if moment == "saved":

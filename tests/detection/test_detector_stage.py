@@ -12,7 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from common.batches import Batches
-from common.detection import DetectorStage, make_detector, network
+from common.detection import DetectorStage, DetectorSteps, make_detector, network
 from common.detection import stage as stage_module
 from common.detection.boxes import label_boxes
 from common.detection.network import anchor_shapes
@@ -71,6 +71,14 @@ def started(stage):
     stage.attach(engine)
     engine.run([0], max_epochs=1)
     return stage
+
+
+def test_a_handler_starts_it(make_stage):
+    """As a bundle has it, whose handlers are all made by their ``_target_``."""
+    stage = make_stage("steps")
+    assert stage.found is None
+    started(DetectorSteps(stage))
+    assert stage.batches.boxes is not None and len(stage.found) == 4
 
 
 def equal(one, other):

@@ -57,6 +57,19 @@ def test_names_are_readable_and_change_with_every_setting(spread_out, tiny):
         assert cell.name not in changed, change
 
 
+def test_null_takes_back_what_the_bundle_gives_and_is_another_cell(spread_out, tiny):
+    """The method's own default is null, too, but a run without it has the bundle's."""
+    tiny |= {"bundle": "acdc_unimatch", "data": {"phantom": "acdc"}, "labeled": 3, "splits": 0, "settings": {}}
+    bundle_s = {"_target_": "common.losses.Dice", "background": True, "absent": False}
+    losses = {"the bundle's": {}, "none": {"unsupervised_loss": None}, "written": {"unsupervised_loss": bundle_s}}
+    rows = [{"name": name, "method": "FixMatch", **row} for name, row in losses.items()]
+    tiny["tables"] = {"losses": {"baseline": "none", "rows": rows}}
+    grid = spread_out(tiny)
+    names = {row.name: list(row.cells.values()) for row in grid.tables[0].rows}
+    assert names["the bundle's"] == names["written"] != names["none"]
+    assert len(grid.cells) == 2
+
+
 @pytest.fixture
 def bundle(tmp_path, monkeypatch):
     """A copy of the bundle's configuration, to be changed."""

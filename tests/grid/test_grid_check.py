@@ -21,6 +21,17 @@ def test_parts_of_a_method_are_made_and_what_they_refuse_is_said(write, tiny):
         checked(write(tiny))
 
 
+def test_what_the_bundle_gives_a_method_is_among_its_keywords(write, tiny):
+    """Labels alone have nothing to weigh: the row takes the bundle's weight back."""
+    tiny |= {"bundle": "acdc_rank_weighting", "data": {"phantom": "acdc"}, "labeled": 3, "settings": {}}
+    row = {"method": "Supervised"}
+    tiny["tables"] = {"methods": {"baseline": "Supervised", "rows": [row]}}
+    with pytest.raises(ValueError, match=r"rows\[0\]: Supervised\(\) is not possible: added_weight needs .*null"):
+        checked(write(tiny))
+    row["added_weight"] = None
+    checked(write(tiny))
+
+
 def test_values_that_a_method_refuses(write, tiny):
     tiny["tables"]["methods"]["rows"][2]["reference_size"] = [16, 0]
     with pytest.raises(ValueError, match=r"rows\[2\]: RPG\(neighbors=0\.5, reference_size=0\) is not possible"):

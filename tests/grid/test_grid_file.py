@@ -75,7 +75,7 @@ ROWS = ("tables", "methods", "rows")
         ),
         (
             change("bundle", value="jsrt"),
-            r"bundle must be one of acdc_unimatch, jsrt_rpg, lgg_segmatch, .*, retouch_rpg, got 'jsrt': write jsrt_rpg",
+            r"bundle must be one of acdc_rank_weighting, acdc_unimatch, .*, retouch_rpg, got 'jsrt': write jsrt_rpg",
         ),
         (change("bundle", value=None), "the grid must be given with bundle"),
         (change("score", value="surface_dice"), r"methods\.score must be one that the bundle has, got 'surface_dice'"),

@@ -78,8 +78,16 @@ def test_terms_of_other_weights_keep_their_own(multilabel):
 def test_one_that_asks_what_the_source_does_not_know_is_refused(multilabel):
     with pytest.raises(ValueError, match=r"Uncertainty asks for the spread .* got Prediction, which knows outputs"):
         FixMatch(multilabel, added_weight=Uncertainty())
-    with pytest.raises(ValueError, match=r"Confidence asks for the outputs .* got References, which knows distances"):
-        RPG(multilabel, added_weight=RankSimilarity(reliable=Confidence()))  # also within another
+    with pytest.raises(ValueError, match=r"EntropyShare asks for the outputs .* got References, which knows distances"):
+        RPG(multilabel, added_weight=RankSimilarity(reliable=EntropyShare()))  # also within another
+
+
+def test_one_that_is_no_weight_is_refused(multilabel):
+    """``null`` on MONAI's command line is text."""
+    with pytest.raises(
+        ValueError, match=r"added_weight must be one of common\.weights or None, got 'null': for None wr"
+    ):
+        FixMatch(multilabel, added_weight="null")
 
 
 def test_it_is_part_of_the_needs_and_the_settings(multilabel):
@@ -134,5 +142,5 @@ def test_what_an_image_would_be_taught_is_weighed_and_not_remembered(labels):
 def test_without_pseudo_labels_there_is_nothing_to_weigh():
     labels = LabelSpace(["lung"])
     for make in (Supervised, Method):
-        with pytest.raises(ValueError, match="leave it out, or take a method such as FixMatch"):
+        with pytest.raises(ValueError, match=r"leave it out \(null in a file, .*\), or take a method such as FixMatch"):
             make(labels, added_weight=Given())

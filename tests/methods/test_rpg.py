@@ -11,7 +11,7 @@ from plain_terms import Pixels, losses, plain_loss, random_batch
 
 from common.methods import RPG, NearestNeighbor, RPGPlus
 from common.views import Strong, Weak
-from common.weights import ClassEntropy, Confidence, Ones, Product
+from common.weights import ClassEntropy, EntropyShare, Ones, Product
 
 
 def nearest_labels(batch, k, background):
@@ -118,8 +118,8 @@ def test_weight_and_view_are_keywords(labels):
 
 
 def test_a_weight_that_asks_what_references_do_not_know_is_refused(labels):
-    with pytest.raises(ValueError, match=r"Confidence asks for the outputs .* got References, which knows distances"):
-        RPG(labels, neighbors=5, weight=Confidence())
+    with pytest.raises(ValueError, match=r"EntropyShare asks for the outputs .* got References, which knows distances"):
+        RPG(labels, neighbors=5, weight=EntropyShare())
 
 
 def test_both_terms_move_the_network_and_labels_do_not(labels):

@@ -100,12 +100,26 @@ def test_label_distances_and_weight_are_the_plain_formulas(labels, k, query_size
     expected = plain_source(*task, labels, k, 5, query_size)
     pseudo, found = found_by(References(k, 5, query_size), labels, tensors(*task))
     same(found, expected)
-    assert list(pseudo.known) == ["distances"] and pseudo.label.dtype == torch.float32
+    assert list(pseudo.known) == ["distances", "predicted"] and pseudo.label.dtype == torch.float32
     if query_size is None:
         assert pseudo.grid is None
         return
     for map_, plain in zip((found[0], found[2]), (expected[0], expected[2]), strict=True):
         np.testing.assert_allclose(pseudo.grid.filled(map_).numpy(), back_to_size(plain, (10, 12)), atol=1e-5)
+
+
+@pytest.mark.parametrize("query_size", [5, None])
+def test_it_knows_what_the_network_says_at_the_queries(labels, query_size):
+    """A matrix times the features of the queries' own pixels, whatever the references say."""
+    task = random_task(labels)
+    step = step_of(labels, *tensors(*task))
+    head = step.network.final_conv
+    queries = task[2] if query_size is None else at_centres(task[2], query_size)
+    matrix, bias = head.weight.detach().numpy()[..., 0, 0], head.bias.detach().numpy()
+    expected = np.einsum("oc,bcij->boij", matrix, queries) + bias[None, :, None, None]
+    predicted = References(9, 5, query_size)(step).known["predicted"]
+    np.testing.assert_allclose(predicted.numpy(), expected, atol=1e-5)
+    assert not predicted.requires_grad and predicted.dtype == torch.float32
 
 
 @pytest.mark.parametrize("background", [True, False])

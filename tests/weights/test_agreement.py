@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from methods.plain_terms import Pixels, random_batch
 
 from common.label_space import LabelSpace
-from common.methods import Method, Step
+from common.methods import RPG, Method, Step
 from common.pseudo_label import Grid, PseudoLabel
 from common.sources import Prediction
 from common.terms import Match
-from common.weights import Confidence, DetectorAgreement, Product, Reliable
+from common.weights import Confidence, DetectorAgreement, Product, RankSimilarity, Reliable
 
 TAU = 0.7
 
@@ -81,6 +82,36 @@ def test_a_row_of_pixels_by_hand():
     step = step_of(labels, boxes, torch.tensor([True, False]))
     assert Reliable(0.699)(step, pseudo).flatten().tolist() == [0, 1, 0, 0, 0, 0]
     assert DetectorAgreement(0.699)(step, pseudo).flatten().tolist() == [1, 1, 0, 0, 0, 1]
+
+
+def test_a_label_of_references_must_be_the_detector_s_and_the_network_s():
+    """By hand: a row of pixels that references take for a, all in a box of a but the last."""
+    labels = LabelSpace(["a", "b"], "multiclass")
+    # sure of a; sure of b; sure of the background; not sure of a; sure of a, outside of the box
+    p = torch.tensor([[0.1, 0.05, 0.9, 0.2, 0.0], [0.8, 0.05, 0.05, 0.6, 0.9], [0.1, 0.9, 0.05, 0.2, 0.1]])
+    pseudo = PseudoLabel(torch.ones(1, 1, 1, 5), known={"predicted": p.clamp(min=1e-6).log()[None, :, None]})
+    boxes = torch.tensor([[[[1.0, 1, 1, 1, 0]], [[0, 0, 0, 0, 0]]]])
+    step = step_of(labels, boxes, torch.tensor([True, False]))
+    for weight in (Reliable(0.75), DetectorAgreement(0.75)):
+        assert weight(step, pseudo).flatten().tolist() == [1, 0, 0, 0, 0]
+
+
+def test_references_have_reliable_pixels():
+    """RPG's pseudo-labels, at the queries alone, with boxes of the whole images."""
+    labels = LabelSpace(["a", "b"], "multiclass")
+    batch, network = random_batch(labels, 12), Pixels(3, 3, 4.0)
+    batch["unlabeled"] |= {"boxes": torch.ones(3, 2, 12, 12), "boxed": torch.tensor([True, True])}
+    batch["unlabeled"]["boxes"][:, :, 6:] = 0
+    method = RPG(labels, neighbors=5, query_size=4, added_weight=RankSimilarity(k=2, reliable=Reliable(0.4)))
+    assert method.needs.boxes
+    pseudo = method.terms["unsupervised"].source(step := Step(labels, network, batch))
+    reliable, p = Reliable(0.4)(step, pseudo), pseudo.known["predicted"].double().softmax(1)
+    expected = np.zeros((3, 1, 4, 4))
+    for b, y, x in np.ndindex(3, 4, 4):
+        said = int(pseudo.label[b, 0, y, x])
+        expected[b, 0, y, x] = said > 0 and pseudo.grid.places[0][y] < 6 and p[b, said, y, x] >= 0.4
+    np.testing.assert_array_equal(reliable.numpy(), expected)
+    assert 0 < expected.sum() < (pseudo.label[:, :, :2] > 0).sum()
 
 
 def test_soft_labels_and_grids_of_pixels(labels):

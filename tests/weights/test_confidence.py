@@ -55,6 +55,25 @@ def test_three_dimensions_half_precision_and_no_gradients(labels):
     assert weight.dtype == torch.float32 and not weight.requires_grad
 
 
+@pytest.mark.parametrize("key", ["outputs", "predicted"])
+def test_of_another_s_label_it_is_confidence_in_what_that_says(labels, key):
+    """Against loops; a pixel of which the network is sure, but of another class, does not count."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, (2, labels.num_outputs, 4, 5))
+    label = rng.integers(0, 2 if labels.multilabel else 3, (2, labels.num_classes if labels.multilabel else 1, 4, 5))
+    pseudo = PseudoLabel(torch.from_numpy(label).float(), known={key: torch.from_numpy(logits)})
+    weight = Confidence(0.8)(Step(labels, None, {}), pseudo)
+    sure = 0
+    for b, y, x in np.ndindex(2, 4, 5):
+        e = np.exp(logits[b, :, y, x])
+        for c, value in enumerate(label[b, :, y, x]):
+            p = e[c] / (1 + e[c]) if labels.multilabel else e[value] / e.sum()
+            p = 1 - p if labels.multilabel and not value else p
+            assert weight[b, c, y, x] == (p > 0.8)
+            sure += (max(e[c], 1 / e[c]) / (1 + max(e[c], 1 / e[c])) if labels.multilabel else e.max() / e.sum()) > 0.8
+    assert 0 < weight.sum() < sure
+
+
 @pytest.mark.parametrize("threshold", [0.5, 0.3, 0])
 def test_threshold_of_classes_that_may_overlap_is_above_one_half(threshold):
     with pytest.raises(ValueError, match=rf"threshold must be in \(0.5, 1\).*got {threshold}"):

@@ -362,6 +362,10 @@ def test_state_is_all_that_moves(multiclass):
         ({"memory": 0}, "memory must keep at least 1 feature of each class, got 0"),
         ({"threshold": 1.0}, r"threshold of the memory must be in \[0, 1\), got 1.0"),
         ({"similarity": "hamming"}, r"similarity must be one of \('rank', 'cosine'\), got 'hamming'"),
+        (
+            {"reliable": "null"},
+            r"reliable must be a weight, common.weights.Reliable say, or None, got 'null': for None",
+        ),
     ],
 )
 def test_bad_settings(settings, message):

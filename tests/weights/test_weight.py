@@ -9,7 +9,7 @@ from methods.plain_terms import Pixels, random_batch
 from common.methods import Method, Step
 from common.sources import MonteCarloDropout, Prediction, PseudoLabel, References
 from common.terms import Match
-from common.weights import ClassEntropy, Confidence, Ones, Product, Uncertainty, Weight
+from common.weights import ClassEntropy, Confidence, EntropyShare, Ones, Product, Uncertainty, Weight
 
 
 class Given(Weight):
@@ -51,7 +51,12 @@ def test_product_of_parts_is_asked_as_they_are(labels):
     ("source", "weight", "words"),
     [
         (Prediction(), ClassEntropy(), "ClassEntropy asks for the distances .* got Prediction, which knows outputs"),
-        (References(5), Confidence(), "Confidence asks for the outputs .* got References, which knows distances"),
+        (
+            References(5),
+            EntropyShare(),
+            "EntropyShare asks for the outputs .* got References, which knows distances, p",
+        ),
+        (MonteCarloDropout(), Confidence(), "Confidence asks for the outputs .* got MonteCarloDropout, which knows sp"),
         (
             Prediction(),
             Product([Ones(), Uncertainty()]),
