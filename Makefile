@@ -25,7 +25,7 @@ demo: $(VENV)/installed  ## Train Supervised and RPG on invented radiographs and
 demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains and compare them, about 12 minutes
 	$(RUN) -m common grid grids/demo_ms.yaml runs/demo-ms
 
-demo-oct: $(VENV)/installed  ## Train Supervised and RPG+ on invented OCT and compare them, less than 10 minutes
+demo-oct: $(VENV)/installed  ## Train Supervised and RPG+ on invented OCT and compare them, about 6 minutes
 	$(RUN) -m common grid grids/demo_oct.yaml runs/demo-oct
 
 demo-lgg: $(VENV)/installed  ## Train Supervised and SegMatch on invented gliomas and compare them, less than 10 minutes
