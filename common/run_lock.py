@@ -15,7 +15,7 @@ from typing import IO, ClassVar
 
 logger = logging.getLogger(__name__)
 LOCK_FILE = ".training.lock"  # .lock is a grid's, whose job holds the same folder
-PART = re.compile(r"\..+\.\d+\.part(\.\w+)*")  # the temporary names of common.files.replacing
+PART = re.compile(r"\..+\.(\d+)\.part(\.\w+)*")  # the temporary names of common.files.replacing
 
 
 class RunLock:
@@ -62,13 +62,26 @@ class RunLock:
                 if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                     raise
                 logger.warning(f"The file system of {self.folder} has no locks: start no second training there.")
-            if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                break
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    break
             file.close()  # its holder removed it after it was opened here: take the next one
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         return file
+
+    def renew(self, moved: Path) -> None:
+        """Takes the lock anew, after its folder was moved with the lock in it.
+
+        Raises:
+            ValueError: when another process was faster.
+        """
+        before = self.file
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = self.opened()
+        (moved / LOCK_FILE).unlink(missing_ok=True)
+        before.close()
 
     def release(self) -> None:
         """Removes the lock's file, and the folder where it was made for it and nothing else came."""
@@ -84,8 +97,24 @@ class RunLock:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Removes what a killed process left half written, under its temporary name; call it with the lock held."""
+    """Removes what killed processes left half written, under temporary names; call it with the lock held.
+
+    What belongs to a process that lives, and folders of other trainings below, are left alone.
+    """
     for file in folder.rglob(".*.part*"):
-        if PART.fullmatch(file.name):
+        name = PART.fullmatch(file.name)
+        folders = [parent for parent in file.parents if parent.is_relative_to(folder) and parent != folder]
+        if name and not lives(int(name[1])) and not any((parent / LOCK_FILE).exists() for parent in folders):
             file.unlink(missing_ok=True)
             logger.info(f"Removed {file}, half written when an earlier process was killed.")
+
+
+def lives(process: int) -> bool:
+    """Whether there is a process of this number on this machine, other than this one."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return process != os.getpid()

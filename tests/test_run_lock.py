@@ -101,8 +101,11 @@ def test_one_process_goes_on_with_its_own_lock(tmp_path):
 
 
 def test_leftovers_are_cleared_and_nothing_else(tmp_path):
-    kept = ["model.pt", ".training.lock", "my.part", ".notes.part.txt", ".a.12.partial"]
-    left = [".checkpoint.123.part.pt", ".1.9.part.nii.gz", ".log.5.part"]
+    kept = ["model.pt", "my.part", ".notes.part.txt", ".a.12.partial", f".a.{os.getppid()}.part"]
+    left = [".checkpoint.99999999.part.pt", ".1.99999998.part.nii.gz", ".log.99999997.part"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ".training.lock").write_text("")
+    (tmp_path / "other" / left[0]).write_text("")
     (tmp_path / "cases").mkdir()
     for name in (*kept, *left):
         (tmp_path / name).write_text("")
@@ -110,3 +113,32 @@ def test_leftovers_are_cleared_and_nothing_else(tmp_path):
     clear_leftovers(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == sorted(kept)
     assert sorted(file.name for file in (tmp_path / "cases").iterdir()) == sorted(kept)
+    assert (tmp_path / "other" / left[0]).exists()
+
+
+@pytest.mark.parametrize("ckpt_dir", ["models", "eval", "eval/models"])
+def test_an_earlier_run_is_moved_aside_with_the_folder_held(tmp_path, multilabel, ckpt_dir):
+    def look(engine):
+        found.append((tmp_path / "eval" / ".training.lock").read_text())
+
+    found = []
+    run(tmp_path, multilabel, ckpt_dir=ckpt_dir)
+    run(tmp_path, multilabel, look, ckpt_dir)
+    assert all(text.startswith(f"process {os.getpid()} on ") for text in found)
+    assert len(found) == 2
+    assert list(tmp_path.rglob(".training.lock")) == []
+    assert len(list(tmp_path.glob("*/run.json"))) == 2
+
+
+def test_what_is_written_last_is_written_with_the_folder_held(tmp_path, multilabel):
+    """A checkpoint adds its last writing only when the training starts."""
+    held, engine = [], Engine(lambda *_: None)
+    RunFolder(tmp_path / "eval", tmp_path / "models", multilabel, Supervised(multilabel), {}).attach(engine)
+
+    def start(engine):
+        engine.add_event_handler(Events.COMPLETED, lambda _: held.append((tmp_path / "eval/.training.lock").exists()))
+
+    engine.add_event_handler(Events.STARTED, start)
+    engine.run([0], max_epochs=1)
+    assert held == [True]
+    assert not (tmp_path / "eval" / ".training.lock").exists()

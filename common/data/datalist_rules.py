@@ -163,4 +163,5 @@ def _warn_of_near_patients(datalist: dict) -> None:
 def _plain_name(patient: str) -> str:
     """What is left of a patient's name once all is taken away that people write differently."""
     word = re.sub(r"\d+", lambda digits: str(int(digits[0])), patient.casefold().removeprefix("sub-"))
-    return re.sub(r"(?<!\d)[\W_]+|[\W_]+(?!\d)", "", word) or patient  # marks between two numbers tell them apart
+    kept = re.sub(r"(?<=\d)[\W_]+(?=\d)", "\0", word)  # marks between two numbers tell them apart
+    return re.sub(r"[^\w\0]|_", "", kept) or patient

@@ -156,8 +156,8 @@ class _Reader:
     def config(self, value: Any) -> str:
         names = value.split(",") if isinstance(value, str) else value
         for name in names if isinstance(names, list) else [names]:
-            if not isinstance(name, str) or not (self.bundle / "configs" / name).is_file():
-                there = sorted(file.name for file in (self.bundle / "configs").glob("*.json"))
+            there = sorted(file.name for file in (self.bundle / "configs").glob("*.json"))
+            if name not in there:
                 raise self.wrong("config", "files of the bundle, as train.json,demo.json", repr(name), f"use {there}")
         return ",".join(names)
 

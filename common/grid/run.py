@@ -109,7 +109,7 @@ def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:
         "bundle": str(grid.file.bundle),
         "method": cell.method,
         "config": grid.file.config,
-        "settings": {"name": json.dumps(cell.title, ensure_ascii=False), **cell.settings},  # quoted: it stays text
+        "settings": {"name": cell.title, **cell.settings},
         "datalist": str(source.write(output, cell.labeled, cell.split).resolve()),
         "directory": str(Path.cwd()),
     }

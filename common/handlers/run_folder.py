@@ -26,9 +26,10 @@ class RunFolder:
     """Writes ``run.json``: the method, the classes, the settings, when the run started and how long it has trained.
 
     When a training starts in the folder of an earlier one, that folder is renamed to ``<output_dir>-<when it started>``
-    and gets a copy of its model; with ``resume`` it stays, and must be of a run with the same settings. Nothing is
-    written before the first epoch is over but the lock, which keeps a second training out until this one ends, and what
-    a killed one left half written is removed. Attach it before all handlers that read or write in the folder.
+    and gets a copy of its model; with ``resume`` it stays, and must be of a run with the same settings. Of its
+    own it writes nothing before the first epoch is over but the locks of both folders, which keep a second training out
+    until this one ends. What a killed one left half written there is removed. Attach it before all handlers that read
+    or write in the folder.
 
     Args:
         output_dir: folder of the run.
@@ -72,15 +73,17 @@ class RunFolder:
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.release_at_the_end)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write)
         engine.add_event_handler(Events.COMPLETED, self.write)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
 
     def start(self, engine: Engine) -> None:
         if is_first_rank():
-            self.lock()
-            clear_leftovers(self.path.parent)
-            engine.add_event_handler(Events.COMPLETED, self.unlock)  # after all that write when a run ends
+            keys = {self.model.parent.resolve(): "ckpt_dir", self.path.parent.resolve(): "output_dir"}
+            self.locks = [RunLock(folder, key) for folder, key in keys.items()]
+            for lock in self.locks:
+                clear_leftovers(lock.folder)
         earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
         if earlier and self.resume:
             self.require_same(earlier)
@@ -108,24 +111,25 @@ class RunFolder:
 
     def move_aside(self, earlier: dict[str, Any]) -> None:
         """Renames the earlier run's folder and copies the model there; the model stays until there is a new one."""
-        folder = self.path.parent
+        folder = self.path.parent.resolve()
         started = "".join(c for c in earlier.get("started", "earlier")[:19] if c.isalnum())
         aside, number = folder.with_name(f"{folder.name}-{started}"), 1
         while aside.exists():
             number += 1
             aside = folder.with_name(f"{folder.name}-{started}.{number}")
-        self.unlock()
-        folder.rename(aside)
-        self.lock()
+        folder.rename(aside)  # with the locks held, whose files move along
+        for lock in self.locks:
+            if lock.folder.is_relative_to(folder):
+                lock.renew(aside / lock.folder.relative_to(folder))
         for file in (self.model, settings_file(self.model)):
             if file.exists() and not (aside / file.name).exists():
                 shutil.copy2(file, aside / file.name)
         logger.warning(f"Moved the earlier run in {folder} to {aside}; to go on with it instead, pass --resume true.")
 
-    def lock(self) -> None:
-        folders = {"output_dir": self.path.parent, "ckpt_dir": self.model.parent}
-        for key, folder in folders.items():
-            self.locks.append(RunLock(folder, key))
+    def release_at_the_end(self, engine: Engine) -> None:
+        """Lets go of the folders after all that write when a run ends, which are added until an epoch begins."""
+        if not engine.has_event_handler(self.unlock, Events.COMPLETED):
+            engine.add_event_handler(Events.COMPLETED, self.unlock)
 
     def unlock(self) -> None:
         while self.locks:

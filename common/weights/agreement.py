@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class Reliable(Weight):
     """1 where a detector says what a confident pseudo-label does, else 0 (Howlader et al. 2024, section 3.3).
 
-    A pixel whose pseudo-label is class c is reliable where it lies in a box of class c and p_c >= tau, which is max_c
-    p_c where the network itself said so, and not where :class:`~common.sources.References` did. Pixels of
-    the background, and of classes that the detector was not trained on or found nowhere, are not: the paper takes from
-    labelled images alone what it wants to know of these. It is meant for who picks pixels to learn from what a class
-    looks like, not as the weight of a loss: see :class:`DetectorAgreement`. Multi-label, each class of a pixel is
-    judged for itself, and a pixel is not reliable for what it is not.
+    A pixel whose pseudo-label is class c is reliable where it lies in a box of class c and p_c >= tau, with p_c the
+    network's probability of that class: max_c p_c where the label is the network's own. Pixels of the background,
+    and of classes that the detector was not trained on or found nowhere, are not: the paper takes from labelled images
+    alone what it wants to know of these. It is meant for who picks pixels to learn from what a class looks like, not as
+    the weight of a loss: see :class:`DetectorAgreement`. Multi-label, each class of a pixel is judged for itself, and a
+    pixel is not reliable for what it is not.
 
     The boxes come with the batch, moved as its images were (:class:`~common.detection.DetectorStage`). Without them, in
     an evaluation, no class has any.

@@ -48,8 +48,7 @@ class Confidence(Weight):
     @torch.no_grad()
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
         labels = step.labels
-        bound = max(self.threshold, 1 - self.threshold) if labels.multilabel else self.threshold
-        return (probability_of(labels, pseudo.label, self.known(pseudo)) > bound).float()
+        return (probability_of(labels, pseudo.label, self.known(pseudo)) > self.threshold).float()
 
 
 def probability_of(labels: LabelSpace, label: Tensor, outputs: Tensor) -> Tensor:

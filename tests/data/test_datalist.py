@@ -318,6 +318,7 @@ def test_patients_of_two_parts_with_nearly_one_name_are_warned_of(tmp_path, mine
 def test_other_names_are_other_patients_and_one_name_is_one(tmp_path):
     datalist = make(write_items(tmp_path))
     datalist["labeled"][0]["patient"], datalist["test"][0]["patient"] = "p1_1", "p11"
+    datalist["labeled"][1]["patient"], datalist["test"][1]["patient"] = "q 1 - 2", "q12"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         validate_datalist(datalist)

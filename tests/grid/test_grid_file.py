@@ -64,6 +64,7 @@ ROWS = ("tables", "methods", "rows")
         (change("tables", value={}), "tables must be a mapping"),
         (change("tables", value={"a b": {}}), "tables must be named by letters"),
         (change("tables", "results", value={}), "tables must be of other names than results and tables, got 'results'"),
+        (change("config", value="../../jsrt_rpg/configs/train.json"), "config must be files of the bundle"),
         (change("config", value="trian.json"), r"config must be files of the bundle.*, got 'trian\.json'"),
         (
             change("data", "layout", value="x"),
@@ -150,6 +151,9 @@ def test_what_the_grid_counts_with_is_a_whole_number(write, tiny, name, value):
         (("settings", "loss"), {"_target_": "os.system", "command": "true"}, r"settings.loss._target_"),
         (("settings", "method#_target_"), "subprocess.run", "settings.method#_target_"),
         (("settings", "loss"), {"_target_": "common.losses.Dice", "_mode_": "debug"}, "settings.loss._mode_"),
+        (("settings", "loss"), {"_target_": "common.losses.Dice", "_debug_": True}, "settings.loss._debug_"),
+        (("settings", "loss"), {"_target_": "monai.losses.PerceptualLoss"}, "settings.loss._target_"),
+        (("settings", "network_def::_target_"), "os.system", "settings.network_def::_target_"),
         (("settings", "network_def#_target_"), "monai.networks.nets.os.system", "settings.network_def#_target_"),
         ((*ROWS, 2, "view"), [{"views": [{"_target_": "common.fit.fit"}]}], r"rows[2].view[0].views[0]._target_"),
         (("data", "images"), "$open('x', 'w')", "data.images"),

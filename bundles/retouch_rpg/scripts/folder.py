@@ -239,8 +239,12 @@ def require_metaimage(path: Path) -> None:
 
 
 def require_nrrd(path: Path) -> None:
-    header, _, voxels = path.read_bytes().partition(b"\n\n")
+    header, *rest = re.split(rb"\r?\n\r?\n", path.read_bytes(), maxsplit=1)
+    voxels = rest[0] if rest else b""
     encoding = re.search(rb"^encoding: *(gz|raw)", header, re.MULTILINE)
+    elsewhere = re.search(rb"^(data ?file|(line|byte) ?skip):", header, re.MULTILINE | re.IGNORECASE)
+    if elsewhere is not None:
+        raise ValueError(f"a header with '{elsewhere[1].decode()}', so that its voxels are not right behind it")
     if encoding is not None:
         require_size(path, len(gzip.decompress(voxels) if encoding[1] == b"gz" else voxels))
 
