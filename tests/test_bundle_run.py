@@ -15,7 +15,7 @@ from common.bundle_run import bundle_command
     [
         "RPG+",
         "3",
-        "'$__import__(\"os\").system(\"true\")'",
+        '\'$__import__("os").system("true")\'',
         "['$1 + 1']",
         "{'_target_': 'os.system'}",
         '"quoted"',

@@ -61,9 +61,9 @@ def quick(monkeypatch):
     """Grids that are not run; gives the plans that they would have been of."""
     plans = []
 
-    def run(file, output, cores):
+    def run(file, output, cores, trusted):
         plans.append(yaml.safe_load(file.read_text()))
-        read_grid(file)
+        read_grid(file, trusted)
         return []
 
     monkeypatch.setattr(fitting, "run_and_report", run)
@@ -104,7 +104,7 @@ def test_a_plan_is_edited_before_the_training(folder, quick, tmp_path):
 
 def test_trainings_that_fail_are_named(folder, quick, monkeypatch, tmp_path):
     images, data = folder
-    monkeypatch.setattr(fitting, "run_and_report", lambda *given: ["unimatch: see log.txt"])
+    monkeypatch.setattr(fitting, "run_and_report", lambda *given, **keywords: ["unimatch: see log.txt"])
     with pytest.raises(ChildProcessError, match=r"every training must end, got 1 that failed: unimatch: see log\.txt"):
         fit(images, tmp_path / "out", data, minutes=1)
 

@@ -53,7 +53,7 @@ class Checkpoint:
     def __init__(self, path: str | Path, objects: Mapping[str, Any], resume: bool = False, interval: int = 1) -> None:
         self.path, self.objects, self.resume, self.interval = Path(path), dict(objects), resume, interval
         self.previous = self.path.with_suffix(f".previous{self.path.suffix}")
-        self.damaged = False
+        self.damaged, self.source = False, self.path  # what was read
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -92,7 +92,7 @@ class Checkpoint:
             if not self.previous.exists():
                 raise
             state = load_checkpoint(self.previous)
-            self.damaged = True
+            self.damaged, self.source = True, self.previous
             logger.warning(f"{error} Going on from {self.previous}, the one before.")
             return state
 
@@ -103,16 +103,16 @@ class Checkpoint:
             return
         missing = sorted({*self.objects, "trainer", "random", "settings"} - set(state))
         if missing:
-            raise ValueError(f"{self.path} must hold the whole state of a run, got none of {', '.join(missing)}.")
+            raise ValueError(f"{self.source} must hold the whole state of a run, got none of {', '.join(missing)}.")
         other = differences(described(self.settings(engine)), state["settings"])
         if other:
             raise ValueError(
-                f"{self.path} is of a run with {'; '.join(other[:4])}{' and more' * (len(other) > 4)}: resume with the "
-                f"settings and images that the run was started with, or start another run in another output_dir."
+                f"{self.source} is of a run with {'; '.join(other[:4])}{' and more' * (len(other) > 4)}: resume with "
+                f"the settings and images that the run was started with, or start another run in another output_dir."
             )
         if state["trainer"]["epoch_length"] != engine.state.epoch_length:
             raise ValueError(
-                f"{self.path} is of a run with {state['trainer']['epoch_length']} iterations in an epoch, got "
+                f"{self.source} is of a run with {state['trainer']['epoch_length']} iterations in an epoch, got "
                 f"{engine.state.epoch_length}: resume with the settings that the run was started with."
             )
         for name, item in self.objects.items():
@@ -122,14 +122,14 @@ class Checkpoint:
             try:
                 unwrapped(item).load_state_dict(state[name])
             except (RuntimeError, ValueError, KeyError) as error:
-                raise ValueError(f"{self.path} does not fit this run's {name}: {short(error)}") from error
+                raise ValueError(f"{self.source} does not fit this run's {name}: {short(error)}") from error
         if getattr(engine, "scaler", None) is not None and "scaler" in state:
             engine.scaler.load_state_dict(state["scaler"])
         engine.state.epoch = state["trainer"]["epoch"]
         engine.state.iteration = engine.state.epoch * engine.state.epoch_length
         if is_first_rank():  # the other ranks' generators were not saved; nothing in training draws from them
             set_random_state(state["random"])
-        logger.info(f"Resumed from {self.path} after epoch {engine.state.epoch}.")
+        logger.info(f"Resumed from {self.source} after epoch {engine.state.epoch}.")
 
     def settings(self, engine: Engine) -> dict[str, Any]:
         """What the objects were made with, as far as it changes what a run becomes, not how it is computed."""
