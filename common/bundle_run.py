@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fire.parser import DefaultParseValue
-
 import common
+from common.command_line import quoted
 
 DONE = ".done"  # in the folder of a run that has been trained and evaluated to the end
 BUNDLES = Path(common.__file__).parents[1] / "bundles"
@@ -91,11 +90,7 @@ def bundle_command(
         **settings,
     }
     # MONAI passes over what is None on a command line, but not over an expression that is
-    words = {key: "$None" if value is None else as_typed(value) for key, value in options.items()}
+    options = {key: "$None" if value is None else value for key, value in options.items()}
+    words = {key: quoted(value) if isinstance(value, str) else str(value) for key, value in options.items()}
     arguments = [part for key, word in words.items() for part in (f"--{key}", word)]
     return [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(files)), *arguments]
-
-
-def as_typed(value: Any) -> str:
-    """A value as it is typed on a command line; a text that would be read as a number, a list, say, is quoted."""
-    return repr(value) if isinstance(value, str) and DefaultParseValue(value) != value else str(value)

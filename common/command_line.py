@@ -124,9 +124,14 @@ def spelling(parameter: inspect.Parameter | None, word: str) -> str:
         return word.capitalize()
     if parameter is None or str(parameter.annotation) not in TEXTS:
         return word
+    return quoted(word)
+
+
+def quoted(text: str) -> str:
+    """A text as it is typed so that fire reads it as text: in quotes where it would be a number, a list, say."""
     from fire.parser import DefaultParseValue
 
-    return word if DefaultParseValue(word) == word else repr(word)
+    return text if DefaultParseValue(text) == text else repr(text)
 
 
 def suggestion(word: str, known: Sequence[str] | Mapping[str, Any], prefix: str = "") -> str:

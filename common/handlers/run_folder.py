@@ -81,9 +81,9 @@ class RunFolder:
     def start(self, engine: Engine) -> None:
         if is_first_rank():
             keys = {self.model.parent.resolve(): "ckpt_dir", self.path.parent.resolve(): "output_dir"}
-            self.locks = [RunLock(folder, key) for folder, key in keys.items()]
-            for lock in self.locks:
-                clear_leftovers(lock.folder)
+            for folder, key in keys.items():
+                self.locks.append(RunLock(folder, key))
+                clear_leftovers(folder)
         earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
         if earlier and self.resume:
             self.require_same(earlier)
