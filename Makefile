@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
 
-.PHONY: demo demo-ms demo-oct demo-lgg demo-rank tables test lint benchmark docs clean help
+.PHONY: demo demo-ms demo-oct demo-lgg demo-rank tables test torture lint benchmark docs clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiogr
 
 test: $(VENV)/installed  ## Run all tests, about 16 minutes
 	$(RUN) -m pytest -n 2 --dist loadfile
+
+torture: $(VENV)/installed  ## Damage files, kill runs, fill disks, and count what passes in silence, about half an hour
+	$(RUN) tests/torture
 
 lint: $(VENV)/installed  ## Check style and formatting
 	$(VENV)/bin/ruff check .

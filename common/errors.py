@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
 
 # Errors that this repository words itself; others are shown with what MONAI was doing.
 WORDED = (ValueError, OSError, FloatingPointError)
+REMEDIES = {
+    errno.ENOSPC: "make room, or write elsewhere; a training goes on with --resume true",
+    errno.EDQUOT: "make room, or write elsewhere; a training goes on with --resume true",
+    errno.EROFS: "write elsewhere (output_dir, ckpt_dir, cache_dir), or mount it so that it can be written",
+    errno.EACCES: "write elsewhere (output_dir, ckpt_dir, cache_dir), or ask for the permission",
+}
 
 
 def end_with_cause() -> None:
@@ -32,6 +39,8 @@ def cause(error: BaseException) -> str:
     while type(error) is RuntimeError and error.__cause__ is not None:
         wrapper, error = error, error.__cause__
     text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno in REMEDIES:
+        text = f"{text}: {REMEDIES[error.errno]}."
     if wrapper is None or isinstance(error, WORDED):
         return text
     return f"{text} ({str(wrapper).splitlines()[0]})"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = 2**16  # bytes that are left on a device that is full
 
 
 @contextmanager
@@ -18,6 +22,9 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         path: the file.
         durable: wait until the disk has it, so that this is true even when the machine loses power; thousands of small
             files that can be made again are not worth that wait.
+
+    Raises:
+        OSError: when nothing is left of the device, whatever the writer raises then.
 
     Example::
 
@@ -35,5 +42,9 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
             if durable:
                 os.fsync(written.fileno())
         temporary.replace(path)
+    except Exception as error:
+        if not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < FULL:  # torch, ITK have others
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)

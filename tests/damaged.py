@@ -51,11 +51,18 @@ def without_end(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:-size] + bytes(size)
 
 
-def outcomes(path: Path, damage: Callable, folder: Path, read: Callable[[Path], np.ndarray]) -> Counter:
+def outcomes(
+    path: Path,
+    damage: Callable,
+    folder: Path,
+    read: Callable[[Path], np.ndarray],
+    rng: np.random.Generator | None = None,
+    times: int = SAMPLE,
+) -> Counter:
     """How many damaged copies were refused by name, and how many gave the values of the whole file, or others."""
-    rng, found, whole = np.random.default_rng(len(path.name)), Counter(), path.read_bytes()
+    rng, found, whole = rng or np.random.default_rng(len(path.name)), Counter(), path.read_bytes()
     copy, values = folder / path.name, read(path)
-    for _ in range(SAMPLE):
+    for _ in range(times):
         copy.write_bytes(damage(whole, rng))
         try:
             other = read(copy)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import pytest
@@ -41,6 +43,18 @@ def test_other_errors_name_what_was_made():
     error = raised(lambda: instantiate("common.label_space.LabelSpace", "default", classes=["a"], colour="red"))
     assert cause(error).startswith("LabelSpace.__init__() got an unexpected keyword argument 'colour' (")
     assert "'common.label_space.LabelSpace'" in cause(error)
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room, or write elsewhere; a training goes on with --resume true."),
+        (errno.EROFS, "write elsewhere (output_dir, ckpt_dir, cache_dir), or mount it so that it can be written."),
+    ],
+)
+def test_what_a_disk_refuses_has_a_remedy(number, remedy):
+    error = OSError(number, os.strerror(number), "model.pt")
+    assert cause(error) == f"[Errno {number}] {os.strerror(number)}: 'model.pt': {remedy}"
 
 
 def test_an_error_without_words_is_named():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,6 +34,18 @@ def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path, error):
         raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("free", "expected"), [(0, OSError), (2**30, RuntimeError)])
+def test_a_full_device_is_named_whatever_the_writer_says(tmp_path, monkeypatch, free, expected):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=free if folder == tmp_path else 2**40)
+    )
+    with pytest.raises(expected) as error, replacing(tmp_path / "model.pt"):
+        raise RuntimeError("unexpected pos 65088 vs 64992")
+    if expected is OSError:
+        assert error.value.errno == errno.ENOSPC
+        assert str(error.value) == f"[Errno 28] No space left on device: '{tmp_path / 'model.pt'}'"
 
 
 def test_a_killed_process_leaves_the_old_content(tmp_path):

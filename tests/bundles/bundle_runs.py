@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,14 @@ def _in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: str, 
             os._exit(1)
 
 
-def die_at(moment: str, number: int) -> None:
+def die_at(moment: str, number: float) -> None:
     """Kills this process with SIGKILL at the given moment.
 
     Args:
         moment: ``"iteration"``: after that iteration's step; ``"writing"``: when half of that epoch's checkpoint is
             written; ``"saved"``: right after it is written; ``"labelling"``: when the first pseudo-label of that step
-            of a curriculum is written.
-        number: the iteration's, epoch's or step's number, from 1.
+            of a curriculum is written; ``"seconds"``: after that time, wherever it is.
+        number: the iteration's, epoch's or step's number, from 1; or the seconds.
     """
     from common.handlers import Checkpoint, Curriculum
     from common.methods import Method
@@ -147,6 +148,8 @@ def die_at(moment: str, number: int) -> None:
         if engine.state.epoch == number:
             kill()
 
+    if moment == "seconds":
+        threading.Timer(number, kill).start()
     whole_save, whole_checkpoint, whole_label = torch.save, Checkpoint.save, Curriculum.label
     whole_after_step, Method.after_step, Curriculum.label = Method.after_step, after_step, label
     if moment == "writing":
