@@ -38,7 +38,8 @@ class DecodedImages(Dataset):
     are mapped into memory, so that drawing a patch reads the patch alone, thousands of volumes need no memory of their
     own beyond what the operating system keeps of them, and the next run finds them. An entry of the cache belongs to
     the files' paths and contents (:class:`~common.data.fingerprints.Fingerprints`) and to the transform with all its
-    settings: what changes one of them is decoded again. (MONAI's ``PersistentDataset`` reads a volume whole for each
+    settings: what changes one of them is decoded again. A transform that reads more than the item's own files says so by
+    ``also_reads(item)``, their paths. (MONAI's ``PersistentDataset`` reads a volume whole for each
     patch.) Without one they are kept in memory. A function among the settings counts by its name alone. Of an item with
     a ``slice`` that slice alone is kept, the one of this index along the last axis, as a volume of one slice.
 
@@ -71,6 +72,8 @@ class DecodedImages(Dataset):
         self._mapped = lru_cache(maxsize=MAPPED)(self._map)
         if self.folder is not None:
             self._description = json.dumps(describe(transform))
+            parts = getattr(transform, "transforms", [transform])
+            self._also = [part.also_reads for part in parts if hasattr(part, "also_reads")]
             self._contents = Fingerprints(self.folder / "files.json")
         for item in tqdm(data, desc="images", unit="image", leave=False, disable=None if progress else True):
             try:
@@ -150,11 +153,17 @@ class DecodedImages(Dataset):
                 ]
         return self.tensors is not None
 
+    def _sources(self, item: Mapping[Hashable, Any]) -> dict[Hashable, list]:
+        """Paths and contents of the files that decide about an item's arrays."""
+        own = {key: self._contents(item[key]) for key in (IMAGE, *LABELS) if key in item}
+        others = [path for also in self._also for path in also(item)]
+        return {**own, "others": self._contents(others)} if others else own
+
     def _entry(self, item: Mapping[Hashable, Any]) -> Entry:
         """An item's arrays, decoded where the cache does not have them."""
         if self.folder is None:
             return Entry(*_decoded(self.transform, item))
-        sources = {key: self._contents(item[key]) for key in (IMAGE, *LABELS) if key in item}
+        sources = self._sources(item)
         place = [item[SLICE]] if SLICE in item else []
         key = hashlib.sha256(json.dumps([FORMAT, sources, self._description, *place]).encode()).hexdigest()[:24]
         folder = self.folder / key
@@ -163,7 +172,7 @@ class DecodedImages(Dataset):
             self.hits += 1
             return Entry(header, folder=folder)
         header, arrays = _decoded(self.transform, item)
-        if sources != {key: self._contents(item[key]) for key in sources}:
+        if sources != self._sources(item):
             raise ValueError(
                 f"{item[IMAGE]} and its label must stay as they are while they are read, got changes: wait until they "
                 "are written."
