@@ -38,9 +38,8 @@ class DecodedImages(Dataset):
     are mapped into memory, so that drawing a patch reads the patch alone, thousands of volumes need no memory of their
     own beyond what the operating system keeps of them, and the next run finds them. An entry of the cache belongs to
     the files' paths and contents (:class:`~common.data.fingerprints.Fingerprints`) and to the transform with all its
-    settings: what changes one of them is decoded again. A transform that reads more than the item's own files says so by
-    ``also_reads(item)``, their paths. (MONAI's ``PersistentDataset`` reads a volume whole for each
-    patch.) Without one they are kept in memory. A function among the settings counts by its name alone. Of an item with
+    settings: what changes one of them is decoded again. A transform that reads more than the item's own files says so
+    by ``also_reads(item)``, their paths. (MONAI's ``PersistentDataset`` reads a volume whole for each patch.) Without one they are kept in memory. A function among the settings counts by its name alone. Of an item with
     a ``slice`` that slice alone is kept, the one of this index along the last axis, as a volume of one slice.
 
     Args:
