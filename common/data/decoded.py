@@ -40,8 +40,8 @@ class DecodedImages(Dataset):
     the files' paths and contents (:class:`~common.data.fingerprints.Fingerprints`) and to the transform with all its
     settings: what changes one of them is decoded again. A transform that reads more than the item's own files says so
     by ``also_reads(item)``, their paths. (MONAI's ``PersistentDataset`` reads a volume whole for each patch.) Without
-    one they are kept in memory. A function among the settings counts by its name alone. Of an item with a ``slice`` that
-    slice alone is kept, the one of this index along the last axis, as a volume of one slice.
+    one they are kept in memory. A function among the settings counts by its name alone. Of an item with a ``slice``
+    that slice alone is kept, the one of this index along the last axis, as a volume of one slice.
 
     Args:
         data: items with the paths of ``image`` and, where they are known, ``label`` or ``truth``.
