@@ -27,9 +27,9 @@ def package(run: str | Path, output: str | Path) -> Path:
     """Packs a run's bundle with the shared code: it infers and trains where this repository never was.
 
     The file holds one folder, called as the file: the bundle, the package ``common`` beside its configurations, and
-    ``manifest.json`` with the SHA-256 of every other member. What a training has written beside (logs, scores, pictures,
-    checkpoints, which tell of patients) and where its data were stay behind. From that folder, ``python -m monai.bundle
-    run training ...`` takes the ``common`` that lies there.
+    ``manifest.json`` with the SHA-256 of every other member. What a training has written beside (logs, scores,
+    pictures, checkpoints, which tell of patients) and where its data were stay behind. From that folder, ``python -m
+    monai.bundle run training ...`` takes the ``common`` that lies there.
 
     Args:
         run: folder of a run, or any bundle that has been trained.

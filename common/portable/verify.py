@@ -28,9 +28,9 @@ def verify(file: str | Path) -> None:
     """Checks a packed bundle without running any of it, and prints every ``_target_`` and expression that it holds.
 
     Refused are members that a careless tool would write outside of the folder, links, members that are far larger than
-    they look; what the manifest does not know, misses or has another SHA-256 of; code in ``common`` and ``scripts`` that
-    is not this installation's, byte by byte; weights that hold more than tensors and numbers; configurations with a
-    ``_target_`` or expression that no bundle of this installation has (stock MONAI runs them all, with a warning).
+    they look; what the manifest does not know, misses or has another SHA-256 of; code in ``common`` and ``scripts``
+    that is not this installation's, byte by byte; weights that hold more than tensors and numbers; configurations with
+    a ``_target_`` or expression that no bundle of this installation has (stock MONAI runs them all, with a warning).
 
     Args:
         file: the zip file, see :func:`~common.portable.package`.
