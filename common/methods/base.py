@@ -24,6 +24,7 @@ from common.methods.finite import FiniteTerms
 from common.parts import Needs, OwnOptimizer, Part, check_source
 from common.ranks import share_gradients
 from common.settings import keywords
+from common.sources.teacher import Teacher
 from common.step import Noted, Step, gives_features
 from common.terms import Match, Term
 from common.weights import Product, Weight
@@ -54,6 +55,9 @@ class Method(nn.Module):
         joint: labelled and unlabelled images go through the network in one pass, as the papers have it, and share batch
             norm's statistics. On radiographs of two sources that costs more than any method gains, so that they go
             through it one after the other by default.
+        average: decay of an exponential average of the network's weights, which then is what is validated and kept; 0 for
+            the network itself. In a few hundred iterations on a few images the network changes much from one to the
+            next, its average little. See :class:`~common.sources.Teacher`, whose eq. 5 it is.
         seed: seed of all draws.
 
     Raises:
@@ -84,6 +88,7 @@ class Method(nn.Module):
         ramp_up: int = 0,
         supervised_share: float = 0.0,
         joint: bool = False,
+        average: float = 0.0,
         seed: int = 0,
         **unknown: Any,
     ) -> None:
@@ -108,6 +113,7 @@ class Method(nn.Module):
             self.multiply(added_weight)
         self.unsupervised_weight, self.ramp_up, self.joint, self.seed = unsupervised_weight, ramp_up, joint, seed
         self.supervised_share, self.progress = supervised_share, 0.0
+        self.average, self.averaged = average, Teacher(average) if average else None
         self.finite, self.prepared, self.checked, self.dropout = FiniteTerms(), False, False, False
         for part in self.parts():
             part.check(labels)
@@ -167,10 +173,18 @@ class Method(nn.Module):
                 f"the network must give its features, which {type(self).__name__} learns from, got a "
                 f"{type(network).__name__}: use common.networks.BasicUNet."
             )
+        if not self.prepared:
+            for part in list(self.parts()):
+                part.prepare(network, self.labels)
         self.prepared = True
-        for part in list(self.parts()):
-            part.prepare(network, self.labels)
         return [*network.parameters(), *self.own_parameters()]
+
+    def kept(self, network: nn.Module) -> nn.Module:
+        """What is validated and kept of a training: the network, or the average of its weights."""
+        if self.averaged is None:
+            return network
+        self.prepare(network)
+        return self.averaged.network
 
     def own_parameters(self) -> list[nn.Parameter]:
         """Parameters of the parts, but for those that have an optimizer of their own or are not trained."""
