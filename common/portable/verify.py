@@ -39,7 +39,9 @@ def verify(file: str | Path) -> None:
         SystemExit: when anything is refused, or this installation has no bundles.
     """
     if not BUNDLES.is_dir():
-        raise SystemExit(f"error: {BUNDLES} must hold the bundles to compare with: verify in a clone of the repository.")
+        raise SystemExit(
+            f"error: {BUNDLES} must hold the bundles to compare with: verify in a clone of the repository."
+        )
     try:
         with ZipFile(file) as opened:
             problems = list(unsafe(opened))  # before any of it is read

@@ -173,6 +173,53 @@ def test_factors_weight_and_ramp_up_multiply(labels):
     torch.testing.assert_close(late, whole)
 
 
+def test_the_average_of_the_weights_is_kept_by_eq_5(labels, make_trainer):
+    """Against a plain mean of what the network was after each step; the training is that of the network alone."""
+    decay, seen, method = 0.7, [], Supervised(labels, average=0.7)
+
+    def note(engine):
+        seen.append({name: value.clone() for name, value in engine.network.state_dict().items()})
+
+    trainer = make_trainer(method)
+    kept = method.kept(trainer.network)
+    assert kept is method.kept(trainer.network) and kept is not trainer.network
+    first = {name: value.clone() for name, value in kept.state_dict().items()}
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, note)
+    trainer.run()
+    for name, expected in first.items():
+        for time, state in enumerate(seen, start=1):
+            rate = min(decay, 1 - 1 / (time + 1))
+            floating = expected.is_floating_point()
+            expected = rate * expected + (1 - rate) * state[name] if floating else state[name]
+        torch.testing.assert_close(kept.state_dict()[name], expected)
+    plain = Supervised(labels)
+    alone = make_trainer(plain)
+    assert plain.kept(alone.network) is alone.network
+    alone.run()
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(value, trainer.network.state_dict()[name], rtol=0, atol=0)
+
+
+def test_the_average_goes_on_where_it_was(labels, tiny_network):
+    """It is part of what the checkpoint has of a method."""
+    network = tiny_network(labels.num_outputs)
+    one, other = (Supervised(labels, average=0.9) for _ in range(2))
+    for method in (one, other):
+        method.prepare(network)
+    with torch.no_grad():
+        one.kept(network).final_conv.bias += 1
+    one.averaged.updates = 17
+    other.load_state_dict(one.state_dict())
+    assert other.averaged.updates == 17
+    torch.testing.assert_close(other.kept(network).final_conv.bias, network.final_conv.bias + 1)
+
+
+@pytest.mark.parametrize("average", [-0.1, 1.0, 1.5])
+def test_an_average_that_is_none_is_refused(labels, average):
+    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got"):
+        Supervised(labels, average=average)
+
+
 def test_ramp_up_by_hand():
     assert rise(0, 10) == pytest.approx(math.exp(-5))
     assert rise(5, 10) == pytest.approx(math.exp(-1.25))
@@ -202,7 +249,7 @@ def test_settings_that_there_are_not_are_refused_by_name():
     labels = LabelSpace(["lung"])
     with pytest.raises(
         TypeError,
-        match=r"FixMatch has the settings labels, threshold, view, .*ramp_up, supervised_share, joint, seed, got tau\.",
+        match=r"FixMatch has the settings labels, threshold, .*, supervised_share, joint, average, seed, got tau\.",
     ):
         FixMatch(labels, tau=0.9)
     with pytest.raises(TypeError, match=r"Method has the settings labels, terms, joining, loss, .*, got one, other"):
@@ -211,7 +258,8 @@ def test_settings_that_there_are_not_are_refused_by_name():
 
 def test_keywords_are_the_settings_as_they_are_in_use():
     labels = LabelSpace(["lung"])
-    common = {"unsupervised_weight": 1.0, "ramp_up": 0, "supervised_share": 0.0, "joint": False, "seed": 0}
+    shares = {"supervised_share": 0.0, "joint": False, "average": 0.0}
+    common = {"unsupervised_weight": 1.0, "ramp_up": 0, "seed": 0, **shares}
     assert Method(labels).keywords() == common
     assert FixMatch(labels).keywords() == {**common, "threshold": 0.8}
     assert FixMatch(labels, threshold=0.9, seed=3, view=Strong()).keywords() == {**common, "threshold": 0.9, "seed": 3}
