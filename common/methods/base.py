@@ -55,8 +55,8 @@ class Method(nn.Module):
         joint: labelled and unlabelled images go through the network in one pass, as the papers have it, and share batch
             norm's statistics. On radiographs of two sources that costs more than any method gains, so that they go
             through it one after the other by default.
-        average: decay of an exponential average of the network's weights, which then is what is validated and kept; 0 for
-            the network itself. In a few hundred iterations on a few images the network changes much from one to the
+        average: decay of an exponential average of the network's weights, which then is what is validated and kept; 0
+            for the network itself. In a few hundred iterations on a few images the network changes much from one to the
             next, its average little. See :class:`~common.sources.Teacher`, whose eq. 5 it is.
         seed: seed of all draws.
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from bundle_runs import configs, options, run_here, run_in_fork, same, train_log, weights
 
-# dropout draws from torch's generator, whose state must be resumed as well
-RUN = {"network_def#dropout": 0.2}
+# dropout draws from torch's generator, whose state must be resumed as well, as the average of the weights must
+RUN = {"network_def#dropout": 0.2, "method#average": 0.9}
 METHODS = ("RPGPlus", "Supervised")  # the first one draws strong views as well
 # in the middle of the first epoch and of the second, while a checkpoint is written, right after it
 MOMENTS = (("iteration", 2), ("iteration", 6), ("writing", 2), ("saved", 2))
