@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
-from common.data.datalist_rules import require_class_name, validate_datalist
+from common.data.datalist_rules import validate_datalist
 from common.data.splits import classes_present, make_datalist
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
@@ -219,13 +219,28 @@ def write_empty(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "a/b", "../x", "a:b", "-x", "mean", "Background", "NA", "a\nb", "lung, left"]
+    ("changes", "said"),
+    [
+        ({"classes": ["NA"]}, "a class must not be called"),
+        ({"classes": "a"}, "'classes' must be a list with at least one name, got 'a'"),
+        ({"classes": ["Lung", "lung"], "mode": "multilabel"}, "'classes' must differ .* not in case alone"),
+        ({"evaluation_classes": ["../../x"], "mode": "multilabel"}, "a class must have a name that can be a file's"),
+        ({"split": "abc"}, "'split' must be a whole number from 0, got 'abc'"),
+        ({"split": -1}, "'split' must be a whole number from 0"),
+        ({"seed": None}, "'seed' must be a whole number from 0"),
+        ({"name": 5}, "'name' must be a text, got 5"),
+        ({"test": [{"image": "w.mhd", "label": "m.mhd", "patient": " "}]}, "with an 'image' and a 'patient'"),
+        ({"test": [{"image": "w.mhd", "label": "m.mhd", "patient": True}]}, "with an 'image' and a 'patient'"),
+        ({"test": [{"image": "", "label": "m.mhd", "patient": "q"}]}, "with an 'image' and a 'patient'"),
+        ({"test": [{"image": "w.mhd", "label": "", "patient": "q"}]}, "'label' must be one label map"),
+        ({"test": [{"image": "w.mhd", "label": [5], "patient": "q"}], "mode": "multilabel"}, r"1 masks .*got \[5\]"),
+        ({"test": [{"image": "w.mhd", "label": "w.mhd", "patient": "q"}]}, "got w.mhd, which is an image"),
+        ({"test": [{"image": "w.mhd", "label": "./v.mhd", "patient": "q"}]}, "got ./v.mhd, which is an image"),
+    ],
 )
-def test_class_names_that_no_file_or_table_can_hold(name):
-    with pytest.raises(ValueError, match="a class must "):
-        require_class_name(name)
-    for sound in ("right lung", "lesion_1", "Läsion", 7):
-        require_class_name(sound)
+def test_what_a_training_or_a_report_would_stumble_over_is_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        validate_datalist(sliced(**changes))
 
 
 def sliced(**changes):
