@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from types import TracebackType
 
@@ -35,3 +36,22 @@ def cause(error: BaseException) -> str:
     if wrapper is None or isinstance(error, WORDED):
         return text
     return f"{text} ({str(wrapper).splitlines()[0]})"
+
+
+def told(error: Exception) -> str:
+    """An error's sentence; of one that the operating system words, the file with what was expected and what to do."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error) or type(error).__name__
+    file = error.filename if error.filename2 is None else error.filename2
+    folder = f"{file} must be a folder that can be made, got a file there: give another."
+    short = f"{str(file)[:80]}... must be a name that the system takes, got a longer one: shorten it."
+    sentences = {
+        errno.EISDIR: f"{file} must be a file, got a folder: remove it, or give another.",
+        errno.ENOTDIR: folder,
+        errno.EEXIST: folder,
+        errno.ENOENT: f"{file} must be there, got no such file or folder: check the path.",
+        errno.EACCES: f"{file} must be a file or folder with the right to read and write it, got none: change it.",
+        errno.ENAMETOOLONG: short,
+        errno.ENOSPC: f"{file} must fit on the disk, got no space left: make room.",
+    }
+    return sentences.get(error.errno, f"{file}: {error.strerror}.")
