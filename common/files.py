@@ -1,11 +1,13 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading those that people and programs have spoilt."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -23,8 +25,13 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
         with replacing("scores.csv") as temporary:
             table.to_csv(temporary)
+
+    Raises:
+        IsADirectoryError: when there is a folder of that name.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a file to write, got a folder: remove it, or give another.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays, since several writers choose the format by it
     suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
@@ -37,3 +44,29 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path, advice: str) -> str:
+    """What a text file in UTF-8 holds, with or without a byte order mark.
+
+    Raises:
+        ValueError: naming the file, when it is in another encoding; `advice` says what to do.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8, got other bytes ({error}): {advice}.") from error
+
+
+def read_json(path: str | Path, advice: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: naming the file, when it is no JSON in UTF-8; `advice` says what to do.
+    """
+    try:
+        return json.loads(read_text(path, advice))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be valid JSON, got {error}: {advice}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} must be valid JSON, got brackets within brackets without end: {advice}.") from error

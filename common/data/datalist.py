@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.data.datalist_rules import PARTS, validate_datalist
 from common.data.files import first_few
-from common.files import replacing
+from common.files import read_json, replacing
 
 _PATH_KEYS = ("image", "label", "truth")
 _logger = logging.getLogger(__name__)
@@ -57,10 +57,7 @@ def read_datalist(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such datalist. Make one by `python -m common datalist`.")
-    try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: a datalist must be JSON, got: {error}. Make it again.") from error
+    datalist = read_json(path, "make the datalist again")
     try:
         validate_datalist(datalist)
     except ValueError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from common.label_modes import MODES
 
 from .pseudo_labels import Latents, PseudoLabels, read_latents, read_manifest
 from .reading import read_json, read_table
@@ -123,7 +126,19 @@ def _read_description(path: Path) -> dict[str, Any]:
     if missing:
         found = sorted(description) if isinstance(description, dict) else type(description).__name__
         raise ValueError(f"{path} must have {' and '.join(missing)}, got {found}: add what is missing")
+    for key, (sound, expected) in KINDS.items():
+        value = description.get(key)
+        if value is not None and not sound(value):
+            raise ValueError(f"{path}: {key} must be {expected}, got {value!r}: correct it")
     return description
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _integer(path: Path, description: dict[str, Any], key: str) -> int:
@@ -133,16 +148,29 @@ def _integer(path: Path, description: dict[str, Any], key: str) -> int:
     return value
 
 
+# what run.json may hold
+KINDS = {
+    "classes": (_are_names, "a list of different names"),
+    "method": (lambda value: isinstance(value, str), "a text"),
+    "name": (lambda value: isinstance(value, str), "a text"),
+    "mode": (lambda value: value in MODES, f"one of {', '.join(MODES)}"),
+    "dataset": (lambda value: isinstance(value, str), "a text"),
+    "settings": (lambda value: isinstance(value, dict), "an object"),
+    "seconds": (_is_length, "a number from 0"),
+}
+
+
 def _when(path: Path, description: dict[str, Any]) -> datetime:
     """When the run started, in local time; without that, when run.json was written."""
     stamp = description.get("started")
     if stamp is None:
         return datetime.fromtimestamp(path.stat().st_mtime)
     try:
-        started = datetime.fromisoformat(str(stamp))
-    except ValueError as error:
-        raise ValueError(f"{path}: started must be a date like 2026-01-31T12:00:00, got {stamp!r}") from error
-    return started.astimezone().replace(tzinfo=None)
+        return datetime.fromisoformat(str(stamp)).astimezone().replace(tzinfo=None)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"{path}: started must be a date like 2026-01-31T12:00:00, got {stamp!r}: correct it"
+        ) from error
 
 
 def _stopped_after(description: dict[str, Any]) -> str | None:
@@ -164,6 +192,10 @@ def _read_test(path: Path, classes: tuple[str, ...]) -> pd.DataFrame | None:
         )
     if (table["case"] == "").any() or table.duplicated(["case", "class"]).any():
         raise ValueError(f"{path}: case must name each case once per class, got one twice or none: evaluate again")
+    short = table["case"].value_counts().loc[lambda number: number < len(classes)]
+    if len(short):
+        found = f"{short.index[0]} with {short.iloc[0]} of {len(classes)}"
+        raise ValueError(f"{path}: each case must have each class, got {found}: evaluate again")
     if {"truth_size", "predicted_size"} <= set(table):
         table["size_error"] = table["predicted_size"] - table["truth_size"]
         table["absolute_size_error"] = table["size_error"].abs()

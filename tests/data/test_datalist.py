@@ -190,7 +190,7 @@ def test_files_that_are_no_datalist_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.json"):
         load_datalist(tmp_path / "absent.json")
     (tmp_path / "half.json").write_text('{"classes": [')
-    with pytest.raises(ValueError, match=r"half\.json: a datalist must be JSON"):
+    with pytest.raises(ValueError, match=r"half\.json must be valid JSON, got .*: make the datalist again"):
         load_datalist(tmp_path / "half.json")
     (tmp_path / "list.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match=r"list\.json: a datalist must be an object"):
