@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import math
 import re
@@ -102,6 +103,8 @@ def misfit(parameter: inspect.Parameter, text: str | None) -> str | None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if text is None or (not text.strip() and parameter.default != ""):
         return "given with a value"
+    if isinstance(value, dict) and len(ast.parse(text.strip(), mode="eval").body.keys) != len(value):
+        return "a mapping with each name once"
     if value is None and "None" in kinds:
         return None
     if kinds <= {"int", "None"}:

@@ -50,12 +50,15 @@ def read_text(path: str | Path, advice: str) -> str:
     """What a text file in UTF-8 holds, with or without a byte order mark.
 
     Raises:
-        ValueError: naming the file, when it is in another encoding; `advice` says what to do.
+        ValueError: naming the file, when it is in another encoding or holds zeros; `advice` says what to do.
     """
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be text in UTF-8, got other bytes ({error}): {advice}.") from error
+    if "\0" in text:  # UTF-16 without a mark, or what a disk has lost
+        raise ValueError(f"{path} must be text in UTF-8, got {text.count(chr(0))} bytes of zero: {advice}.")
+    return text
 
 
 def read_json(path: str | Path, advice: str) -> Any:

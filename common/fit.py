@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,8 @@ def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> No
         made = plan(load_datalist(file), file, names[-1], request["minutes"], trial)
     except BaseException:
         shutil.rmtree(folder / "cells", ignore_errors=True)
+        with suppress(OSError):  # where a trial has left its log
+            folder.rmdir()
         raise
     finally:
         shutil.rmtree(trial, ignore_errors=True)

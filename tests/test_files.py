@@ -72,7 +72,7 @@ def test_a_folder_is_not_replaced(tmp_path):
         ("{}".encode("utf-16"), "must be text in UTF-8, got other bytes"),
         (b'{"a": "\xe9"}', "must be text in UTF-8"),
         (b"[" * 100000, "must be valid JSON, got brackets within brackets without end"),
-        (b"\0" * 50, "must be valid JSON"),
+        (b"{}" + b"\0" * 50, "must be text in UTF-8, got 50 bytes of zero"),
     ],
 )
 def test_json_that_is_none_is_named_with_what_to_do(tmp_path, content, message):

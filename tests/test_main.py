@@ -142,8 +142,8 @@ BAD_VALUES = {
     "str | Path | int | None": ("2.5", "True", "[1]", "", None),
     "list | None": ("3", "True", "{'a': 1}", "", None),
     "Sequence[str] | None": ("3", "True", "{'a': 1}", "", None),
-    "str | dict | None": ("", None),
-    "Mapping[str, str | Path] | None": ("", None),
+    "str | dict | None": ("{'a': 'x', 'a': 'y'}", "", None),
+    "Mapping[str, str | Path] | None": ("{'a': 'x', 'a': 'y'}", "", None),
 }
 
 
