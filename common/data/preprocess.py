@@ -58,6 +58,8 @@ def preprocess(
         raise FileNotFoundError(f"{source} must be a folder of volumes, got none.")
     if destination.resolve() == source.resolve() or source.resolve() in destination.resolve().parents:
         raise ValueError(f"destination must lie outside of {source}, got {destination}: originals are never changed.")
+    if destination.exists() and not destination.is_dir():
+        raise NotADirectoryError(f"{destination} must be a folder to write to, got a file: give another.")
     if not 0.3 <= spacing <= 5:
         raise ValueError(f"spacing must be 0.3 to 5 mm, got {spacing}.")
     volumes, masks = find_volumes(source)
