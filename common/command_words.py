@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from common.command_line import suggestion
 
@@ -143,9 +143,19 @@ def spelling(parameter: inspect.Parameter | None, word: str) -> str:
     """The value of a parameter as it is meant."""
     if parameter is not None and isinstance(parameter.default, bool) and word.lower() in BOOLEANS:
         return word.capitalize()
-    if parameter is None or str(parameter.annotation) not in TEXTS:
+    if parameter is None:
         return word
-    return quoted(word)
+    if str(parameter.annotation) in TEXTS or any(not isinstance(part, str) for part in _paths(parameter, word)):
+        return quoted(word)
+    return word
+
+
+def _paths(parameter: inspect.Parameter, word: str) -> list[Any]:
+    """The folders of a mapping of classes to folders, as fire reads them: one called 1e3 as a number."""
+    from fire.parser import DefaultParseValue
+
+    value = DefaultParseValue(word) if re.search("dict|Mapping", str(parameter.annotation)) else None
+    return list(value.values()) if isinstance(value, dict) else []
 
 
 def quoted(text: str) -> str:

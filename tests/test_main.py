@@ -213,3 +213,5 @@ def test_folders_that_look_like_numbers_or_lists_are_folders():
     assert call("--images=1e3", "--output", "007", "--deep") == ("1e3", "007", None, 20.0, True)
     assert call("--deep", "None", "True") == ("None", "True", None, 20.0, True)
     assert call("x", "--masks", "{'a': 'b'}", "--deep=false") == ("x", "", {"a": "b"}, 20.0, False)
+    assert call("x", "--masks={a: 1e3, b: 007}")[2] == "{a: 1e3, b: 007}"
+    assert call("x", "--masks={a: 1e3, b: c}")[2] == "{a: 1e3, b: c}"

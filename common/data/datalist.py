@@ -28,8 +28,14 @@ def save_datalist(datalist: dict, path: str | Path) -> Path:
     content = dict(datalist)
     for part in PARTS:
         content[part] = [_map_paths(item, lambda file: _relative(file, base)) for item in datalist.get(part, [])]
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        found = text[: error.end].splitlines()[-1].strip()
+        raise ValueError(f"{path}: files must have names in UTF-8, got {found[-80:]!r}: rename the file.") from error
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_bytes(encoded)
     return path
 
 

@@ -139,7 +139,7 @@ def _match_label_maps(
     found: dict[str, Path], labels: str | Path, classes: Sequence[str] | None, mode: str | None
 ) -> tuple[dict[str, str], list[str], str]:
     if isinstance(classes, str):
-        classes = [name.strip() for name in classes.split(",")]
+        classes = [name.strip(" '\"") for name in classes.strip(" []").split(",")]
     if classes is not None:
         require_class_names(classes)
     files = _list_filled(labels, "labels")

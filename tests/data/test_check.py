@@ -220,3 +220,18 @@ def test_an_image_given_as_its_own_mask(tmp_path, datalist, capsys):
     datalist["test"][0]["label"][1] = datalist["test"][0]["image"]
     with pytest.raises(ValueError, match=r"must have a label of its own, got .*test0\.png, which is an image"):
         save_datalist(datalist, tmp_path / "list.json")
+
+
+@pytest.mark.parametrize("name", ["free0", "test0_1"])
+@pytest.mark.parametrize("place", ["folder", "broken link", "empty file", "text"])
+def test_what_stands_in_the_place_of_a_file_is_named(tmp_path, datalist, capsys, name, place):
+    file = tmp_path / f"{name}.png"
+    file.unlink()
+    if place == "folder":
+        file.mkdir()
+    elif place == "broken link":
+        file.symlink_to(tmp_path / "nowhere")
+    else:
+        file.write_text("" if place == "empty file" else "no picture")
+    printed = failing(tmp_path, capsys)
+    assert f"{name}.png: the" in printed and "1 errors" in printed

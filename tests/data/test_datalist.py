@@ -340,3 +340,10 @@ def test_other_names_are_other_patients_and_one_name_is_one(tmp_path):
     datalist["labeled"][0]["patient"], datalist["test"][0]["patient"] = 7, "7 "
     with pytest.raises(ValueError, match="'labeled' and 'test' must not share a patient, got 1 in both: 7"):
         validate_datalist(datalist)
+
+
+def test_names_of_files_that_are_no_utf_8_are_named(tmp_path):
+    datalist = sliced(test=[{"image": "w\udce9.mhd", "label": "m.mhd", "patient": "q"}])
+    with pytest.raises(ValueError, match=r"list\.json: files must have names in UTF-8, got .*w.udce9.*: rename"):
+        save_datalist(datalist, tmp_path / "list.json")
+    assert not list(tmp_path.iterdir())

@@ -155,6 +155,12 @@ def test_numbers_and_names_that_are_none_are_refused(folder, tmp_path, options, 
     assert not (tmp_path / "list.json").exists()
 
 
+@pytest.mark.filterwarnings("ignore:without a CSV")
+@pytest.mark.parametrize("classes", ["01,02", "[01, 02]", "['01', '02']", ["01", "02"]])
+def test_classes_as_a_command_line_passes_them(folder, classes):
+    assert folder_datalist(folder / "images", labels=folder / "labels", classes=classes)["classes"] == ["01", "02"]
+
+
 @pytest.mark.parametrize("name", ["NA", "", "../../x", "a/b", "mean", "all"])
 def test_names_of_mask_folders_are_class_names(folder, name):
     with pytest.raises(ValueError, match="a class must "):

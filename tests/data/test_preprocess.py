@@ -222,5 +222,5 @@ def test_a_damaged_note_of_what_was_done_is_named(source, tmp_path):
     preprocess(source, tmp_path / "out", spacing=5.0, n4=False)
     note = next((tmp_path / "out").rglob("*.json"))
     note.write_text("{")
-    with pytest.raises(ValueError, match=r"\.json must be valid JSON, got .*: remove it, and the volume is preprocessed"):
+    with pytest.raises(ValueError, match=r"\.json must be valid JSON, got .*: remove it, and the volume is"):
         preprocess(source, tmp_path / "out", spacing=5.0, n4=False)
