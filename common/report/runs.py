@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from common.label_modes import MODES
-
+from .description import integer, read_description, when_started
 from .pseudo_labels import Latents, PseudoLabels, read_latents, read_manifest
-from .reading import read_json, read_table
+from .reading import read_table
 
 BASELINE = "Supervised"
 TEXT = ("case", "class", "unit", "image", "truth", "prediction")
@@ -80,7 +78,7 @@ def find_runs(folder: Path | str) -> tuple[list[Run], bool]:
 def load_run(folder: Path | str, name: str | None = None) -> Run:
     """Load one run, called `name` rather than what run.json says; only run.json has to be there."""
     path = Path(folder) / "run.json"
-    description = _read_description(path)
+    description = read_description(path)
     classes = tuple(map(str, description["classes"]))
     settings = description.get("settings") or {}
     run = Run(
@@ -89,11 +87,11 @@ def load_run(folder: Path | str, name: str | None = None) -> Run:
         method=str(description["method"]),
         classes=classes,
         mode=str(description.get("mode", "multilabel")),
-        split=_integer(path, description, "split"),
-        seed=_integer(path, description, "seed"),
+        split=integer(path, description, "split"),
+        seed=integer(path, description, "seed"),
         dataset=description.get("dataset") or settings.get("dataset"),
         seconds=description.get("seconds"),
-        when=_when(path, description),
+        when=when_started(path, description),
         stopped_after=_stopped_after(description),
         settings=flatten({key: value for key, value in settings.items() if key != "dataset"}),
         train=read_table(path.with_name("train.csv"), ("iteration", "loss")),
@@ -116,61 +114,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
-
-
-def _read_description(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} must hold run.json, got none: give the folder that training wrote")
-    description = read_json(path)
-    missing = [key for key in ("method", "classes") if not (isinstance(description, dict) and description.get(key))]
-    if missing:
-        found = sorted(description) if isinstance(description, dict) else type(description).__name__
-        raise ValueError(f"{path} must have {' and '.join(missing)}, got {found}: add what is missing")
-    for key, (sound, expected) in KINDS.items():
-        value = description.get(key)
-        if value is not None and not sound(value):
-            raise ValueError(f"{path}: {key} must be {expected}, got {value!r}: correct it")
-    return description
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-def _integer(path: Path, description: dict[str, Any], key: str) -> int:
-    value = description.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{path}: {key} must be an integer, got {value!r}: correct it")
-    return value
-
-
-# what run.json may hold
-KINDS = {
-    "classes": (_are_names, "a list of different names"),
-    "method": (lambda value: isinstance(value, str), "a text"),
-    "name": (lambda value: isinstance(value, str), "a text"),
-    "mode": (lambda value: value in MODES, f"one of {', '.join(MODES)}"),
-    "dataset": (lambda value: isinstance(value, str), "a text"),
-    "settings": (lambda value: isinstance(value, dict), "an object"),
-    "seconds": (_is_length, "a number from 0"),
-}
-
-
-def _when(path: Path, description: dict[str, Any]) -> datetime:
-    """When the run started, in local time; without that, when run.json was written."""
-    stamp = description.get("started")
-    if stamp is None:
-        return datetime.fromtimestamp(path.stat().st_mtime)
-    try:
-        return datetime.fromisoformat(str(stamp)).astimezone().replace(tzinfo=None)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{path}: started must be a date like 2026-01-31T12:00:00, got {stamp!r}: correct it"
-        ) from error
 
 
 def _stopped_after(description: dict[str, Any]) -> str | None:
