@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 GREY = 0.1  # share of a mask that may be neither low nor high: borders are smoothed
-SMOOTH = 3  # pixels that a smoothed border may be wide
+SMOOTH = 2  # pixels that a smoothed border may be wide outside of what is high
 
 
 def two_sided(path: Path, values: np.ndarray) -> np.ndarray:
