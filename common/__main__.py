@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.command_line import HELP, explanation, find, overview, refuse_unknown, spelled
+from common.command_line import HELP, explanation, find, overview
+from common.command_words import refuse_unfit, spelled
+from common.errors import told
 
 
 class Phantom:
@@ -314,10 +316,10 @@ def main() -> None:
         elif HELP & set(arguments):
             print(explanation(name, command))
         else:
-            refuse_unknown(name, command, arguments)
+            refuse_unfit(name, command, arguments)
             fire.Fire(command, command=spelled(command, arguments), name=name)
-    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, ChildProcessError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"Error: {told(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from common.command_line import quoted
+from common.command_words import quoted
 
 DONE = ".done"  # in the folder of a run that has been trained and evaluated to the end
 BUNDLES = Path(common.__file__).parents[1] / "bundles"

@@ -1,4 +1,4 @@
-"""What ``python -m common`` does before a command runs: finds it, explains it, and refuses what it does not take."""
+"""What ``python -m common`` does before a command runs: finds it and explains it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Any
 
 PROGRAM = "python -m common"
 HELP = {"-h", "--help"}
-BOOLEANS = {"true", "false"}
-TEXTS = {"str", "str | None", "str | Path", "str | Path | None"}  # annotations
 
 
 def find(commands: Mapping[str, Any], words: Sequence[str]) -> tuple[str, Any, list[str]]:
@@ -68,70 +66,6 @@ def explanation(name: str, function: Callable) -> str:
             words.append(f"[{flag} {'VALUE' if parameter.default is None else parameter.default}]")
     usage = textwrap.fill(f"usage: {name} {' '.join(words)}", 100, subsequent_indent=8 * " ", break_long_words=False)
     return f"{usage}\n\n{inspect.getdoc(function)}".replace("``", "")
-
-
-def refuse_unknown(name: str, function: Callable, arguments: Sequence[str]) -> None:
-    """Refuses options that a command does not have, before it does anything.
-
-    Raises:
-        ValueError: naming the option and those that there are.
-    """
-    parameters = inspect.signature(function).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    for argument in arguments:
-        if argument == "--":  # what follows is fire's own
-            break
-        if not argument.startswith("--"):
-            continue
-        option = argument[2:].partition("=")[0].replace("-", "_")
-        turned_off = parameters.get(option.removeprefix("no"))  # fire's way to say false
-        if option not in parameters and (turned_off is None or not isinstance(turned_off.default, bool)):
-            options = ", ".join(f"--{parameter}" for parameter in parameters)
-            raise ValueError(f"{name} has the options {options}, got --{option}{suggestion(option, parameters, '--')}.")
-
-
-def spelled(function: Callable, arguments: Sequence[str]) -> list[str]:
-    """Arguments spelled such that fire hands on what was meant.
-
-    It takes ``false`` for a word, which would count as true, and what follows a bare ``--resume`` for its value:
-    options that are true or false get their value as in Python. And it takes a folder called 2024 for a number, and one
-    with a comma for two: where text or a path is expected, such words are quoted.
-    """
-    parameters, found = inspect.signature(function).parameters, list(arguments)
-    positions = iter(parameters.values())
-    place = 0
-    while place < len(found) and found[place] != "--":  # what follows that is fire's own
-        option, equals, value = found[place].partition("=")
-        if not option.startswith("--"):
-            found[place] = spelling(next(positions, None), found[place])
-        elif parameter := parameters.get(option.removeprefix("--").replace("-", "_")):
-            after = found[place + 1] if place + 1 < len(found) else "--"
-            if equals:
-                found[place] = f"{option}={spelling(parameter, value)}"
-            elif after.lower() in BOOLEANS or not (isinstance(parameter.default, bool) or after.startswith("--")):
-                place += 1
-                found[place] = spelling(parameter, after)
-            elif isinstance(parameter.default, bool):
-                found[place] = f"{option}=True"
-        place += 1
-    return found
-
-
-def spelling(parameter: inspect.Parameter | None, word: str) -> str:
-    """The value of a parameter as it is meant."""
-    if parameter is not None and isinstance(parameter.default, bool) and word.lower() in BOOLEANS:
-        return word.capitalize()
-    if parameter is None or str(parameter.annotation) not in TEXTS:
-        return word
-    return quoted(word)
-
-
-def quoted(text: str) -> str:
-    """A text as it is typed so that fire reads it as text: in quotes where it would be a number, a list, say."""
-    from fire.parser import DefaultParseValue
-
-    return text if DefaultParseValue(text) == text else repr(text)
 
 
 def suggestion(word: str, known: Sequence[str] | Mapping[str, Any], prefix: str = "") -> str:

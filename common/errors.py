@@ -8,12 +8,6 @@ from types import TracebackType
 
 # Errors that this repository words itself; others are shown with what MONAI was doing.
 WORDED = (ValueError, OSError, FloatingPointError)
-REMEDIES = {
-    errno.ENOSPC: "make room, or write elsewhere; a training goes on with --resume true",
-    errno.EDQUOT: "make room, or write elsewhere; a training goes on with --resume true",
-    errno.EROFS: "write elsewhere (output_dir, ckpt_dir, cache_dir), or mount it so that it can be written",
-    errno.EACCES: "write elsewhere (output_dir, ckpt_dir, cache_dir), or ask for the permission",
-}
 
 
 def end_with_cause() -> None:
@@ -38,9 +32,29 @@ def cause(error: BaseException) -> str:
     wrapper = None
     while type(error) is RuntimeError and error.__cause__ is not None:
         wrapper, error = error, error.__cause__
-    text = str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.errno in REMEDIES:
-        text = f"{text}: {REMEDIES[error.errno]}."
+    text = told(error)
     if wrapper is None or isinstance(error, WORDED):
         return text
     return f"{text} ({str(wrapper).splitlines()[0]})"
+
+
+def told(error: BaseException) -> str:
+    """An error's sentence; of one that the operating system words, the file with what was expected and what to do."""
+    if not isinstance(error, OSError) or error.errno is None or error.filename is None:
+        return str(error) or type(error).__name__
+    file = error.filename if error.filename2 is None else error.filename2
+    folder = f"{file} must be a folder that can be made, got a file there: give another."
+    short = f"{str(file)[:80]}... must be a name that the system takes, got a longer one: shorten it."
+    room = "make room, or write elsewhere; a training goes on with --resume true"
+    sentences = {
+        errno.EISDIR: f"{file} must be a file, got a folder: remove it, or give another.",
+        errno.ENOTDIR: folder,
+        errno.EEXIST: folder,
+        errno.ENOENT: f"{file} must be there, got no such file or folder: check the path.",
+        errno.EACCES: f"{file} must be a file or folder with the right to read and write it, got none: change it.",
+        errno.ENAMETOOLONG: short,
+        errno.ENOSPC: f"{file} must fit on the disk, got no space left: {room}.",
+        errno.EDQUOT: f"{file} must fit within the quota, got none left: {room}.",
+        errno.EROFS: f"{file} must be on a disk that can be written, got a read-only one: write elsewhere.",
+    }
+    return sentences.get(error.errno, f"{file}: {error.strerror}.")

@@ -1,13 +1,15 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and reading those that people and programs have spoilt."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 FULL = 2**16  # bytes that are left on a device that is full
 
@@ -30,8 +32,13 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
         with replacing("scores.csv") as temporary:
             table.to_csv(temporary)
+
+    Raises:
+        IsADirectoryError: when there is a folder of that name.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a file to write, got a folder: remove it, or give another.")
     path.parent.mkdir(parents=True, exist_ok=True)
     # the suffix stays, since several writers choose the format by it
     suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
@@ -48,3 +55,32 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_text(path: str | Path, advice: str) -> str:
+    """What a text file in UTF-8 holds, with or without a byte order mark.
+
+    Raises:
+        ValueError: naming the file, when it is in another encoding or holds zeros; `advice` says what to do.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8, got other bytes ({error}): {advice}.") from error
+    if "\0" in text:  # UTF-16 without a mark, or what a disk has lost
+        raise ValueError(f"{path} must be text in UTF-8, got {text.count(chr(0))} bytes of zero: {advice}.")
+    return text
+
+
+def read_json(path: str | Path, advice: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: naming the file, when it is no JSON in UTF-8; `advice` says what to do.
+    """
+    try:
+        return json.loads(read_text(path, advice))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be valid JSON, got {error}: {advice}.") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} must be valid JSON, got brackets within brackets without end: {advice}.") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from common import methods
 from common.data import folder_datalist, load_datalist, save_datalist
 from common.data.check import require_sound_datalist
 from common.data.datalist import summarize_datalist
-from common.files import replacing
+from common.files import read_json, replacing
 from common.grid.make import checked, run_and_report
 from common.plan import TRIAL_LOG, Plan, dimensions, plan, workers
 from common.settings import differences
@@ -85,10 +87,12 @@ def check_request(request: dict[str, Any], folder: Path, resume: bool) -> None:
             f"method must be one of {', '.join(known)}, got {method}. Others need settings of their own: train them "
             f"with monai.bundle run training."
         )
-    if isinstance(minutes, str) or not minutes > 0:
+    if isinstance(minutes, str) or not 0 < minutes < math.inf:
         raise ValueError(f"minutes must be a number above 0, got {minutes!r}.")
     if (folder / REQUEST).exists() and resume:
-        other = differences(json.loads(json.dumps(request)), json.loads((folder / REQUEST).read_text()))
+        other = differences(
+            json.loads(json.dumps(request)), read_json(folder / REQUEST, "remove the folder and start again")
+        )
         if other:
             raise ValueError(f"{folder} was started with {'; '.join(other)}: resume it alike, or give another output.")
     elif folder.exists() and [file for file in folder.iterdir() if not of_a_trial(file)]:
@@ -121,6 +125,8 @@ def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> No
         made = plan(load_datalist(file), file, names[-1], request["minutes"], trial)
     except BaseException:
         shutil.rmtree(folder / "cells", ignore_errors=True)
+        with suppress(OSError):  # where a trial has left its log
+            folder.rmdir()
         raise
     finally:
         shutil.rmtree(trial, ignore_errors=True)

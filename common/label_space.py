@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common.class_names import require_class_names
 from common.label_modes import MODES
 
 
@@ -30,14 +31,12 @@ class LabelSpace:
             ``"multiclass"`` where it belongs to at most one.
 
     Raises:
-        ValueError: when there is no class, a name is repeated, or the mode is unknown.
+        ValueError: when there is no class, a name is repeated (in whatever case) or cannot be one, or the mode is
+            unknown.
     """
 
     def __init__(self, classes: Sequence[str], mode: str = "multilabel") -> None:
-        if isinstance(classes, str) or not classes:
-            raise ValueError(f"classes must be a list with at least one name, got {classes!r}.")
-        if len(set(classes)) != len(classes):
-            raise ValueError(f"classes must differ from one another, got {list(classes)}.")
+        require_class_names(classes)
         if mode not in MODES:
             raise ValueError(f"mode must be one of {MODES}, got {mode!r}.")
         self.classes = tuple(str(name) for name in classes)

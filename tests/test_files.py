@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.files import replacing
+from common.files import read_json, replacing
 
 
 def test_new_content_appears_at_the_end_only(tmp_path):
@@ -69,3 +69,33 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(path):
         pass
     assert path.read_text() == "old"
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "scores.csv").mkdir()
+    message = r"scores\.csv must be a file to write, got a folder: remove it"
+    with pytest.raises(IsADirectoryError, match=message), replacing(tmp_path / "scores.csv"):
+        pytest.fail("there is nothing to write")
+    assert [file.name for file in tmp_path.iterdir()] == ["scores.csv"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must be valid JSON, got Expecting value"),
+        (b'{"a": ', "must be valid JSON"),
+        ("{}".encode("utf-16"), "must be text in UTF-8, got other bytes"),
+        (b'{"a": "\xe9"}', "must be text in UTF-8"),
+        (b"[" * 100000, "must be valid JSON, got brackets within brackets without end"),
+        (b"{}" + b"\0" * 50, "must be text in UTF-8, got 50 bytes of zero"),
+    ],
+)
+def test_json_that_is_none_is_named_with_what_to_do(tmp_path, content, message):
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"run\.json {message}.*: copy it again\.$"):
+        read_json(tmp_path / "run.json", "copy it again")
+
+
+def test_json_with_a_byte_order_mark_is_json(tmp_path):
+    (tmp_path / "run.json").write_text('\ufeff{"a": "\u00e4"}', encoding="utf-8")
+    assert read_json(tmp_path / "run.json", "") == {"a": "\u00e4"}

@@ -38,19 +38,23 @@ def folder(tmp_path):
     return tmp_path / "images", {"masks": masks, "labeled": 2, "validation": 1}
 
 
-def test_what_cannot_be_fitted_is_refused(folder, tmp_path):
+def test_what_cannot_be_fitted_is_refused(folder, tmp_path, capsys):
     images, data = folder
     for method in ("Unimatch", "Method", "Popcorn"):
         with pytest.raises(ValueError, match=f"method must be one of .*, got {method}"):
             fit(images, tmp_path / "out", data, method=method)
-    for minutes in (0, "20min"):
+    for minutes in (0, "20min", float("inf"), float("nan")):
         with pytest.raises(ValueError, match=f"minutes must be a number above 0, got {minutes!r}"):
             fit(images, tmp_path / "out", data, minutes=minutes)
     with pytest.raises(ValueError, match="test must be 1 patient or more"):
         fit(images, tmp_path / "out", {**data, "test": 0})
+    with pytest.raises(ValueError, match=r"\.png: each class must have a mask of its own"):
+        fit(images, tmp_path / "out", {**data, "masks": dict.fromkeys(data["masks"], str(tmp_path / "heart"))})
+    Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "heart" / "p03.png")
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "p03.png")  # a damaged one
     with pytest.raises(ValueError, match=r"the data must be sound, got 1 errors: .*p03\.png"):
         fit(images, tmp_path / "out", data)
+    assert " labels are heart everywhere: p03.png" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=r"output must be a new folder, got .* which holds files: give another\.$"):
         fit(images, images, data)

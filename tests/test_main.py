@@ -11,7 +11,8 @@ import fire
 import pytest
 
 from common.__main__ import commands, main
-from common.command_line import find, leaves, refuse_unknown, spelled
+from common.command_line import find, leaves
+from common.command_words import refuse_unfit, spelled
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,9 +123,68 @@ def test_options_in_fire_s_ways_are_taken():
     def command(name: str, deep: bool = True, size: int = 3) -> None:
         """A command."""
 
-    refuse_unknown("tool", command, ["a", "--nodeep", "--size=4", "--name", "b", "--", "--verbose"])
+    refuse_unfit("tool", command, ["a", "--nodeep", "--size=4", "--", "--verbose"])
+    refuse_unfit("tool", command, ["--size", "-4", "a", "false"])
     with pytest.raises(ValueError, match=r"has the options --name, --deep, --size, got --nosize"):
-        refuse_unknown("tool", command, ["--nosize"])
+        refuse_unfit("tool", command, ["--nosize"])
+
+
+BAD_VALUES = {
+    "int": ("abc", "2.5", "nan", "inf", "1e3", "[1, 2]", "True", "None", "", None),
+    "int | None": ("abc", "2.5", "nan", "[1, 2]", "True", "", None),
+    "float": ("abc", "nan", "inf", "1e400", "[1]", "True", "None", "", None),
+    "float | None": ("abc", "nan", "1e400", "", None),
+    "bool": ("maybe", "3"),
+    "str": ("", " ", None),
+    "str | None": ("", None),
+    "str | Path": ("", None),
+    "str | Path | None": ("", None),
+    "str | Path | int | None": ("2.5", "True", "[1]", "", None),
+    "list | None": ("3", "True", "{'a': 1}", "", None),
+    "Sequence[str] | None": ("3", "True", "{'a': 1}", "", None),
+    "str | dict | None": ("{'a': 'x', 'a': 'y'}", "", None),
+    "Mapping[str, str | Path] | None": ("{'a': 'x', 'a': 'y'}", "", None),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_values_of_another_kind_are_refused_before_a_command_does_anything(command, monkeypatch, capsys):
+    def never(*arguments, **options):
+        pytest.fail(f"{arguments} {options} was run")
+
+    monkeypatch.setattr(fire, "Fire", never)
+    parameters = inspect.signature(find(commands(), command)[1]).parameters
+    required = [f"--{name}=x" for name, parameter in parameters.items() if parameter.default is parameter.empty]
+    for name, parameter in parameters.items():
+        others = [word for word in required if not word.startswith(f"--{name}=")]
+        for value in BAD_VALUES[parameter.annotation]:
+            if value is not None and not value.strip() and parameter.default == "":
+                continue
+            word = f"--{name}" if value is None else f"--{name}={value}"
+            assert run_here(monkeypatch, *command, *others, word) == 1, word
+            said = capsys.readouterr().err
+            assert said.startswith(f"Error: python -m common {' '.join(command)}: --{name} must be "), (word, said)
+    if required:
+        assert run_here(monkeypatch, *command) == 1
+        assert f"needs {' and '.join(w[2:-2].upper() for w in required)}, got none" in capsys.readouterr().err
+    assert run_here(monkeypatch, *command, *["x"] * len(required), *required[:1], *["x"] * len(parameters)) == 1
+    assert "Error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("report", "RUN", "EXTRA"), "report takes 1 arguments, got one more: EXTRA"),
+        (("report", "RUN", "-x"), "report has the options --run_dir, got -x"),
+        (("datalist", "jsrt", "DIR", "-labeled", "3"), "got -labeled: perhaps --labeled is meant"),
+        (("datalist", "jsrt", "DIR", "--labeled", "3", "--labeled=4"), "takes --labeled once, got it twice"),
+        (("check", "ONE", "--datalist", "OTHER"), "check takes 1 arguments, got one more: ONE"),
+    ],
+)
+def test_words_too_many_are_refused(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(fire, "Fire", lambda *arguments, **options: pytest.fail("it was run"))
+    assert run_here(monkeypatch, *arguments) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -153,3 +213,5 @@ def test_folders_that_look_like_numbers_or_lists_are_folders():
     assert call("--images=1e3", "--output", "007", "--deep") == ("1e3", "007", None, 20.0, True)
     assert call("--deep", "None", "True") == ("None", "True", None, 20.0, True)
     assert call("x", "--masks", "{'a': 'b'}", "--deep=false") == ("x", "", {"a": "b"}, 20.0, False)
+    assert call("x", "--masks={a: 1e3, b: 007}")[2] == "{a: 1e3, b: 007}"
+    assert call("x", "--masks={a: 1e3, b: c}")[2] == "{a: 1e3, b: c}"

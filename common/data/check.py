@@ -15,8 +15,10 @@ def check(path: str | Path) -> None:
 
     Errors (the process ends with status 1): unreadable or missing files, NaN or constant images, labels of
     another shape than the image or with values outside the classes, a class without a labelled pixel, the
-    same image in two parts, a shared patient. Warnings: patients without a class, the same image twice in a
-    part, an empty part, lungs brighter than what surrounds them (an inverted image).
+    same image in two parts, a shared patient, an image given as its own label, one mask given for two classes, a
+    class that all labelled images show everywhere. Warnings: patients without a class, the same image twice in a
+    part, an empty part, a mask that is inside everywhere, two classes of the same pixels, lungs brighter than what
+    surrounds them (an inverted image).
 
     Of volumes (NIfTI, MHD, folders of DICOM series) it prints shapes, voxel sizes, and number and ml of lesions. Errors
     are also masks on another voxel grid than their image and series that lack a slice; warnings are voxels over 2 mm,
@@ -44,15 +46,17 @@ def check(path: str | Path) -> None:
 
 
 def require_sound_datalist(datalist: dict) -> None:
-    """Read every file of a datalist with absolute paths, so that a training stops before it starts.
+    """Read every file of a datalist with absolute paths, so that a training stops before it starts; prints warnings.
 
     Raises:
         ValueError: naming the first few of the errors that `check` prints.
     """
-    errors = _inspect(datalist).errors
-    if errors:
+    found = _inspect(datalist)
+    for line in found.warnings:
+        print(f"warning: {line}")
+    if found.errors:
         raise ValueError(
-            f"the data must be sound, got {len(errors)} errors: {first_few(errors, 3)} "
+            f"the data must be sound, got {len(found.errors)} errors: {first_few(found.errors, 3)} "
             "`python -m common check FILE.json` lists all of them."
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.data.datalist_rules import PARTS, validate_datalist
 from common.data.files import first_few
-from common.files import replacing
+from common.files import read_json, replacing
 
 _PATH_KEYS = ("image", "label", "truth")
 _logger = logging.getLogger(__name__)
@@ -28,8 +28,14 @@ def save_datalist(datalist: dict, path: str | Path) -> Path:
     content = dict(datalist)
     for part in PARTS:
         content[part] = [_map_paths(item, lambda file: _relative(file, base)) for item in datalist.get(part, [])]
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        found = text[: error.end].splitlines()[-1].strip()
+        raise ValueError(f"{path}: files must have names in UTF-8, got {found[-80:]!r}: rename the file.") from error
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_bytes(encoded)
     return path
 
 
@@ -57,10 +63,7 @@ def read_datalist(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such datalist. Make one by `python -m common datalist`.")
-    try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: a datalist must be JSON, got: {error}. Make it again.") from error
+    datalist = read_json(path, "make the datalist again")
     try:
         validate_datalist(datalist)
     except ValueError as error:

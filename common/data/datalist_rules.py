@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections import Counter
 from typing import Any
 
+from common.class_names import require_class_names
 from common.data.files import first_few
 from common.label_modes import MODES
 
-NOT_IN_NAMES = set('/\\:*?"<>|,')
-TAKEN = {"background", "mean", "na", "nan", "none", "null"}
 PARTS = ("labeled", "unlabeled", "validation", "test")
-
-
-def require_class_name(name: Any) -> None:
-    """Refuses names that a file system cannot hold, or that a table or an annotation tool takes for something else.
-
-    Raises:
-        ValueError: naming the name.
-    """
-    word = str(name)
-    plain = word.strip() == word and word.isprintable() and not set(word) & NOT_IN_NAMES
-    if not word or not plain or word[0] in ".-$@%":  # the last three mean something in a configuration
-        raise ValueError(
-            f"a class must have a name that can be a file's, not begin with . - $ @ % and be without "
-            f"{' '.join(sorted(NOT_IN_NAMES))}, got {word!r}: name it otherwise."
-        )
-    if word.lower() in TAKEN:
-        raise ValueError(
-            f"a class must not be called {', '.join(sorted(TAKEN))}, which mean something else in tables, got "
-            f"{word!r}: name it otherwise."
-        )
 
 
 def label_classes(datalist: dict, part: str) -> list[str]:
@@ -52,7 +32,7 @@ def validate_datalist(datalist: Any) -> None:
 
     Raises:
         ValueError: when a key is missing or of the wrong form, an item lacks its image, patient or label, a
-            label does not fit the classes, an image occurs twice, or two parts share a patient.
+            label does not fit the classes or is an image, an image occurs twice, or two parts share a patient.
 
     Warns where patients of two parts have names that differ only in what people write differently: case, spaces and
     other marks, leading zeros, BIDS's ``sub-``.
@@ -63,11 +43,8 @@ def validate_datalist(datalist: Any) -> None:
     if mode not in MODES:
         raise ValueError(f"a datalist's 'mode' must be one of {MODES}, got {mode!r}.")
     for key in ("classes", "evaluation_classes"):
-        names = datalist.get(key, classes)
-        if not isinstance(names, list) or not names or len(set(map(str, names))) != len(names):
-            raise ValueError(f"a datalist's '{key}' must be a list of different names, got {names!r}.")
-        for name in names:
-            require_class_name(name)
+        require_class_names(datalist.get(key, classes), f"a datalist's '{key}'")
+    _validate_origin(datalist)
     if "evaluation_classes" in datalist and mode != "multilabel":
         raise ValueError(f"a datalist with 'evaluation_classes' must be multilabel, got {mode}: give masks, not maps.")
     for part in PARTS:
@@ -78,6 +55,7 @@ def validate_datalist(datalist: Any) -> None:
             _validate_item(item, f"'{part}' item {index}", datalist, part)
     _refuse_shared(datalist, "patient")
     _refuse_shared(datalist, "image")
+    _refuse_images_as_labels(datalist)
     _warn_of_near_patients(datalist)
     for part in PARTS:
         items = datalist.get(part, [])
@@ -93,14 +71,21 @@ def validate_datalist(datalist: Any) -> None:
             raise ValueError(f"{len(repeated)} images occur twice: {first_few(repeated)}. Keep one of each.")
 
 
+def _validate_origin(datalist: dict) -> None:
+    """Looks at what a run and its report tell of the datalist."""
+    for key in ("split", "seed"):
+        value = datalist.get(key, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"a datalist's '{key}' must be a whole number from 0, got {value!r}.")
+    name = datalist.get("name", "datalist")
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f"a datalist's 'name' must be a text, got {name!r}: name the data, or leave it out.")
+
+
 def _validate_item(item: Any, where: str, datalist: dict, part: str) -> None:
     classes, mode, needs_label = label_classes(datalist, part), datalist["mode"], part != "unlabeled"
     maps = "evaluation_classes" not in datalist  # else a map would not tell which classes it is of
-    if (
-        not isinstance(item, dict)
-        or not isinstance(item.get("image"), str)
-        or not isinstance(item.get("patient"), (str, int))
-    ):
+    if not isinstance(item, dict) or not _is_text(item.get("image")) or not _is_patient(item.get("patient")):
         raise ValueError(f"{where} must be an object with an 'image' and a 'patient', got {item!r}.")
     if "slice" in item:
         _validate_slice(item, where, part)
@@ -110,12 +95,20 @@ def _validate_item(item: Any, where: str, datalist: dict, part: str) -> None:
             raise ValueError(f"{where} ({item['image']}) must have a 'label', got keys {sorted(item)}.")
         return
     label = item[key]
-    if isinstance(label, str) and maps:
-        return
-    if not isinstance(label, list) or mode != "multilabel" or len(label) != len(classes):
+    files = [label] if isinstance(label, str) and maps else label
+    sound = isinstance(files, list) and all(map(_is_text, files))
+    if not sound or (files is label and (mode != "multilabel" or len(files) != len(classes))):
         masks = f"a list of {len(classes)} masks"
         expected = "one label map" if mode != "multilabel" else f"{masks} or one label map" if maps else masks
         raise ValueError(f"{where} ({item['image']}): '{key}' must be {expected}, got {label!r}.")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_patient(value: Any) -> bool:
+    return _is_text(value) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _validate_slice(item: dict, where: str, part: str) -> None:
@@ -142,6 +135,19 @@ def _refuse_shared(datalist: dict, key: str) -> None:
                     f"{first_few(shared)}. "
                     "Keep all images of a patient in one part."
                 )
+
+
+def _refuse_images_as_labels(datalist: dict) -> None:
+    images = {os.path.normpath(item["image"]) for part in PARTS for item in datalist.get(part, [])}
+    for part in PARTS:
+        for item in datalist.get(part, []):
+            files = item.get("label", item.get("truth", []))
+            for file in [files] if isinstance(files, str) else files:
+                if os.path.normpath(file) in images:
+                    raise ValueError(
+                        f"'{part}' {item['image']} must have a label of its own, got {file}, which is an image: name "
+                        "the file of the mask."
+                    )
 
 
 def _warn_of_near_patients(datalist: dict) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common.class_names import require_class_names
 from common.data.datalist import save_datalist, summarize_datalist
 from common.data.files import first_few, list_images
 from common.data.labels import label_values
@@ -61,8 +62,8 @@ def folder_datalist(
 
     Raises:
         FileNotFoundError: when a folder or the CSV is missing, or a folder is empty.
-        ValueError: when an image lacks a mask, a mask lacks its image, the CSV does not name every annotated
-            image, or the request cannot be met.
+        ValueError: when a class has a name that it cannot have, an image lacks a mask, a mask lacks its image, the
+            CSV does not name every annotated image, or the request cannot be met.
     """
     if (masks is None) == (labels is None):
         raise ValueError(
@@ -111,6 +112,7 @@ def _mask_folders(masks: Any) -> dict[str, str]:
         masks = masks if len(masks) == len(pairs) else None
     if not isinstance(masks, Mapping) or not masks:
         raise ValueError("masks must be written as \"{'right_lung': DIR, 'left_lung': DIR}\", a folder for each class.")
+    require_class_names(list(masks), "the classes of masks")
     return {str(name): str(directory) for name, directory in masks.items()}
 
 
@@ -120,7 +122,7 @@ def _match_masks(
     folders = _mask_folders(masks)
     if mode not in (None, "multilabel"):
         raise ValueError(f"masks of one folder for each class may overlap: mode must be multilabel, got {mode!r}.")
-    if classes is not None and list(classes) != list(folders):
+    if classes is not None and (isinstance(classes, (int, float)) or list(classes) != list(folders)):
         raise ValueError(
             f"classes are named by masks ({list(folders)}) and must not be given otherwise, got {classes}."
         )
@@ -136,10 +138,12 @@ def _match_masks(
 def _match_label_maps(
     found: dict[str, Path], labels: str | Path, classes: Sequence[str] | None, mode: str | None
 ) -> tuple[dict[str, str], list[str], str]:
+    if isinstance(classes, str):
+        classes = [name.strip(" '\"") for name in classes.strip(" []").split(",")]
+    if classes is not None:
+        require_class_names(classes)
     files = _list_filled(labels, "labels")
     _check_pairs(found, files, "label map", labels)
-    if isinstance(classes, str):
-        classes = [name.strip() for name in classes.split(",")]
     if classes is None:
         classes = _classes_of_values(list(files.values()), labels)
     return {stem: str(files[stem]) for stem in found}, [str(name) for name in classes], mode or "multiclass"

@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import PICTURE_SUFFIXES, file_suffix, first_few
-from common.data.labels import load_label, same_shape_up_to_scale
+from common.data.labels import load_label, require_own_label, same_shape_up_to_scale
+from common.data.mask_facts import MaskFacts
 from common.data.readers import read_image
 from common.label_space import LabelSpace
 
@@ -41,6 +42,7 @@ class _Part:
     highest: float = -np.inf
     pixels: list[np.ndarray] = field(default_factory=list)  # per label, each class's pixels
     shares: list[np.ndarray] = field(default_factory=list)  # per label, each class's share of the image
+    masks: MaskFacts = field(default_factory=MaskFacts)
     empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     showing: dict[int, set] = field(default_factory=lambda: defaultdict(set))  # patients by class
     absent: dict[int, set] = field(default_factory=lambda: defaultdict(set))  # patients of empty labels by class
@@ -91,6 +93,7 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
     files = item.get("label", item.get("truth"))
     try:
         label = None if files is None else load_label(files, labels)
+        require_own_label(files, item["image"])
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
     if label is not None:
@@ -119,6 +122,7 @@ def _inspect_channels(path: str, facts: _Part) -> None:
 def _inspect_masks(
     masks: np.ndarray, image: np.ndarray | None, item: dict, facts: _Part, classes: Sequence[str]
 ) -> None:
+    facts.masks.add(masks, Path(item["image"]).name)
     facts.pixels.append(masks.sum(axis=(1, 2)))
     facts.shares.append(masks.mean(axis=(1, 2)))
     for index, pixels in enumerate(facts.pixels[-1]):
@@ -168,6 +172,7 @@ def report_duplicates(
 def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:
     if not items:
         (found.errors if part == "labeled" else found.warnings).append(f"{part} holds no image.")
+    facts.masks.report(part, classes, found)
     for index, names in sorted(facts.empty.items()):
         if part == "labeled" and len(names) == len(facts.pixels):
             found.errors.append(f"labeled: no image holds {classes[index]}. Choose others, or leave the class out.")

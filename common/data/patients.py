@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import warnings
 from pathlib import Path
 
 from common.data.files import file_stem, first_few
+from common.files import read_text
 
 _IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "image_file", "image_id", "path")
 _PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id")
@@ -52,7 +54,7 @@ def read_patients(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such CSV of patients.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with io.StringIO(read_text(path, "save it as CSV in UTF-8"), newline="") as file:
         sample = file.readline()
         file.seek(0)
         delimiter = max(",;\t", key=sample.count)
@@ -67,11 +69,15 @@ def read_patients(path: str | Path) -> dict[str, str]:
                 f"subject), got {list(columns.values())}. Rename its columns."
             )
         patient_of: dict[str, str] = {}
-        for line, row in enumerate(reader, start=2):
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise ValueError(f"{path}: the CSV must be a table, got {error}. Is a quotation mark left open?") from error
+        for line, row in enumerate(rows, start=2):
             image, patient = (row[image_column] or "").strip(), (row[patient_column] or "").strip()
             if not image or not patient:
                 raise ValueError(
-                    f"{path}, line {line}: image and patient must be filled, got '{image}' and '{patient}'."
+                    f"{path}, line {line}: image and patient must be filled, got '{image[:80]}' and '{patient[:80]}'."
                 )
             stem = file_stem(image.replace("\\", "/"))
             if patient_of.setdefault(stem, patient) != patient:

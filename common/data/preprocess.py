@@ -20,7 +20,7 @@ from tqdm import tqdm
 from common.data.brain_mask import brain_mask, is_brain_extracted, nonzero_mask
 from common.data.volume_files import is_brain_mask, is_flair, is_lesion_mask, is_mask
 from common.data.volumes import read_volume, read_volume_mask
-from common.files import replacing
+from common.files import read_json, replacing
 
 VOLUME = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 N4_SHRINK_MM = 4.0  # the bias field is smooth: it is found on voxels this large
@@ -58,6 +58,8 @@ def preprocess(
         raise FileNotFoundError(f"{source} must be a folder of volumes, got none.")
     if destination.resolve() == source.resolve() or source.resolve() in destination.resolve().parents:
         raise ValueError(f"destination must lie outside of {source}, got {destination}: originals are never changed.")
+    if destination.exists() and not destination.is_dir():
+        raise NotADirectoryError(f"{destination} must be a folder to write to, got a file: give another.")
     if not 0.3 <= spacing <= 5:
         raise ValueError(f"spacing must be 0.3 to 5 mm, got {spacing}.")
     volumes, masks = find_volumes(source)
@@ -74,7 +76,8 @@ def preprocess(
         note = target.with_name(target.name.replace(".nii.gz", ".json"))
         own_masks = masks_of(volume, volumes, masks)
         wanted = {**settings, "sources": [_identity(file) for file in (volume, *own_masks)]}
-        if note.exists() and json.loads(note.read_text())["settings"] == wanted:
+        known = read_json(note, "remove it, and the volume is preprocessed again") if note.exists() else None
+        if isinstance(known, dict) and known.get("settings") == wanted:
             skipped += 1
             continue
         try:

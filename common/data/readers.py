@@ -20,10 +20,10 @@ from common.data.files import (
     file_suffix,
     is_dicom,
 )
+from common.data.mask_values import two_sided, without_noise
 from common.data.metaimage import check_metaimage
 from common.data.nrrd import check_nrrd
 
-GREY = 0.1  # share of a mask that may be neither low nor high: borders are smoothed
 Decoder = Callable[[Path], np.ndarray]
 
 
@@ -119,25 +119,10 @@ def read_mask(path: str | Path) -> np.ndarray:
     """
     path = _existing(path)
     if file_suffix(path) in JPEG_SUFFIXES:
-        return _two_sided(path, _decode(path, decoders.decode_picture)) > 127
+        return two_sided(path, _decode(path, decoders.decode_picture)) > 127
     if file_suffix(path) in PICTURE_SUFFIXES:
-        return _two_sided(path, _decode(path, decoders.decode_mask_picture)) > 0
-    return _two_sided(path, read_label(path)) > 0
-
-
-def _two_sided(path: Path, values: np.ndarray) -> np.ndarray:
-    """The values of a mask, which are low or high but for its border."""
-    top = values.max()
-    grey = float(np.mean((values > 0.25 * top) & (values < 0.75 * top)))
-    several = top < 16 and bool(((values > 0) & (values != top)).any())  # numbers of classes
-    if grey > GREY or several:
-        values = ", ".join(map(str, np.unique(values)[:6]))
-        found = f"values between in {grey:.0%} of it" if grey > GREY else f"the values {values}"
-        raise ValueError(
-            f"{path}: a mask must be 0 outside and high inside, got {found}. Is this the "
-            "image, or are there several classes in it? Give each class a mask of its own, or a label map by labels=."
-        )
-    return values
+        return without_noise(path, two_sided(path, _decode(path, decoders.decode_mask_picture))) > 0
+    return without_noise(path, two_sided(path, read_label(path))) > 0
 
 
 def _existing(path: str | Path) -> Path:

@@ -57,6 +57,7 @@ def make_datalist(
         ValueError: when there are too few patients, or a class does not occur among the labelled images.
     """
     check_numbers(labeled=(labeled, 1), validation=(validation, 1), split=(split, 0), seed=(seed, 0))
+    check_numbers(test=(0 if test is None or isinstance(test, (list, tuple)) else test, 0))
     items = [dict(item) for item in items]
     rng = np.random.default_rng([seed, split])
     patients = _by_patient(items, rng)

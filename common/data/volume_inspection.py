@@ -19,7 +19,8 @@ from tqdm import tqdm
 from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import first_few
 from common.data.inspection import Inspection, report_duplicates
-from common.data.labels import load_volume_label
+from common.data.labels import load_volume_label, require_own_label
+from common.data.mask_facts import MaskFacts
 from common.data.volumes import is_volume, read_volume
 from common.label_space import LabelSpace
 
@@ -39,6 +40,7 @@ class _Part:
     voxels: list[tuple[float, ...]] = field(default_factory=list)
     mm3: list[list[float]] = field(default_factory=list)  # per annotated volume, of each class
     components: list[list[int]] = field(default_factory=list)
+    masks: MaskFacts = field(default_factory=MaskFacts)
     empty: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
     coarse: list[str] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
@@ -106,10 +108,12 @@ def _inspect_item(
         return
     try:
         label = load_volume_label(files, labels, image)[(slice(None), *own)]
+        require_own_label(files, item["image"])
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
         return
     masks = labels.masks(torch.from_numpy(label)[None])[0].numpy() > 0
+    facts.masks.add(masks, _name(item))
     facts.mm3.append([np.count_nonzero(mask) * _voxel_mm3(image) for mask in masks])
     facts.components.append([ndimage.label(mask, _CORNERS_TOUCH)[1] for mask in masks])
     for index, number in enumerate(facts.components[-1]):
@@ -159,6 +163,7 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
     if not items:
         lines = {"labeled": found.errors, "validation": found.notes}.get(part, found.warnings)
         lines.append(f"{part} holds no volume.")
+    facts.masks.report(part, classes, found)
     for index, names in sorted(facts.empty.items()):
         name = classes[index] if index < len(classes) else "label"
         if part == "labeled" and len(names) == len(facts.components):

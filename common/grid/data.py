@@ -130,11 +130,13 @@ class Given:
 
     def _add(self, labeled: Any, path: Any) -> None:
         key = f"data.datalists.{labeled}"
-        beside = self.file.parent / str(path)
+        if not isinstance(path, str):
+            raise GridError(self.file, key, "a list of files", repr(path), "write their names")
+        beside = self.file.parent / path
         path = beside if beside.is_file() else path
         try:
             datalist = load_datalist(path)
-        except (ValueError, OSError, TypeError) as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"{self.file}: {key}: {error}") from error
         if len(datalist["labeled"]) != labeled:
             found = f"{len(datalist['labeled'])} in {path}"

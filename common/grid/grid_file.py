@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from common.bundle_run import BUNDLES
+from common.files import read_text
 from common.grid import strict_yaml
 from common.grid.settings import (
     METHOD,
@@ -90,12 +91,15 @@ def read_grid(path: str | Path, trusted: bool = False) -> GridFile:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such grid file. grids/ holds examples.")
     try:
-        content = strict_yaml.load(path.read_text(encoding="utf-8"))
+        content = strict_yaml.load(read_text(path, "save it as text in UTF-8"))
+        named = [] if trusted else list(code(content))
     except yaml.YAMLError as error:
         raise GridError(
             path, "a grid file", "YAML with each key once", " ".join(str(error).split()), "correct that line"
         ) from error
-    for key, found in [] if trusted else code(content):
+    except RecursionError as error:
+        raise GridError(path, "a grid file", "YAML", "brackets or names within themselves", "correct it") from error
+    for key, found in named:
         expected, advice = "a value that runs no code", "pass --trusted where you know that the file does no harm"
         raise GridError(path, key, expected, repr(found), advice)
     return _Reader(path).grid(content)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.data.splits import check_numbers
 from common.files import replacing
 from common.grid.cells import Cell, Grid, expand
 from common.grid.chart import write_chart
@@ -49,7 +50,12 @@ def run_and_report(
             the folder is in use.
         ChildProcessError: when Snakemake ends before it has started every cell; the tables are written all the same.
     """
-    output, cores = Path(output), cores or default_cores()
+    output, cores = Path(output), default_cores() if cores is None else cores
+    check_numbers(cores=(cores, 1))
+    if tables_only and not output.is_dir():
+        raise FileNotFoundError(
+            f"{output} must be the folder of a grid that has run, got none: give the grid's folder."
+        )
     grid, source = checked(Path(file), trusted)
     if dry_run:
         print(overview(grid, output, cores))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import common
 from common.bundle_run import DONE
-from common.files import replacing
+from common.files import read_json, replacing
 from common.grid.cells import Cell, Grid
 from common.grid.data import Source
 from common.grid.job import DESCRIPTION, FAILED
@@ -214,7 +214,8 @@ def epochs_done(cells: list[Cell], output: Path) -> int:
 def epochs(folder: Path) -> int:
     """Finished epochs of a run; 0 where it has not started."""
     file = folder / "run.json"
-    return json.loads(file.read_text()).get("epoch", 0) if file.exists() else 0
+    found = read_json(file, "remove the cell's folder") if file.is_file() else {}
+    return found.get("epoch", 0) if isinstance(found, dict) else 0
 
 
 def end(child: subprocess.Popen) -> None:

@@ -52,11 +52,20 @@ class Scores:
 
 
 def read_scores(grid: Grid, output: Path) -> Scores:
-    """Reads the folders of all cells of the grid; others that lie there, of an earlier grid, are not looked at."""
+    """Reads the folders of all cells of the grid; others that lie there, of an earlier grid, are not looked at.
+
+    Raises:
+        ValueError: naming a file of a cell that is damaged or gone.
+    """
     cases, seconds = {}, {}
     for cell in grid.cells.values():
         if finished(cell, output):
             run = load_run(cell.folder(output))
+            if run.test is None:
+                raise ValueError(
+                    f"{run.folder / 'test.csv'} must hold the scores of a cell that has finished, got none: remove the "
+                    "cell's folder, and run the grid again."
+                )
             cases[cell.name] = run.test
             seconds[cell.name] = float("nan") if run.seconds is None else float(run.seconds)
     return Scores(cases, seconds, [cell.name for cell in grid.cells.values() if failed(cell, output)])

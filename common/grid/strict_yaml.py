@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
@@ -12,7 +13,10 @@ class StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which makes plain Python values only."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        counts = Counter(self.construct_object(key, deep=True) for key, _ in node.value if key.value != "<<")
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.value != "<<"]
+        if not all(isinstance(key, Hashable) for key in keys):
+            raise yaml.constructor.ConstructorError(None, None, "a list or mapping is a key", node.start_mark)
+        counts = Counter(keys)
         for name, count in counts.items():
             if count > 1:
                 raise yaml.constructor.ConstructorError(

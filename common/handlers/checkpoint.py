@@ -15,7 +15,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-from common.files import replacing
+from common.files import read_json, replacing
 from common.flags import flag
 from common.networks import unwrapped
 from common.ranks import is_first_rank
@@ -289,7 +289,9 @@ def load_weights(
     """
     known = settings_file(Path(path))
     if settings is not None and known.is_file():
-        other = differences(*(as_floats(one) for one in (described(settings), json.loads(known.read_text()))))
+        other = differences(
+            *(as_floats(one) for one in (described(settings), read_json(known, "copy it again, with the model")))
+        )
         if other:
             raise ValueError(f"{path} was trained with {'; '.join(other)}: set what it was trained with.")
     state = load_checkpoint(Path(path), device)

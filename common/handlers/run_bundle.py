@@ -177,7 +177,8 @@ class BundleScores:
         table, metadata = self.folder / "test.csv", self.folder / "configs" / "metadata.json"
         if not is_first_rank() or not table.is_file() or not metadata.is_file():
             return
-        found = pd.read_csv(table)
+        # names as they are written: a case may be called NA, a class 01
+        found = pd.read_csv(table, dtype={"case": str, "class": str}, keep_default_na=False, na_values=[""])
         means = found.groupby("class", sort=False)[[name for name in LOGGED if name in found]].mean()
         content = json.loads(metadata.read_text())
         scores = {str(name): row.dropna().round(6).to_dict() for name, row in means.iterrows()}

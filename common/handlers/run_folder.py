@@ -12,7 +12,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from common.files import replacing
+from common.files import read_json, replacing
 from common.handlers.checkpoint import settings_file
 from common.label_space import LabelSpace
 from common.ranks import is_first_rank
@@ -84,7 +84,7 @@ class RunFolder:
             for folder, key in keys.items():
                 self.locks.append(RunLock(folder, key))
                 clear_leftovers(folder)
-        earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
+        earlier = self.earlier()
         if earlier and self.resume:
             self.require_same(earlier)
         elif earlier and is_first_rank():
@@ -93,6 +93,14 @@ class RunFolder:
         now = datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")
         self.content["started"] = earlier.get("started", now)
         self.before, self.clock = float(earlier.get("seconds", 0.0)), time.perf_counter()
+
+    def earlier(self) -> dict[str, Any]:
+        """What an earlier run in the folder has written; nothing where there is none."""
+        advice = "take it out, or give another output_dir"
+        found = read_json(self.path, advice) if self.path.exists() else {}
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.path} must describe a run, got {str(found)[:80]}: {advice}.")
+        return found
 
     def require_same(self, earlier: dict[str, Any]) -> None:
         """Refuses to go on with a run of another method, other data or other settings."""

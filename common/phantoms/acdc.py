@@ -40,7 +40,7 @@ def make_acdc_phantom(
         ValueError: when a number is out of its range.
     """
     folder = require_empty(directory)
-    require_at_least(size=(size, SMALLEST), patients=(patients, 1), slices=(slices, 2))
+    require_at_least(seed, size=(size, SMALLEST), patients=(patients, 1), slices=(slices, 2))
     affine = np.diag([FIELD / size, FIELD / size, SLICE, 1.0])
     with made_beside(folder) as made:
         for number in tqdm(range(1, patients + 1), desc="phantoms", unit="patient", disable=None):

@@ -11,6 +11,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+LARGEST = 1024  # pixels or voxels of a side
+
 
 def require_empty(directory: str | Path) -> Path:
     """The folder, where it holds nothing yet.
@@ -24,15 +26,17 @@ def require_empty(directory: str | Path) -> Path:
     return folder
 
 
-def require_at_least(**numbers: tuple[float, float]) -> None:
-    """Refuses numbers below the least that each may be.
+def require_at_least(seed: int, **numbers: tuple[float, float]) -> None:
+    """Refuses numbers below the least that each may be, and a `size` that no memory holds.
 
     Raises:
         ValueError: naming the first.
     """
-    for name, (value, least) in numbers.items():
+    for name, (value, least) in {"seed": (seed, 0), **numbers}.items():
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
+        if name == "size" and value > LARGEST:
+            raise ValueError(f"{name} must be at most {LARGEST}, got {value}.")
 
 
 def sizes_of_parts(patients: int) -> dict[str, int]:

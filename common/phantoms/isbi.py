@@ -12,10 +12,10 @@ from tqdm import tqdm
 from common.data.datalist import save_datalist
 from common.phantoms import Phantom
 from common.phantoms.brain import Brain, make_brain
-from common.phantoms.folder import made_beside, require_empty, save_volume
+from common.phantoms.folder import made_beside, require_at_least, require_empty, save_volume
 from common.phantoms.scanner import SCANNERS, scan
 
-SMALLEST = 48
+SMALLEST = 48  # lesions would vanish
 CLASSES = ("lesion",)
 
 
@@ -54,8 +54,7 @@ def make_ms_phantom(
         ValueError: when a number is out of its range.
     """
     folder = require_empty(directory)
-    if size < SMALLEST:
-        raise ValueError(f"size must be at least {SMALLEST} voxels, got {size}: lesions would vanish.")
+    require_at_least(seed, size=(size, SMALLEST))
     if not 1 <= scanners <= len(SCANNERS):
         raise ValueError(f"scanners must be 1 to {len(SCANNERS)}, got {scanners}.")
     if min(labeled, unlabeled, test) < 0 or labeled + unlabeled + test < 1:

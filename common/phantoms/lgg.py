@@ -97,7 +97,7 @@ def make_lgg_phantom(
         ValueError: when a number is out of its range.
     """
     folder = require_empty(directory)
-    require_at_least(size=(size, SMALLEST), patients=(patients, 1), slices=(slices, 8))
+    require_at_least(seed, size=(size, SMALLEST), patients=(patients, 1), slices=(slices, 8))
     with made_beside(folder) as made:
         for number in tqdm(range(1, patients + 1), desc="phantoms", unit="patient", disable=None):
             site = list(SITES)[(number - 1) % len(SITES)]

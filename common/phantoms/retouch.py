@@ -54,7 +54,7 @@ def make_retouch_phantom(
     """
     folder = require_empty(directory)
     vendors = list(vendors)
-    _require_sound(volumes, size, slices, vendors)
+    _require_sound(volumes, size, slices, seed, vendors)
     jobs = [(vendor, index) for vendor in vendors for index in range(volumes)]
     with made_beside(folder) as made:
         for vendor, index in tqdm(jobs, desc="phantoms", unit="volume", disable=None):
@@ -93,8 +93,8 @@ def save_metaimage(path: Path, values: np.ndarray, spacing: Sequence[float]) -> 
     data.write_bytes(values.astype(values.dtype.newbyteorder("<")).tobytes(order="F"))
 
 
-def _require_sound(volumes: int, size: int, slices: int, vendors: list[str]) -> None:
-    require_at_least(size=(size, SMALLEST), slices=(slices, 3), volumes=(volumes, 1))
+def _require_sound(volumes: int, size: int, slices: int, seed: int, vendors: list[str]) -> None:
+    require_at_least(seed, size=(size, SMALLEST), slices=(slices, 3), volumes=(volumes, 1))
     if not vendors or len(set(vendors)) < len(vendors) or not set(vendors) <= set(VENDORS):
         raise ValueError(f"vendors must be one or several of {', '.join(VENDORS)}, each once, got {vendors}.")
     if len(vendors) > 1 and volumes > NUMBERED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from common.files import read_json as read_json_file
+from common.files import read_text
+
+AGAIN = "evaluate or train the run again, or take the file out"
+SHARES = ("iou", "dice", "precision", "sensitivity", "surface_dice", "lesion_f1")  # what columns of scores begin with
+
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} must be valid JSON, got {error}: train again or repair the file") from error
+    return read_json_file(path, "train again or repair the file")
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -35,14 +38,19 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ()) -> pd.DataFrame | None:
     """Read a CSV file whose cells are numbers or empty but in `text`; `None` if there is no file or no row yet."""
-    if not path.is_file():
+    if not path.exists() and not path.is_symlink():
         return None
+    if not path.is_file() or not path.stat().st_size:  # even a table without rows has a line
+        found = "an empty file" if path.is_file() else "a folder" if path.is_dir() else "a link to nothing"
+        raise ValueError(f"{path} must be a table, got {found}: {AGAIN}")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(io.StringIO(read_text(path, AGAIN)), dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         return None
     except pd.errors.ParserError as error:
-        raise ValueError(f"{path} must be a table with equally many cells in every row, got {error}") from error
+        raise ValueError(
+            f"{path} must be a table with equally many cells in every row, got {error}: {AGAIN}"
+        ) from error
     missing = [name for name in columns if name not in table]
     if missing:
         raise ValueError(
@@ -53,7 +61,10 @@ def read_table(path: Path, columns: tuple[str, ...], text: tuple[str, ...] = ())
         try:
             table[name] = pd.to_numeric(table[name].mask(table[name].isin(("", "nan", "NaN"))))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: column {name} must hold numbers, got {error}") from error
+            raise ValueError(f"{path}: column {name} must hold numbers, got {str(error)[:200]}: {AGAIN}") from error
+        if name.startswith(SHARES) and not table[name].dropna().between(0, 1).all():
+            found = f"{table[name].min():g} to {table[name].max():g}"
+            raise ValueError(f"{path}: column {name} must hold numbers from 0 to 1, got {found}: {AGAIN}")
     if "iteration" in table:
         # A run that was stopped and resumed may have written the same iteration twice: the later one counts.
         table = table.dropna(subset="iteration").drop_duplicates("iteration", keep="last")

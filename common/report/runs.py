@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from .description import integer, read_description, when_started
 from .pseudo_labels import Latents, PseudoLabels, read_latents, read_manifest
-from .reading import read_json, read_table
+from .reading import read_table
 
 BASELINE = "Supervised"
 TEXT = ("case", "class", "unit", "image", "truth", "prediction")
@@ -77,7 +78,7 @@ def find_runs(folder: Path | str) -> tuple[list[Run], bool]:
 def load_run(folder: Path | str, name: str | None = None) -> Run:
     """Load one run, called `name` rather than what run.json says; only run.json has to be there."""
     path = Path(folder) / "run.json"
-    description = _read_description(path)
+    description = read_description(path)
     classes = tuple(map(str, description["classes"]))
     settings = description.get("settings") or {}
     run = Run(
@@ -86,11 +87,11 @@ def load_run(folder: Path | str, name: str | None = None) -> Run:
         method=str(description["method"]),
         classes=classes,
         mode=str(description.get("mode", "multilabel")),
-        split=_integer(path, description, "split"),
-        seed=_integer(path, description, "seed"),
+        split=integer(path, description, "split"),
+        seed=integer(path, description, "seed"),
         dataset=description.get("dataset") or settings.get("dataset"),
         seconds=description.get("seconds"),
-        when=_when(path, description),
+        when=when_started(path, description),
         stopped_after=_stopped_after(description),
         settings=flatten({key: value for key, value in settings.items() if key != "dataset"}),
         train=read_table(path.with_name("train.csv"), ("iteration", "loss")),
@@ -115,36 +116,6 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} must hold run.json, got none: give the folder that training wrote")
-    description = read_json(path)
-    missing = [key for key in ("method", "classes") if not (isinstance(description, dict) and description.get(key))]
-    if missing:
-        found = sorted(description) if isinstance(description, dict) else type(description).__name__
-        raise ValueError(f"{path} must have {' and '.join(missing)}, got {found}: add what is missing")
-    return description
-
-
-def _integer(path: Path, description: dict[str, Any], key: str) -> int:
-    value = description.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError(f"{path}: {key} must be an integer, got {value!r}: correct it")
-    return value
-
-
-def _when(path: Path, description: dict[str, Any]) -> datetime:
-    """When the run started, in local time; without that, when run.json was written."""
-    stamp = description.get("started")
-    if stamp is None:
-        return datetime.fromtimestamp(path.stat().st_mtime)
-    try:
-        started = datetime.fromisoformat(str(stamp))
-    except ValueError as error:
-        raise ValueError(f"{path}: started must be a date like 2026-01-31T12:00:00, got {stamp!r}") from error
-    return started.astimezone().replace(tzinfo=None)
-
-
 def _stopped_after(description: dict[str, Any]) -> str | None:
     """How far the run got if that is not the end, e.g. "epoch 6 of 12"."""
     epoch, epochs = description.get("epoch"), description.get("epochs")
@@ -164,6 +135,10 @@ def _read_test(path: Path, classes: tuple[str, ...]) -> pd.DataFrame | None:
         )
     if (table["case"] == "").any() or table.duplicated(["case", "class"]).any():
         raise ValueError(f"{path}: case must name each case once per class, got one twice or none: evaluate again")
+    short = table["case"].value_counts().loc[lambda number: number < len(classes)]
+    if len(short):
+        found = f"{short.index[0]} with {short.iloc[0]} of {len(classes)}"
+        raise ValueError(f"{path}: each case must have each class, got {found}: evaluate again")
     if {"truth_size", "predicted_size"} <= set(table):
         table["size_error"] = table["predicted_size"] - table["truth_size"]
         table["absolute_size_error"] = table["size_error"].abs()

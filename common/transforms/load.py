@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from common.data.labels import load_label, same_shape_up_to_scale
+from common.data.labels import load_label, require_own_label, same_shape_up_to_scale
 from common.data.readers import read_image, require_channel
 from common.label_space import LabelSpace
 
@@ -67,7 +67,8 @@ class LoadLabeld(MapTransform):
     mode         file or files                               result
     ===========  ==========================================  =================================================
     multilabel   one mask for each class, above 0 is inside  ``(C, W, H)`` of 0 and 1
-    multilabel   one label map, value j + 1 is class j       ``(C, W, H)`` of 0 and 1
+    multilabel   one label map, value j + 1 is class j; of   ``(C, W, H)`` of 0 and 1
+                 one class its mask
     multiclass   one label map, 0 is background              ``(1, W, H)`` of 0 to C
     ===========  ==========================================  =================================================
 
@@ -84,7 +85,8 @@ class LoadLabeld(MapTransform):
     Raises:
         FileNotFoundError: when a label's file is missing.
         ValueError: naming the file, when it cannot be read, holds a value outside the classes, has a shape
-            that the image's is no multiple of, or when the number of masks is not that of the classes.
+            that the image's is no multiple of, is the image or another class's mask, or when the number of masks is
+            not that of the classes.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class LoadLabeld(MapTransform):
             array = load_label(files, self.labels)
             first = str(files) if not isinstance(files, (list, tuple)) else str(files[0])
             if image is not None:
+                require_own_label(files, image.meta["filename_or_obj"])
                 array = _to_size(array, tuple(image.shape[-2:]), first)
             loaded[key] = _meta_tensor(array, first)
         return loaded

@@ -10,7 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from common.data.labels import load_volume_label
+from common.data.labels import load_volume_label, require_own_label
 from common.data.volumes import read_volume
 from common.label_space import LabelSpace
 
@@ -66,6 +66,7 @@ class LoadVolumed(MapTransform):
             files = [loaded[key]] if isinstance(loaded[key], str) else list(loaded[key])
             labels = self.labels or LabelSpace([str(number) for number in range(len(files))])
             label = load_volume_label(loaded[key], labels, like=image)
+            require_own_label(files, path)
             meta = {"filename_or_obj": "|".join(map(str, files))}
             loaded[key] = MetaTensor(torch.from_numpy(label), affine, meta=meta)
         return loaded

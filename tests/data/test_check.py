@@ -184,3 +184,54 @@ def test_a_slice_of_an_image_of_two_axes_fails(tmp_path, datalist, capsys):
     datalist["labeled"][0]["slice"] = 0
     save_datalist(datalist, tmp_path / "list.json")
     assert "must be a volume to have a 'slice'" in failing(tmp_path, capsys)
+
+
+def test_full_masks_warn_and_are_an_error_where_all_labelled_ones_are(tmp_path, datalist, capsys):
+    for name in ("labeled1_0", "test0_1"):
+        write_png(tmp_path / f"{name}.png", np.full(SHAPE, 255))
+    check(tmp_path / "list.json")
+    printed = capsys.readouterr().out
+    assert "warning: labeled: 1 of 3 labels are spot everywhere: labeled1.png. Is what is outside not 0?" in printed
+    assert "warning: test: 1 of 1 labels are band everywhere: test0.png." in printed
+    for index in range(3):
+        write_png(tmp_path / f"labeled{index}_0.png", np.full(SHAPE, 7))
+    assert "error: labeled: 3 of 3 labels are spot everywhere: labeled0.png, labeled1" in failing(tmp_path, capsys)
+    with pytest.raises(ValueError, match="got 1 errors: labeled: 3 of 3 labels are spot everywhere"):
+        require_sound_datalist(read_datalist(tmp_path / "list.json"))
+
+
+def test_masks_of_one_class_given_for_two_warn(tmp_path, datalist, capsys):
+    (tmp_path / "labeled0_1.png").write_bytes((tmp_path / "labeled0_0.png").read_bytes())
+    check(tmp_path / "list.json")
+    assert "0 errors, 0 warnings" in capsys.readouterr().out  # a class may be as large as another in one image
+    for index in range(1, 3):
+        (tmp_path / f"labeled{index}_1.png").write_bytes((tmp_path / f"labeled{index}_0.png").read_bytes())
+    check(tmp_path / "list.json")
+    said = "warning: labeled: spot and band are the same pixels in all 3 labels that show them: labeled0.png, labeled1"
+    assert said in capsys.readouterr().out
+    datalist["labeled"][0]["label"] = datalist["labeled"][0]["label"][:1] * 2
+    save_datalist(datalist, tmp_path / "list.json")
+    assert "labeled0_0.png: each class must have a mask of its own, got this one for 2" in failing(tmp_path, capsys)
+
+
+def test_an_image_given_as_its_own_mask(tmp_path, datalist, capsys):
+    (tmp_path / "test0.png").write_bytes((tmp_path / "test0_1.png").read_bytes())
+    assert "test0_1.png: a label must be another file than its image" in failing(tmp_path, capsys)
+    datalist["test"][0]["label"][1] = datalist["test"][0]["image"]
+    with pytest.raises(ValueError, match=r"must have a label of its own, got .*test0\.png, which is an image"):
+        save_datalist(datalist, tmp_path / "list.json")
+
+
+@pytest.mark.parametrize("name", ["free0", "test0_1"])
+@pytest.mark.parametrize("place", ["folder", "broken link", "empty file", "text"])
+def test_what_stands_in_the_place_of_a_file_is_named(tmp_path, datalist, capsys, name, place):
+    file = tmp_path / f"{name}.png"
+    file.unlink()
+    if place == "folder":
+        file.mkdir()
+    elif place == "broken link":
+        file.symlink_to(tmp_path / "nowhere")
+    else:
+        file.write_text("" if place == "empty file" else "no picture")
+    printed = failing(tmp_path, capsys)
+    assert f"{name}.png: the" in printed and "1 errors" in printed

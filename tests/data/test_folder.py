@@ -129,8 +129,67 @@ def test_arguments_that_do_not_fit_are_refused(folder):
         save(folder / "binary" / f"{stem}.png", np.eye(6, 8) * 255)
     with pytest.raises(ValueError, match=r"got values \[0, 255\].*give 0/255 masks by masks="):
         folder_datalist(images, labels=folder / "binary")
-    with pytest.raises(ValueError, match="got none with left, right"):
+    with pytest.raises(
+        ValueError, match=r"a label map of 2 classes must hold values 0 to 2, got \[255\]. Is it a mask"
+    ):
         folder_datalist(images, labels=folder / "binary", classes=["left", "right"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test": -1}, "test must be a whole number of at least 0, got -1"),
+        ({"test": "abc"}, "test must be a whole number of at least 0, got 'abc'"),
+        ({"test": 2.5}, "test must be a whole number of at least 0, got 2.5"),
+        ({"classes": 5}, "classes must be a list with at least one name, got 5"),
+        ({"classes": {"a": 1}}, "classes must be a list with at least one name"),
+        ({"classes": ["left", "Left"]}, "classes must differ .*, and not in case alone"),
+        ({"classes": "NA,b"}, "a class must not be called"),
+        ({"name": ""}, "'name' must be a text"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:without a CSV")
+def test_numbers_and_names_that_are_none_are_refused(folder, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        folder_datalist(folder / "images", labels=folder / "labels", output=tmp_path / "list.json", **options)
+    assert not (tmp_path / "list.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore:without a CSV")
+@pytest.mark.parametrize("classes", ["01,02", "[01, 02]", "['01', '02']", ["01", "02"]])
+def test_classes_as_a_command_line_passes_them(folder, classes):
+    assert folder_datalist(folder / "images", labels=folder / "labels", classes=classes)["classes"] == ["01", "02"]
+
+
+@pytest.mark.parametrize("name", ["NA", "", "../../x", "a/b", "mean", "all"])
+def test_names_of_mask_folders_are_class_names(folder, name):
+    with pytest.raises(ValueError, match="a class must "):
+        folder_datalist(folder / "images", masks={name: folder / "left"})
+    with pytest.raises(ValueError, match="the classes of masks must differ"):
+        folder_datalist(folder / "images", masks={"left": folder / "left", "Left": folder / "right"})
+
+
+@pytest.mark.filterwarnings("ignore:without a CSV")
+def test_one_folder_for_two_classes_is_refused(folder):
+    with pytest.raises(ValueError, match=r"\.png: each class must have a mask of its own, got this one for 2 classes"):
+        folder_datalist(folder / "images", masks={"left": folder / "left", "right": folder / "left"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image,patient\na,1\n".encode("utf-16"), "must be text in UTF-8, got other bytes .*: save it as CSV in UTF-8"),
+        ("image,patient\na,1\n".encode("utf-16-le"), "must be text in UTF-8, got .* bytes of zero"),
+        ("image,patient\n\u00e4,1\n".encode("latin-1"), "must be text in UTF-8"),
+        (b"image,patient\na," + b"x" * 200000 + b"\n", r"the CSV must be a table, got field larger than field limit"),
+        (b'image,patient\n"a,1\nb,2\n', "line 2: image and patient must be filled"),
+        (b"", r"must have a column image .* got \[\]"),
+    ],
+)
+def test_a_damaged_csv_of_patients_is_named(tmp_path, content, message):
+    (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"p\.csv.* {message}"):
+        read_patients(tmp_path / "p.csv")
 
 
 def test_csv_of_patients(tmp_path):

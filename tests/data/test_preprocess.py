@@ -213,3 +213,14 @@ def test_refuses(source, tmp_path):
     (tmp_path / "bad" / "scan.nii").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="must hold a volume that can be read"):
         preprocess(tmp_path / "bad", tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file must be a folder to write to, got a file: give another"):
+        preprocess(source, tmp_path / "file")
+
+
+def test_a_damaged_note_of_what_was_done_is_named(source, tmp_path):
+    preprocess(source, tmp_path / "out", spacing=5.0, n4=False)
+    note = next((tmp_path / "out").rglob("*.json"))
+    note.write_text("{")
+    with pytest.raises(ValueError, match=r"\.json must be valid JSON, got .*: remove it, and the volume is"):
+        preprocess(source, tmp_path / "out", spacing=5.0, n4=False)

@@ -79,6 +79,8 @@ def change(path, values=None, affine=AFFINE):
         ("mask2", lambda p: change(p, np.zeros((60, 66, 66), np.uint8)), "mask2.nii.gz must have the shape"),
         ("scan1", lambda p: p.write_bytes(b"nothing"), "scan1.nii.gz must be a whole NIfTI"),
         ("mask0", lambda p: change(p, np.zeros((66, 66, 66), np.uint8)), "no volume or slice holds lesion"),
+        ("mask0", lambda p: change(p, np.ones((66, 66, 66), np.uint8)), "1 of 1 labels are lesion everywhere"),
+        ("scan0", lambda p: p.write_bytes((p.parent / "mask0.nii.gz").read_bytes()), "another file than its image"),
     ],
 )
 def test_errors(run, tmp_path, name, spoil, said):

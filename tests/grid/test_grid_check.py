@@ -75,3 +75,12 @@ def test_a_pool_that_cannot_hold_every_class(write, tiny, tmp_path):
     empty.write_text("no image")
     run_and_report(write(tiny), tmp_path / "out", dry_run=True)
     run_and_report(write(tiny), tmp_path / "out", tables_only=True)
+
+
+def test_numbers_and_folders_that_are_none(write, tiny, tmp_path):
+    for cores in (0, -1, 1.5, "abc"):
+        with pytest.raises(ValueError, match=f"cores must be a whole number of at least 1, got {cores!r}"):
+            run_and_report(write(tiny), tmp_path / "out", cores=cores)
+    with pytest.raises(FileNotFoundError, match="out must be the folder of a grid that has run, got none"):
+        run_and_report(write(tiny), tmp_path / "out", tables_only=True)
+    assert not (tmp_path / "out").exists()

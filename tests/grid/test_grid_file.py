@@ -182,3 +182,21 @@ def test_a_file_that_is_no_yaml_or_not_there_is_refused(tmp_path):
     (tmp_path / "bad.yaml").write_text("tables: {a: 1,\n  a: 2}")
     with pytest.raises(ValueError, match=r"'a' is there 2 times in one mapping .*line 1"):
         read_grid(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("bundle: \u00e4".encode("latin-1"), "must be text in UTF-8, got other bytes .*: save it as text in UTF-8"),
+        ("bundle: a".encode("utf-16"), "must be text in UTF-8, got other bytes"),
+        ("bundle: a".encode("utf-16-le"), "must be text in UTF-8, got 9 bytes of zero"),
+        (b"[" * 5000, "must be YAML, got brackets or names within themselves"),
+        (b"a: &a [*a]", "must be YAML, got brackets or names within themselves"),
+        (b"? [a]\n: b\n", "must be YAML .* a list or mapping is a key"),
+        (b"", "the grid must be a mapping with bundle"),
+    ],
+)
+def test_a_damaged_grid_file_is_named(tmp_path, content, message):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"(?s)bad\.yaml.* {message}"):
+        read_grid(tmp_path / "bad.yaml")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from common.__main__ import main
 from common.grid.lock import lock
-from common.grid.make import default_cores, run_and_report
+from common.grid.make import checked, default_cores, run_and_report
 from common.grid.run import end
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +67,41 @@ def test_a_failed_cell_is_named_with_its_log_while_others_finish(write, tiny, st
     assert "3 to run" in said
     run_and_report(grid, output, tables_only=True)
     assert "0 of 3 cells have finished." in (output / "tables.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test.csv", None, "test.csv must hold the scores of a cell that has finished, got none: remove"),
+        ("test.csv", b"case,class,iou,dice\n", "test.csv must hold the scores of a cell that has finished, got none"),
+        ("test.csv", b"", "test.csv must be a table, got an empty file"),
+        ("test.csv", "case".encode("utf-16"), "test.csv must be text in UTF-8"),
+        ("run.json", b"{", "run.json must be valid JSON"),
+        ("run.json", None, "must hold run.json, got none"),
+        ("run.json", b'{"method": "a", "classes": 5}', "run.json: classes must be a list of different names, got 5"),
+        ("train.csv", b"iteration,loss\nx,y\n", "train.csv: column iteration must hold numbers"),
+    ],
+)
+def test_a_damaged_file_of_a_cell_is_named_and_nothing_is_written(
+    write, tiny, stand_in, tmp_path, monkeypatch, capsys, name, content, message
+):
+    output, grid = tmp_path / "out", write(small(tiny))
+    for cell in checked(grid)[0].cells.values():
+        folder = cell.folder(output)
+        folder.mkdir(parents=True)
+        (folder / ".done").touch()
+        (folder / "run.json").write_text(json.dumps({"method": cell.method, "classes": ["lung"]}))
+        (folder / "test.csv").write_text("case,class,iou,dice\nNA,lung,0.5,0.6\n")
+    (folder / name).unlink(missing_ok=True)
+    if content is not None:
+        (folder / name).write_bytes(content)
+    before = set(output.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["python -m common", "grid", str(grid), str(output), "--tables_only"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    error = capsys.readouterr().err
+    assert end.value.code == 1 and message in error and str(folder) in error and "Traceback" not in error
+    assert set(output.rglob("*")) == before
 
 
 def test_a_cell_that_fails_after_its_scores_has_failed(write, tiny, stand_in, tmp_path):

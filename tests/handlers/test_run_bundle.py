@@ -209,3 +209,15 @@ def test_test_scores_are_told_where_there_is_a_bundle(tmp_path):
     engine.run([0])
     found = json.loads((tmp_path / "configs" / "metadata.json").read_text())
     assert found["run"]["test"] == {"cases": 2, "lung": {"iou": 0.6, "dice": 0.6}, "heart": {"dice": 0.3}}
+
+
+def test_names_that_look_like_numbers_or_nothing_stay_names(tmp_path):
+    engine = Engine(lambda engine, batch: None)
+    BundleScores(tmp_path).attach(engine)
+    rows = [("NA", "01", 0.5, 0.6), ("1", "01", 0.7, 0.8), ("01", "01", 0.3, 0.4)]
+    pd.DataFrame(rows, columns=["case", "class", "iou", "dice"]).to_csv(tmp_path / "test.csv", index=False)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{}")
+    engine.run([0])
+    found = json.loads((tmp_path / "configs" / "metadata.json").read_text())
+    assert found["run"]["test"] == {"cases": 3, "01": {"iou": 0.5, "dice": 0.6}}

@@ -143,6 +143,8 @@ def test_refuses(folder, tmp_path):
         make_lgg_phantom(folder)
     for settings, message in (
         ({"size": 47}, "size must be at least 48, got 47"),
+        ({"size": 10**9}, "size must be at most 1024, got 1000000000"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"patients": 0}, "patients must be at least 1, got 0"),
         ({"slices": 7}, "slices must be at least 8, got 7"),
     ):

@@ -258,6 +258,8 @@ def test_refuses(folder, tmp_path):
         make_retouch_phantom(folder)
     for settings, message in (
         ({"size": 47}, "size must be at least 48, got 47"),
+        ({"size": 10**9}, "size must be at most 1024, got 1000000000"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"slices": 2}, "slices must be at least 3, got 2"),
         ({"volumes": 0}, "volumes must be at least 1, got 0"),
         (

@@ -15,6 +15,7 @@ import pytest
 from common.metrics.pseudo_label import COUNTS_ABOVE
 from common.report import find_runs, load_run, render, render_runs
 
+TABLES = ("train", "validation", "test")
 WriteRun = Callable[..., Path]
 
 
@@ -125,7 +126,7 @@ def test_a_run_without_test_scores_shows_its_best_validation_epoch(tmp_path: Pat
 
 def test_a_run_stopped_at_once_still_renders(tmp_path: Path, write_run: WriteRun, classes: tuple[str, ...]) -> None:
     run = write_run(tmp_path / "run", parts=())
-    (run / "train.csv").write_text("")
+    (run / "train.csv").write_text("\n")
     (run / "validation.csv").write_text(
         "epoch,iteration,iou_mean," + ",".join(f"iou_{name}" for name in classes) + "\n"
     )
@@ -284,14 +285,55 @@ def test_missing_and_empty_folders(tmp_path: Path) -> None:
         ("test.csv", "case,class,iou\n1,heart,0.5\n", "dice missing"),
         ("test.csv", "case,class,iou,dice\n1,liver,0.5,0.6\n", "got liver"),
         ("run.json", '{"method": "a", "classes": ["b"], "seed": "x"}', "seed must be an integer, got 'x'"),
+        ("run.json", "[" * 100000, "must be valid JSON, got brackets within brackets"),
+        ("run.json", '{"method": "\u00e4"}'.encode("latin-1"), "must be text in UTF-8"),
+        ("run.json", '{"method": "a", "classes": 5}', "classes must be a list of different names, got 5"),
+        ("run.json", '{"method": "a", "classes": ["b", "b"]}', "classes must be a list of different names"),
+        ("run.json", '{"method": ["a"], "classes": ["b"]}', r"method must be a text, got \['a'\]"),
+        ("run.json", '{"method": "a", "classes": ["b"], "mode": "x"}', "mode must be one of multilabel, multiclass"),
+        ("run.json", '{"method": "a", "classes": ["b"], "settings": 5}', "settings must be an object, got 5"),
+        ("run.json", '{"method": "a", "classes": ["b"], "seconds": "12"}', "seconds must be a number from 0, got '12'"),
+        ("run.json", '{"method": "a", "classes": ["b"], "seconds": NaN}', "seconds must be a number from 0, got nan"),
+        ("run.json", '{"method": "a", "classes": ["b"], "started": "0001-01-01T00:00"}', "started must be a date"),
+        *[(f"{table}.csv", "", "must be a table, got an empty file: evaluate or") for table in TABLES],
+        *[(f"{table}.csv", "case,class,iou".encode("utf-16"), "must be text in UTF-8, got other") for table in TABLES],
+        *[(f"{table}.csv", None, "must be a table, got a folder") for table in TABLES],
+        *[(f"{table}.csv", "nowhere", "must be a table, got a link to nothing") for table in TABLES],
+        ("test.csv", "case,class,iou,dice\n1,heart,7,0.6\n", "column iou must hold numbers from 0 to 1, got 7 to 7"),
+        ("test.csv", "case,class,iou,dice\n1,heart,0.5,inf\n", "column dice must hold numbers from 0 to 1, got inf"),
+        ("train.csv", "iteration,loss\n" + "1" * 200000 + ",2\n", "column iteration must hold numbers"),
     ],
 )
-def test_malformed_files_are_named(one_run: Path, name: str, text: str, message: str) -> None:
-    (one_run / name).write_text(text)
+def test_malformed_files_are_named(one_run: Path, name: str, text: str | bytes | None, message: str) -> None:
+    path = one_run / name
+    if text is None or text == "nowhere":
+        path.unlink()
+        path.mkdir() if text is None else path.symlink_to(one_run / "nowhere")
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message) as caught:
         render(one_run)
     assert str(one_run / name) in str(caught.value)
     assert not (one_run / "report.html").exists()
+
+
+def test_a_table_that_was_cut_off_is_no_evaluation(one_run: Path) -> None:
+    rows = (one_run / "test.csv").read_text().splitlines()
+    (one_run / "test.csv").write_text("\n".join(rows[:-2]) + "\n")
+    with pytest.raises(ValueError, match=r"test\.csv: each case must have each class, got JPCLN019 with 3 of 5"):
+        render(one_run)
+
+
+def test_cases_called_na_are_cases(one_run: Path) -> None:
+    (one_run / "test.csv").write_text((one_run / "test.csv").read_text().replace("JPCLN000", "NA"))
+    assert ">NA<" in render(one_run).read_text()
+
+
+def test_a_folder_in_the_place_of_the_report(one_run: Path) -> None:
+    (one_run / "report.html").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"report\.html must be a file to write, got a folder: remove it"):
+        render(one_run)
+    assert not list(one_run.glob(".report*"))
 
 
 @pytest.mark.parametrize(

@@ -107,10 +107,10 @@ def full_disks(setting: Setting) -> Iterator[Tried]:
             return  # mounting is for the superuser
         try:
             code = runs.train(method, folder)
-            yield Tried("the disk is read-only", ended(code, runs.log(), "Read-only file system"), runs.log())
+            yield Tried("the disk is read-only", ended(code, runs.log(), "got a read-only one"), runs.log())
             mounted(disk, f"remount,rw,size={kib}k")
             code, full = runs.train(method, folder), f"{kib} of {size} KiB: {runs.log()}"
-            yield Tried("the disk is full", ended(code, full, "No space left on device"), full)
+            yield Tried("the disk is full", ended(code, full, "got no space left"), full)
             mounted(disk, f"remount,size={20 * size}k")
             code = runs.train(method, folder)
             found = SAME if code == 0 and runs.equal(method, folder) else ACCEPTED

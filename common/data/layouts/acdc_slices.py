@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,8 @@ def convert_acdc(source: str | Path, destination: str | Path, spacing: tuple[flo
     source, destination = Path(source), Path(destination)
     if not source.is_dir():
         raise FileNotFoundError(f"{source} must be a folder of slices, got no such folder.")
-    if len(spacing) != 3 or min(spacing) <= 0:
+    numbers = [side for side in spacing if isinstance(side, (int, float)) and 0 < side < math.inf]
+    if isinstance(spacing, str) or len(spacing) != 3 or len(numbers) != 3:
         raise ValueError(f"spacing must be three positive numbers, got {spacing}.")
     volumes = find_png(source) or find_h5(source)
     if not volumes:

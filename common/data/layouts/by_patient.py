@@ -27,8 +27,7 @@ def draw_patients(
     Raises:
         ValueError: when a number is none, or there are too few patients.
     """
-    check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
-    check_numbers(test=(0 if test is None else test, 0))
+    _check_draw(labeled, validation, test, split, seed)
     kept = validation + (1 if test is None else test)
     if labeled + kept > len(patients):
         purpose = f"{validation} for validation and {'at least 1' if test is None else test} for test"
@@ -70,6 +69,7 @@ def datalist_by_patient(
     Raises:
         ValueError: when the request cannot be met.
     """
+    _check_draw(test=test, **draw)
     drawn_test = test is None or isinstance(test, Integral)
     elsewhere = [] if drawn_test else read(test)
     items = read(folder)
@@ -92,6 +92,11 @@ def datalist_by_patient(
     datalist.update(found)
     validate_datalist(datalist)
     return datalist
+
+
+def _check_draw(labeled: int, validation: int, test: str | Path | int | None, split: int, seed: int) -> None:
+    check_numbers(labeled=(labeled, 1), validation=(validation, 0), split=(split, 0), seed=(seed, 0))
+    check_numbers(test=(0 if test is None or isinstance(test, (str, Path)) else test, 0))
 
 
 def _check_annotated(annotated: list[dict], elsewhere: list[dict], folder: str | Path, test: str | Path) -> None:

@@ -128,7 +128,7 @@ def test_spacing_is_the_affine_s(tmp_path):
     np.testing.assert_array_equal(read(converted(source, tmp_path / "plain")).affine, np.eye(4))
 
 
-@pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, 1, -2)])
+@pytest.mark.parametrize("spacing", [(1, 1), (1, 0, 1), (1, 1, -2), (1, 1, float("nan")), ("a", 1, 1)])
 def test_spacing_that_is_none(tmp_path, spacing):
     source = write_png(tmp_path / "png", NAME, *volume(0))
     with pytest.raises(ValueError, match=r"spacing must be three positive numbers, got \("):

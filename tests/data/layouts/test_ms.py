@@ -207,3 +207,12 @@ def test_command_ends_in_one_line_for_what_it_cannot_use(tmp_path, monkeypatch, 
         main()
     assert end.value.code == 1
     assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("labeled", 0), ("labeled", "x"), ("test", -1), ("test", 2.5), ("seed", -1)]
+)
+def test_numbers_are_looked_at_before_masks_are_written(isbi, tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least [01], got {value!r}"):
+        isbi_datalist(isbi, output=tmp_path / "out" / "list.json", **{name: value})
+    assert not (tmp_path / "out").exists()
