@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from itertools import product
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from common.data.laid_over import halved, laid_over, sampled, smooth, tangents
 
 SIDES = {2: 64, 3: 32}  # of a thumbnail, by the number of axes
 WIDTH = 7  # pixels of a thumbnail over which brightness and contrast are evened out
@@ -18,7 +19,6 @@ OUTLINE = 0.05  # how much pixels near such ones count
 INSIDE = 0.7  # likeness that copies have at least when they count so little
 LIKELY = 0.8  # likeness in half of the size below which the whole is not looked at
 STEPS = 6  # of the search for what was cropped
-FURTHEST = 0.25  # that a copy may be scaled by, or shifted by, as a share of its half side
 ASKED = 64  # images that are compared with all others at a time
 BATCH = {2: 256, 3: 16}  # pairs that are compared at a time
 
@@ -88,14 +88,15 @@ def likeness(ones: np.ndarray, others: np.ndarray, flips: np.ndarray) -> np.ndar
 
 
 def _alike(ones: Tensor, others: Tensor) -> Tensor:
-    small = [_halved(images) for images in (ones, others)]
+    small = [halved(images) for images in (ones, others)]
     start = torch.tensor([1.0, 0.0]).expand(len(ones), ones.ndim - 1, 2)
-    place = _laid_over(*small, start, STEPS)
+    place = laid_over(*map(_smooth_details, small), start, STEPS)
     found = _correlation(*small, place)
     likely = found >= LIKELY
     if likely.any():
         ones, others = ones[likely], others[likely]
-        found[likely] = _correlation(ones, others, _laid_over(ones, others, place[likely], STEPS // 2))
+        place = laid_over(_smooth_details(ones), _smooth_details(others), place[likely], STEPS // 2)
+        found[likely] = _correlation(ones, others, place)
     return found
 
 
@@ -104,52 +105,27 @@ def _flips(axes: int) -> list[list[int]]:
     return [[axis + 1 for axis, turned in enumerate(flip) if turned] for flip in product((False, True), repeat=axes)]
 
 
-def _halved(images: Tensor) -> Tensor:
-    return (F.avg_pool2d if images.ndim == 3 else F.avg_pool3d)(images[:, None], 2)[:, 0]
-
-
-def _smooth(images: Tensor, width: int) -> Tensor:
-    """Means of boxes, along one axis after the other; at the border of what there is of them."""
-    for axis in range(1, images.ndim):
-        place = torch.arange(images.shape[axis])
-        box = ((place[:, None] - place).abs() <= width // 2).float()
-        images = (images.movedim(axis, -1) @ (box / box.sum(0))).movedim(-1, axis)
-    return images
-
-
 def _details(images: Tensor) -> Tensor:
     """What differs from around it, as a share of how much pixels there do."""
-    rest = images - _smooth(images, WIDTH)
-    return rest / (_smooth(rest.square(), WIDTH).sqrt() + FLAT)
+    rest = images - smooth(images, WIDTH)
+    return rest / (smooth(rest.square(), WIDTH).sqrt() + FLAT)
+
+
+def _smooth_details(images: Tensor) -> Tensor:
+    return _details(smooth(images, 3))
 
 
 def _coarse(thumbnails: np.ndarray) -> Tensor:
     """Thumbnails in 16 pixels along each axis."""
     images = torch.from_numpy(thumbnails.astype(np.float32))
     while images.shape[-1] > 16:
-        images = _halved(images)
-    return _smooth(images, 3)
-
-
-def _tangents(images: Tensor) -> Tensor:
-    """How images change when they are scaled and shifted along each axis, ``N 2n ...``."""
-    found = []
-    for axis in range(1, images.ndim):
-        side = images.shape[axis]
-        change = torch.gradient(images, dim=axis)[0] * side / 2
-        place = _places(side).reshape([-1] + [1] * (images.ndim - 1 - axis))
-        found += [change * place, change]
-    return torch.stack(found, dim=1)
-
-
-def _places(side: int) -> Tensor:
-    """Centres of pixels from -1 to 1, as :func:`torch.nn.functional.grid_sample` counts."""
-    return (torch.arange(side) + 0.5) * 2 / side - 1
+        images = halved(images)
+    return smooth(images, 3)
 
 
 def _spans(images: Tensor) -> Tensor:
     """Orthonormal vectors ``N 2n+1 D``: an image, and how it changes when it is cropped."""
-    vectors = torch.cat([images[:, None], _tangents(images)], dim=1).flatten(2)
+    vectors = torch.cat([images[:, None], tangents(images)], dim=1).flatten(2)
     vectors = F.normalize(vectors - vectors.mean(-1, keepdim=True), dim=-1)
     gram = vectors @ vectors.transpose(1, 2) + 1e-4 * torch.eye(vectors.shape[1])
     return torch.linalg.solve_triangular(torch.linalg.cholesky(gram), vectors, upper=False).contiguous()
@@ -162,44 +138,13 @@ def _within(spans: Tensor, images: Tensor) -> Tensor:
     return (spans.flatten(0, 1) @ flat.T).square_().reshape(*spans.shape[:2], -1).sum(1)
 
 
-def _laid_over(ones: Tensor, others: Tensor, place: Tensor, steps: int) -> Tensor:
-    """Scale and shift along each axis ``P n 2`` that lay the first over the other, by inverse compositional steps."""
-    moved, fixed = (_details(_smooth(images, 3)) for images in (ones, others))
-    tangents = _tangents(fixed).flatten(2)
-    normal = tangents @ tangents.transpose(1, 2)
-    normal += torch.eye(normal.shape[-1]) * (1e-3 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-6)[:, None, None]
-    for _ in range(steps):
-        there, inside = _sampled(moved, place)
-        wrong = ((there - fixed) * inside).flatten(1)
-        step = torch.linalg.solve(normal, tangents @ wrong[..., None]).reshape(place.shape).clamp(-0.1, 0.1)
-        scale = (place[..., 0] / (1 + step[..., 0])).clamp(1 - FURTHEST, 1 + FURTHEST)
-        shift = (place[..., 1] - scale * step[..., 1]).clamp(-FURTHEST, FURTHEST)
-        place = torch.stack([scale, shift], dim=-1)
-    return place
-
-
-def _sampled(images: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-    """The images at other places, and where these are inside of them."""
-    axes, side = images.ndim - 1, images.shape[-1]
-    lines = [
-        (_places(side) * place[:, axis, :1] + place[:, axis, 1:]).reshape(
-            -1, *[side if other == axis else 1 for other in range(axes)]
-        )
-        for axis in range(axes)
-    ]
-    inside = functools.reduce(torch.mul, [(line.abs() <= 1 - 2 / side).float() for line in lines])
-    # the grid's last entries are of the last axis
-    grid = torch.stack([line.expand(images.shape) for line in reversed(lines)], dim=-1)
-    return F.grid_sample(images[:, None], grid, padding_mode="border", align_corners=False)[:, 0], inside
-
-
 def _correlation(ones: Tensor, others: Tensor, place: Tensor) -> Tensor:
     """Of details where both images are, unless what is not near an empty background says otherwise.
 
     Outlines alone make heads alike that lie in one template.
     """
-    there, inside = _sampled(ones, place)
-    filled = [(_smooth((images > EMPTY).float(), WIDTH) > 0.99).float() for images in (there, others)]
+    there, inside = sampled(ones, place)
+    filled = [(smooth((images > EMPTY).float(), WIDTH) > 0.99).float() for images in (there, others)]
     one, other = (_details(images).flatten(1) for images in (there, others))
     whole, within = (
         _weighted(one, other, weight.flatten(1)) for weight in (inside, inside * (filled[0] * filled[1] + OUTLINE))

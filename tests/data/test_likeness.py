@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from scipy import ndimage
 
 from common.data.likeness import likeness, nearest, thumbnail
 from common.data.near_duplicates import COPY
+from common.data.patients import read_patients
 
-REAL = [f"shared/data/{name}" for name in ("child_lungs", "hippocampus")]
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "child_lungs"
 
 
 def invented(seed, shape=(150, 130)):
@@ -141,3 +143,17 @@ def test_a_thumbnail_holds_means_from_0_to_1():
     assert small[0, 0] == 1 and small[-1, -1] == 0 and small[5, 5] == 0.5
     assert thumbnail(np.zeros((5, 7, 9))).shape == (32, 32, 32)
     assert not thumbnail(np.full((9, 9), 70000)).any()
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real radiographs (../shared/data/child_lungs) are not here")
+def test_real_radiographs():
+    """Of different children, which are of one kind; and copies of some."""
+    patients = read_patients(REAL / "images.csv")
+    files = {patients[file.stem]: file for file in sorted((REAL / "images").iterdir())}  # one of each
+    images = [np.asarray(Image.open(file).convert("L"), np.float32) for file in list(files.values())[:60]]
+    real = np.stack([thumbnail(image) for image in images])
+    assert compared(real[:40], real[40:])[1].max() < COPY - 0.05
+    copies = np.stack([thumbnail(jpeg(resized(image, 0.5))[6:, ::-1]) for image in images[:8]])
+    rows, alike = compared(real, copies)
+    assert rows.tolist() == list(range(8))
+    assert alike.min() > COPY
