@@ -15,8 +15,9 @@ def check(path: str | Path) -> None:
 
     Errors (the process ends with status 1): unreadable or missing files, NaN or constant images, labels of
     another shape than the image or with values outside the classes, a class without a labelled pixel, the
-    same image in two parts, a shared patient. Warnings: patients without a class, the same image twice in a
-    part, an empty part, lungs brighter than what surrounds them (an inverted image).
+    same image in two parts, a shared patient, a labelled or unlabelled image of which a test image is a near
+    copy (written anew, resized, cropped or flipped). Warnings: patients without a class, the same image twice in
+    a part, near copies in other parts, an empty part, lungs brighter than what surrounds them (an inverted image).
 
     Of volumes (NIfTI, MHD, folders of DICOM series) it prints shapes, voxel sizes, and number and ml of lesions. Errors
     are also masks on another voxel grid than their image and series that lack a slice; warnings are voxels over 2 mm,
