@@ -3,6 +3,7 @@
 from typing import Any
 
 from common.data.datalist import find_datalist, load_datalist, not_among, save_datalist
+from common.data.duplicates import refuse_duplicates
 from common.data.folder import folder_datalist
 from common.data.layouts.acdc import acdc_datalist
 from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
@@ -29,6 +30,7 @@ __all__ = [
     "read_image",
     "read_label",
     "read_mask",
+    "refuse_duplicates",
     "retouch_datalist",
     "save_datalist",
 ]

@@ -15,10 +15,11 @@ def check(path: str | Path) -> None:
 
     Errors (the process ends with status 1): unreadable or missing files, NaN or constant images, labels of
     another shape than the image or with values outside the classes, a class without a labelled pixel, the
-    same image in two parts, a shared patient, an image given as its own label, one mask given for two classes, a
+    same image in two parts, a shared patient, a labelled or unlabelled image of which a test image is a near copy
+    (written anew, resized, cropped or flipped), an image given as its own label, one mask given for two classes, a
     class that all labelled images show everywhere. Warnings: patients without a class, the same image twice in a
-    part, an empty part, a mask that is inside everywhere, two classes of the same pixels, lungs brighter than what
-    surrounds them (an inverted image).
+    part, near copies in other parts, an empty part, a mask that is inside everywhere, two classes of the same pixels,
+    lungs brighter than what surrounds them (an inverted image).
 
     Of volumes (NIfTI, MHD, folders of DICOM series) it prints shapes, voxel sizes, and number and ml of lesions. Errors
     are also masks on another voxel grid than their image and series that lack a slice; warnings are voxels over 2 mm,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections import Counter
 from typing import Any
 
 from common.class_names import require_class_names
 from common.data.files import first_few
+from common.data.patients import plain_patient
 from common.label_modes import MODES
 
 PARTS = ("labeled", "unlabeled", "validation", "test")
@@ -155,7 +155,7 @@ def _warn_of_near_patients(datalist: dict) -> None:
     for part in PARTS:
         for item in datalist.get(part, []):
             name = str(item["patient"]).strip()
-            places.setdefault(_plain_name(name), {}).setdefault(name, part)
+            places.setdefault(plain_patient(name), {}).setdefault(name, part)
     near = [names for names in places.values() if len(set(names.values())) > 1]
     if near:
         told = [" and ".join(f"{name!r} ({part})" for name, part in names.items()) for names in near]
@@ -164,10 +164,3 @@ def _warn_of_near_patients(datalist: dict) -> None:
             f"{first_few(told, 3)}. Name them alike, or quite differently.",
             stacklevel=3,
         )
-
-
-def _plain_name(patient: str) -> str:
-    """What is left of a patient's name once all is taken away that people write differently."""
-    word = re.sub(r"\d+", lambda digits: str(int(digits[0])), patient.casefold().removeprefix("sub-"))
-    kept = re.sub(r"(?<=\d)[\W_]+(?=\d)", "\0", word)  # marks between two numbers tell them apart
-    return re.sub(r"[^\w\0]|_", "", kept) or patient

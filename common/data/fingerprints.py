@@ -25,11 +25,11 @@ class Fingerprints:
     has no such time: there, a file that keeps size and time passes for the same.)
 
     Args:
-        memory: JSON file that remembers; several processes may share it.
+        memory: JSON file that remembers; several processes may share it. None to forget at the end.
     """
 
-    def __init__(self, memory: str | Path) -> None:
-        self.memory = Path(memory)
+    def __init__(self, memory: str | Path | None = None) -> None:
+        self.memory = None if memory is None else Path(memory)
         self._known, self._new = self._remembered(), {}
 
     def __call__(self, files: str | Path | Sequence[str | Path]) -> list[list[str]]:
@@ -48,7 +48,7 @@ class Fingerprints:
 
     def save(self) -> None:
         """Remembers what is new, beside what other processes have remembered meanwhile."""
-        if not self._new:
+        if not self._new or self.memory is None:
             return
         try:
             with replacing(self.memory) as temporary:
@@ -66,6 +66,8 @@ class Fingerprints:
         return [str(path), known[-1]]
 
     def _remembered(self) -> dict[str, list]:
+        if self.memory is None:
+            return {}
         try:
             return json.loads(self.memory.read_text())
         except (OSError, ValueError):  # none yet, or damaged: all files are read again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import PICTURE_SUFFIXES, file_suffix, first_few
 from common.data.labels import load_label, require_own_label, same_shape_up_to_scale
 from common.data.mask_facts import MaskFacts
+from common.data.near_duplicates import Seen, report_duplicates, report_near_copies
 from common.data.readers import read_image
 from common.label_space import LabelSpace
 
@@ -50,6 +51,7 @@ class _Part:
     coloured: int = 0  # images whose channels differ
     blank: list[str] = field(default_factory=list)  # those with a channel of one value
     bright_lungs: list[bool] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
 
 
 def inspect_datalist(datalist: dict) -> Inspection:
@@ -64,7 +66,8 @@ def inspect_datalist(datalist: dict) -> Inspection:
             for item in datalist[part]:
                 _inspect_item(item, part, parts[part], labels[part], places, found.errors)
                 progress.update()
-    report_duplicates(places, found)
+    report_duplicates(places, found, name=lambda file: Path(file).name)
+    report_near_copies([image for facts in parts.values() for image in facts.seen], found)
     for part, facts in parts.items():
         _report_part(part, facts, datalist[part], labels[part].classes, found)
     found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
@@ -73,18 +76,15 @@ def inspect_datalist(datalist: dict) -> Inspection:
     return found
 
 
-def file_name(path: str) -> str:
-    return Path(path).name
-
-
 def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, places: dict, errors: list[str]) -> None:
     image = label = None
     if "slice" in item:
         errors.append(f"{part}: {item['image']} must be a volume to have a 'slice', got an image of two axes.")
     try:
         image = read_image(item["image"])
-        digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())
-        places[digest.digest()].append((part, item["image"]))
+        digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
+        places[digest].append((part, item["image"]))
+        facts.seen.append(Seen.of(item, part, digest, image))
         facts.sizes.append(image.shape)
         facts.lowest, facts.highest = min(facts.lowest, image.min()), max(facts.highest, image.max())
         _inspect_channels(item["image"], facts)
@@ -153,20 +153,6 @@ def _lungs_are_bright(image: np.ndarray, masks: np.ndarray, classes: Sequence[st
 
 def _grid(shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     return np.ix_(*(np.linspace(0, length - 1, 128).astype(int) for length in shape))
-
-
-def report_duplicates(
-    places: dict[bytes, list[tuple[str, str]]], found: Inspection, kind: str = "image", name: Callable = file_name
-) -> None:
-    """What is in several parts, an error, and what occurs several times in one, a warning."""
-    for same in places.values():
-        if len(same) < 2:
-            continue
-        names = ", ".join(f"{name(image)} ({part})" for part, image in same)
-        if len({part for part, _ in same}) > 1:
-            found.errors.append(f"the same {kind} is in several parts: {names}. Keep one of them.")
-        else:
-            found.warnings.append(f"the same {kind} occurs several times: {names}. Keep one of them.")
 
 
 def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[str], found: Inspection) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.data.files import file_stem, first_few
@@ -16,17 +17,19 @@ _PATIENT_COLUMNS = ("patient", "patient_id", "patientid", "subject", "subject_id
 
 
 def patients_of_images(path: str | Path | None, found: dict[str, Path], free: dict[str, Path]) -> dict[str, str]:
-    """The patient of each image, by file stem; an image that no CSV names is a patient of its own.
+    """The patient of each image, by file stem; an image that no CSV names is a patient of its own, and one with images
+    whose names differ only in what people write differently (see `plain_patient`).
 
     Args:
         path: the CSV, or None, which warns.
         found: annotated images, all of which the CSV must name.
-        free: images without a label, which it may name.
+        free: images without a label, of which it names all or none.
 
     Raises:
-        FileNotFoundError, ValueError: as `read_patients`, and when the CSV misses an annotated image.
+        FileNotFoundError, ValueError: as `read_patients`, and when the CSV misses an annotated image, or some of the
+            images without a label, but not all.
     """
-    own = {stem: stem for stem in (*free, *found)}
+    own = same_patients((*found, *free))
     if path is None:
         warnings.warn(
             "without a CSV of patients each image counts as a patient of its own: images of one patient "
@@ -41,7 +44,27 @@ def patients_of_images(path: str | Path | None, found: dict[str, Path], free: di
         raise ValueError(
             f"{path}: {len(unnamed)} of {len(found)} images are not named there: {first_few(unnamed)}. Add their lines."
         )
-    return {**own, **patient_of}
+    unnamed = sorted(set(free) - set(patient_of))
+    if unnamed and len(unnamed) < len(free):  # a list that names none is of the annotated images alone
+        raise ValueError(
+            f"{path}: {len(unnamed)} of {len(free)} images without a label are not named there, others are: "
+            f"{first_few(unnamed)}. Add their lines: each would count as a patient of its own."
+        )
+    return {stem: patient_of.get(name, name) for stem, name in own.items()} | patient_of
+
+
+def plain_patient(patient: str) -> str:
+    """What is left of a patient's name once all is taken away that people write differently: case, spaces and other
+    marks, leading zeros, BIDS's ``sub-``."""
+    word = re.sub(r"\d+", lambda digits: str(int(digits[0])), patient.casefold().removeprefix("sub-"))
+    kept = re.sub(r"(?<=\d)[\W_]+(?=\d)", "\0", word)  # marks between two numbers tell them apart
+    return re.sub(r"[^\w\0]|_", "", kept) or patient
+
+
+def same_patients(names: Iterable[str]) -> dict[str, str]:
+    """What each of several names is called; those of one plain name as the first of them."""
+    first: dict[str, str] = {}
+    return {name: first.setdefault(plain_patient(name), name) for name in names}
 
 
 def read_patients(path: str | Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from common.data.files import DICOM_SUFFIXES, NIFTI_SUFFIXES, file_stem, file_suffix, first_few, is_dicom
-from common.data.patients import patients_of_images
+from common.data.patients import patients_of_images, same_patients
 
 # as words of a name: a volume that is "masked", or of "mslesion", is none
 _MASK = re.compile(
@@ -27,9 +27,10 @@ def unlabeled_items(folder: str | Path, known: Iterable[str] = (), patients: str
     """All volumes below a folder, NIfTI files and folders with DICOM files: items with 'image' and 'patient'.
 
     The patient is what the CSV says; else the one of ``known`` with whose name the file's (or a folder's above it)
-    begins; else the file's name up to a time point, as ``_study1``, ``_ses-01`` or ``_01``, or up to ``_flair``; a name
-    that consists of these alone, as ``flair.nii.gz``, leaves it to the folder above. Masks are passed over, as are
-    other contrasts beside files that are called FLAIR.
+    begins, whatever people write differently (see `common.data.patients.plain_patient`); else the file's name up to a
+    time point, as ``_study1``, ``_ses-01`` or ``_01``, or up to ``_flair``; a name that consists of these alone, as
+    ``flair.nii.gz``, leaves it to the folder above. Masks are passed over, as are other contrasts beside files that are
+    called FLAIR.
 
     Args:
         folder: the folder.
@@ -44,8 +45,12 @@ def unlabeled_items(folder: str | Path, known: Iterable[str] = (), patients: str
     images = _volumes(folder)
     if not images:
         raise FileNotFoundError(f"{folder} must hold volumes, NIfTI files or folders of DICOM files, got none.")
-    known = sorted({str(name) for name in known}, key=len, reverse=True)
-    return [{"image": str(path), "patient": _patient(path, folder, known, table)} for path in images]
+    names = sorted({str(name) for name in known}, key=len, reverse=True)
+    known = [(re.escape(name), name) for name in names] + [(_pattern(name), name) for name in names]
+    found = [_patient(path, folder, known, table) for path in images]
+    told = {*names, *table.values()}
+    called = {name: name for name in told} | same_patients(name for name in found if name not in told)
+    return [{"image": str(path), "patient": called[patient]} for path, patient in zip(images, found, strict=True)]
 
 
 def patient_of_name(name: str) -> str:
@@ -57,15 +62,25 @@ def patient_of_name(name: str) -> str:
     return name
 
 
-def _patient(path: Path, folder: Path, known: list[str], table: dict[str, str]) -> str:
+def _pattern(patient: str) -> str:
+    """An expression for what `common.data.patients.plain_patient` takes for the same name."""
+    words = re.findall(r"\d+|[^\W\d_]+", patient.casefold().removeprefix("sub-"))
+    found = ""
+    for before, word in zip(["", *words], words, strict=False):
+        marks = r"[\W_]+" if before.isdecimal() and word.isdecimal() else r"[\W_]*"
+        found += marks + (f"0*{int(word)}" if word.isdecimal() else word)
+    return rf"(?i:(?:sub-)?{found})" if found else re.escape(patient)
+
+
+def _patient(path: Path, folder: Path, known: list[tuple[str, str]], table: dict[str, str]) -> str:
     parts = path.relative_to(folder).parts
     names = [file_stem(parts[-1]), *reversed(parts[:-1])] if parts else [path.name]
     for name in names:
         if name in table:
             return table[name]
     for name in names:
-        for patient in known:
-            if re.match(rf"{re.escape(patient)}(?![a-zA-Z0-9])", name):
+        for pattern, patient in known:
+            if re.match(rf"{pattern}(?![a-zA-Z0-9])", name):
                 return patient
     for name in names:
         if patient_of_name(name).lower() not in _SAYS_NOTHING:

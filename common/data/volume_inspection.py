@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
 from common.data.files import first_few
-from common.data.inspection import Inspection, report_duplicates
+from common.data.inspection import Inspection
 from common.data.labels import load_volume_label, require_own_label
 from common.data.mask_facts import MaskFacts
+from common.data.near_duplicates import Seen, report_duplicates, report_near_copies
 from common.data.volumes import is_volume, read_volume
 from common.label_space import LabelSpace
 
@@ -45,6 +46,7 @@ class _Part:
     coarse: list[str] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
     with_skull: list[str] = field(default_factory=list)
+    seen: dict[str, Seen] = field(default_factory=dict)  # whole volumes by file, also of items that are slices
 
 
 def holds_volumes(datalist: dict) -> bool:
@@ -73,7 +75,8 @@ def inspect_volumes(datalist: dict) -> Inspection:
     for digest, slices in volumes.items():
         if {part for part, _ in places.get(digest, [])} & {"validation", "test"}:
             places[digest] += slices
-    report_duplicates(places, found, "volume", str)
+    report_duplicates(places, found, "volume")
+    report_near_copies([image for facts in parts.values() for image in facts.seen.values()], found, "volume")
     for part, facts in parts.items():
         _report_part(part, facts, datalist[part], label_classes(datalist, part), found)
     found.parts = pd.DataFrame([_part_row(part, parts[part], datalist[part]) for part in PARTS])
@@ -100,9 +103,13 @@ def _inspect_item(
         errors.append(f"{part}: {error}")
         return
     _inspect_image(image, _name(item), facts)
-    places[0][_digest(values[own])].append((part, _name(item)))
+    content = _digest(values[own])
+    places[0][content].append((part, _name(item)))
     if "slice" in item:
-        places[1][_digest(values)].append((part, _name(item)))
+        content = _digest(values)
+        places[1][content].append((part, _name(item)))
+    if item["image"] not in facts.seen:
+        facts.seen[item["image"]] = Seen.of(item, part, content, values)
     files = item.get("label", item.get("truth"))
     if files is None:
         return

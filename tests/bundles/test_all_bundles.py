@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from bundle_runs import ROOT
+from bundle_runs import ROOT, configs, options, run_here
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 
 from common import methods
+from common.data import find_datalist, save_datalist
+from common.data.files import file_suffix
+from common.data.metaimage import data_file
+from common.errors import cause
 from common.settings import keywords
 
 BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
@@ -130,11 +135,30 @@ def test_check_properties(bundle, dataset_dir, tmp_path, kind, config, caplog):
         bundle_root=str(bundle),
         dataset_dir=str(folder),
         output_dir=str(tmp_path),
+        **({"cache_dir": str(tmp_path / "cache")} if kind == "train" else {}),  # inference has none
     )
     workflow.initialize()
     caplog.clear()
     assert workflow.check_properties() == []
     assert [record.message for record in caplog.records if record.name.startswith("monai.bundle")] == []
+
+
+def test_training_refuses_a_file_that_is_also_scored(bundle, dataset_dir, tmp_path):
+    """Whatever it is called: before an image is decoded, and nothing of a run is left behind."""
+    datalist = find_datalist(dataset_dir)
+    learnt = Path(datalist["unlabeled"][0]["image"])
+    copy = shutil.copy(learnt, tmp_path / f"copy{file_suffix(learnt)}")
+    if copy.suffix == ".mhd":
+        shutil.copy(data_file(learnt), tmp_path)
+    datalist["test"][0]["image"] = str(copy)
+    file = save_datalist(datalist, tmp_path / "datalist.json")
+    short = {"dataset_dir": str(dataset_dir), "datalist": str(file), "epochs": 1, "iterations": 1}
+    settings = options(tmp_path / "run", tmp_path, bundle.name, short)
+    with pytest.raises(RuntimeError) as raised:
+        run_here("training", configs("train", bundle=bundle.name), settings)
+    said = rf"{re.escape(str(copy))} \(test\) must be another image than {re.escape(str(learnt))} \(unlabeled\)"
+    assert re.match(said, cause(raised.value))
+    assert not (tmp_path / "run").exists()
 
 
 def test_trained_weights_fit_the_network_of_inference(bundle, dataset_dir):

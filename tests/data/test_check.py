@@ -144,6 +144,26 @@ def test_duplicates_by_content_whatever_the_format(tmp_path, datalist, capsys):
     assert "same image is in several parts: free1.tif (unlabeled), test0.png (test)" in failing(tmp_path, capsys)
 
 
+def test_near_copies_across_parts(tmp_path, datalist, capsys):
+    """Written as JPEG in half of the size: an error in the test part, a warning in validation."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).resize((128, 96), Image.BICUBIC)
+    image.save(tmp_path / "free1.png")
+    for part, kind in (("test", "error"), ("validation", "warning")):
+        copy = tmp_path / f"{part}.jpg"
+        image.resize((64, 48)).save(copy, quality=60)
+        datalist[part] = [{"image": str(copy), "patient": "one", "label": [str(tmp_path / "full.png")] * 2}]
+        datalist["test" if part == "validation" else "validation"] = []
+        write_png(tmp_path / "full.png", np.eye(48, 64) * 255)
+        save_datalist(datalist, tmp_path / "list.json")
+        printed = (
+            failing(tmp_path, capsys)
+            if kind == "error"
+            else (check(tmp_path / "list.json"), capsys.readouterr())[1].out
+        )
+        assert f"{kind}: {tmp_path}/free1.png (unlabeled) and {copy} ({part}) are nearly the same image" in printed
+
+
 def test_duplicates_within_a_part_warn(tmp_path, datalist, capsys):
     (tmp_path / "free1.png").write_bytes((tmp_path / "free0.png").read_bytes())
     check(tmp_path / "list.json")

@@ -215,6 +215,29 @@ def test_an_image_that_the_csv_misses_is_named(folder):
         folder_datalist(folder / "images", masks=masks(folder), patients=folder / "patients.csv")
 
 
+def test_the_csv_names_all_images_without_a_label_or_none(folder):
+    options = {"masks": masks(folder), "unlabeled": folder / "unlabeled", "patients": folder / "patients.csv"}
+    options |= {"labeled": 2, "validation": 2}
+    assert len(folder_datalist(folder / "images", **options)["unlabeled"]) == 12
+    with (folder / "patients.csv").open("a") as file:
+        file.write("".join(f"new{index}.png;N{index}\n" for index in range(11)))
+    with pytest.raises(
+        ValueError, match=r"1 of 12 images without a label are not named there, others are: new11\. Add"
+    ):
+        folder_datalist(folder / "images", **options)
+
+
+@pytest.mark.filterwarnings("ignore:without a CSV")
+def test_names_that_are_written_otherwise_are_of_one_patient(folder):
+    """An image without a label of one who is tested on is left out."""
+    tested = folder_datalist(folder / "images", masks=masks(folder))["test"][0]["patient"]
+    number = tested.removeprefix("scan.").removesuffix("-a")
+    (folder / "unlabeled" / "new0.png").rename(folder / "unlabeled" / f"sub-Scan-0{number} A.png")
+    datalist = folder_datalist(folder / "images", masks=masks(folder), unlabeled=folder / "unlabeled")
+    assert len(datalist["unlabeled"]) == 11
+    assert datalist["left_out"] == 1
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real radiographs (../shared/data/cxr_lungs) are not here")
 def test_real_radiographs():
     datalist = folder_datalist(

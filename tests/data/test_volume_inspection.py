@@ -7,6 +7,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from common.data.check import check, require_sound_datalist
 from common.data.datalist import read_datalist
@@ -27,7 +28,8 @@ def content(tmp_path):
     brain = (place**2).sum(0) < 31**2
     parts = {"labeled": [], "unlabeled": [], "validation": [], "test": []}
     for index, part in enumerate(("labeled", "unlabeled", "test")):
-        image = np.where(brain, 100 + rng.normal(size=brain.shape), 0).astype(np.float32)
+        inside = 100 + 200 * ndimage.gaussian_filter(rng.normal(size=brain.shape), 3) + rng.normal(size=brain.shape)
+        image = np.where(brain, inside, 0).astype(np.float32)
         mask = np.zeros(brain.shape, np.uint8)
         mask[30, 30, 30] = mask[40:42, 30:32, 30:32] = 1
         item = {"image": save(tmp_path / f"scan{index}.nii.gz", image), "patient": f"p{index}"}
@@ -99,6 +101,22 @@ def test_the_same_volume_in_two_parts(run, tmp_path):
     status, printed = run()
     assert status == 1
     assert "the same volume is in several parts" in printed
+
+
+def test_a_near_copy_in_another_part(run, content, tmp_path):
+    """Of another size and other values, and flipped: an error in the test part, a warning in validation."""
+    values = np.asarray(nibabel.load(tmp_path / "scan2.nii.gz").dataobj)
+    save(tmp_path / "scan1.nii.gz", ndimage.zoom(values[:, ::-1] + 7, 0.9, order=1))
+    status, printed = run()
+    assert status == 1
+    assert (
+        f"error: {tmp_path}/scan1.nii.gz (unlabeled) and {tmp_path}/scan2.nii.gz (test) are nearly the sam" in printed
+    )
+    content["validation"] = content.pop("test")
+    status, printed = run()
+    assert status == 0
+    said = f"warning: {tmp_path}/scan1.nii.gz (unlabeled) and {tmp_path}/scan2.nii.gz (validation) are nearly the same"
+    assert said in printed
 
 
 def test_warnings(run, content, tmp_path):

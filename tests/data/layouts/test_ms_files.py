@@ -239,6 +239,36 @@ def test_known_patients_are_not_mistaken_for_longer_names(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("known", "name"),
+    [
+        ("Patient01", "sub-patient01_flair"),
+        ("sub-patient1", "Patient01_flair"),
+        ("patient 7", "PATIENT_007_T2_flair"),
+        ("TCGA-CS-4941", "tcga_cs_4941_study2_flair"),
+        ("1-2", "01_02_flair"),
+    ],
+)
+def test_a_known_patient_whose_name_is_written_otherwise(tmp_path, known, name):
+    save(tmp_path / f"{name}.nii.gz")
+    assert found(tmp_path, known=["other", known]) == {f"{name}.nii.gz": known}
+
+
+def test_the_known_patient_of_just_that_name_comes_first_and_others_stay_others(tmp_path):
+    for name in ("patient1_flair", "p1_1_flair", "anna_flair"):
+        save(tmp_path / f"{name}.nii")
+    assert set(found(tmp_path, known=["Patient001", "patient1", "p11", "ann"]).values()) == {"patient1", "p1", "anna"}
+
+
+def test_unlabelled_volumes_of_one_patient_whose_name_is_written_in_two_ways(tmp_path):
+    for name in ("Patient01_flair", "sub-patient01_ses-02_flair", "patient2_flair", "Patient02_flair"):
+        save(tmp_path / f"{name}.nii")
+    assert len(set(found(tmp_path).values())) == 2
+    table = tmp_path / "patients.csv"  # who says it knows
+    table.write_text("file,patient\npatient2_flair,p2\nPatient02_flair,P02\n")
+    assert {"p2", "P02"} < set(found(tmp_path, patients=table).values())
+
+
 def test_other_contrasts_beside_flair_are_left_out_aloud(tmp_path):
     save(tmp_path / "p1" / "flair.nii")
     save(tmp_path / "p1" / "t1.nii")
