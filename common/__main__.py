@@ -265,6 +265,27 @@ class Commands:
 
         print(f"Report: {Path(render(run_dir)).resolve()}")
 
+    def package(self, run_dir: str, output: str) -> None:
+        """Pack the bundle of a run and the shared code into one zip file, which needs no repository.
+
+        Args:
+            run_dir: folder of a run, or another trained bundle.
+            output: the zip file to write.
+        """
+        from common.portable import package
+
+        print(f"Wrote {package(run_dir, output)}: look at one that you are given by `python -m common verify`.")
+
+    def verify(self, file: str) -> None:
+        """Look at a packed bundle before any of it runs, and list what it would run; status 1 when it must not.
+
+        Args:
+            file: the zip file.
+        """
+        from common.portable import verify
+
+        verify(file)
+
 
 def commands() -> dict[str, Any]:
     """All commands by name. What they need is imported when they run: explaining them takes no time."""
@@ -295,6 +316,8 @@ def commands() -> dict[str, Any]:
         "convert": {"acdc": convert.acdc, "dicom": convert.dicom},
         "preprocess": tools.preprocess,
         "report": tools.report,
+        "package": tools.package,
+        "verify": tools.verify,
         "phantom": {
             "jsrt": phantom.jsrt,
             "ms": phantom.ms,
