@@ -17,7 +17,9 @@ def found_as_in_the_command(monkeypatch):
         monkeypatch.syspath_prepend(str(folder))
 
 
-@pytest.mark.parametrize("name", ["files", "volumes", "grids", "datalists", "weights", "checkpoints"])
+@pytest.mark.parametrize(
+    "name", ["files", "volumes", "leaks", "patients", "masks", "grids", "datalists", "weights", "checkpoints"]
+)
 def test_nothing_on_the_list_is_wrongly_accepted(tmp_path, name):
     from campaigns import CAMPAIGNS
     from tried import ACCEPTED, Setting

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from files import damaged_files, volumes_that_lie
-from runs import damaged_checkpoints, full_disks, killed_2d, killed_3d
+from leaks import leaks, masks, patients
+from runs import damaged_checkpoints, full_disks, killed_2d, killed_3d, killed_together
 from strangers import datalists, grids, weights
 from tried import Campaign
 
 CAMPAIGNS: dict[str, Campaign] = {
     "files": damaged_files,
     "volumes": volumes_that_lie,
+    "leaks": leaks,
+    "patients": patients,
+    "masks": masks,
     "grids": grids,
     "datalists": datalists,
     "weights": weights,
@@ -17,4 +21,5 @@ CAMPAIGNS: dict[str, Campaign] = {
     "disks": full_disks,
     "kills-2d": killed_2d,
     "kills-3d": killed_3d,
+    "kills-two": killed_together,
 }

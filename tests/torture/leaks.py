@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,7 +120,9 @@ def masks(setting: Setting) -> Iterator[Tried]:
                 other = item["label"][place - 1]
                 wrong = {"the image": item["image"], "another class's": other, "full everywhere": str(full)}
                 item["label"][place] = wrong.get(kind, str(noisy))
-            found = checked(changed, phantom / "masks.json", Path(items[0]["label"][place]).name)
+            named = Path(items[0]["label"][place])
+            said = (datalist["classes"][place], "everywhere") if kind == "full everywhere" else (named.name,)
+            found = checked(changed, phantom / "masks.json", *said)
             yield Tried(f"a mask that is none: {kind}", found, f"class {place}")
 
 
@@ -127,11 +130,12 @@ def checked(datalist: dict, path: Path, *said: str) -> str:
     """Refused where ``check`` ends with an error, or warns, and says what it must."""
     path.write_text(json.dumps(datalist))
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         try:
             check(path)
-            failed = ""
         except SystemExit as error:
-            failed = str(error.code)
-    lines = [line for line in (out.getvalue() + failed).splitlines() if line.startswith(("error", "warning"))]
+            print(error.code)
+    lines = [line for line in out.getvalue().splitlines() if line.startswith(("error", "warning"))]
+    lines += [str(warning.message) for warning in told]
     return REFUSED if any(all(part in line for part in said) for line in lines) else ACCEPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import cache, partial
@@ -13,7 +14,7 @@ import bundle_runs
 import damaged
 import test_ms_popcorn
 import torch
-from bundle_runs import configs, run_in_fork, same, train_log, weights
+from bundle_runs import configs, environment, run_in_fork, same, train_log, weights
 from tried import ACCEPTED, REFUSED, SAME, Setting, Tried
 from volume_phantom import make_ms_data
 
@@ -58,10 +59,14 @@ class Runs:
 
     def equal(self, method: str, folder: Path) -> bool:
         """Whether a run ended as the one that was never stopped, bit by bit."""
-        whole = self.whole(method)[0]
-        states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, whole)]
-        logs = [train_log(run) for run in (folder, whole)]
-        return same(*states) and same(weights(folder), weights(whole)) and logs[0].equals(logs[1])
+        return equal_runs(folder, self.whole(method)[0])
+
+
+def equal_runs(*runs: Path) -> bool:
+    """Whether two runs have the same state, weights and log."""
+    states = [torch.load(run / "checkpoint.pt", weights_only=True) for run in runs]
+    logs = [train_log(run) for run in runs]
+    return same(*states) and same(*map(weights, runs)) and logs[0].equals(logs[1])
 
 
 def killed(setting: Setting, dimensions: int) -> Iterator[Tried]:
@@ -77,6 +82,39 @@ def killed(setting: Setting, dimensions: int) -> Iterator[Tried]:
         code = runs.train(method, folder)
         found = SAME if code == 0 and runs.equal(method, folder) else ACCEPTED
         yield Tried(kind, found, f"{method} after {moments} s{': ' + runs.log() if code else ''}")
+
+
+def killed_together(setting: Setting) -> Iterator[Tried]:
+    """Two processes that train together; a fifth as often, since starting them takes long."""
+    setting.folder.mkdir(parents=True)
+    data = make_jsrt_phantom(setting.folder / "phantom", patients=24, size=64, seed=0)
+    files = configs("train", "multi_gpu_train")
+    whole, duration = setting.folder / "whole", together(files, bundle_runs.options(setting.folder / "whole", data))
+    assert duration > 0, "two processes do not train together here"
+    for index in range(max(1, setting.times // 5)):
+        folder = setting.folder / f"{index}"
+        settings = bundle_runs.options(folder, data, resume="true")
+        moment = float(setting.rng.uniform(0.5, 1) * duration)  # before that, nothing has begun
+        together(files, settings, moment)
+        ended = together(files, settings) > 0
+        found = SAME if ended and equal_runs(folder, whole) else ACCEPTED
+        yield Tried("killed and resumed, two processes", found, f"after {moment} s")
+
+
+def together(files: list[str], settings: dict, moment: float = 600) -> float:
+    """Trains in two processes, which are killed at a moment; gives how long it took, or 0 where it did not end well."""
+    launch = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    command = [sys.executable, *launch, *bundle_runs.command("training", files, settings)]
+    started = time.monotonic()
+    process = subprocess.Popen(
+        command, cwd=bundle_runs.ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        code = process.wait(moment)
+    except subprocess.TimeoutExpired:
+        subprocess.run(["pkill", "-KILL", "-f", str(settings["output_dir"])], check=True)  # all of them know the folder
+        code = process.wait()
+    return time.monotonic() - started if code == 0 else 0
 
 
 def damaged_checkpoints(setting: Setting) -> Iterator[Tried]:

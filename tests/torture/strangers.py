@@ -15,7 +15,7 @@ from fire.parser import DefaultParseValue
 from test_damaged_images import SCRIPTS
 from tried import ACCEPTED, REFUSED, SAME, Setting, Tried, verdict
 
-from common.command_line import quoted
+from common.command_words import quoted
 from common.data import find_datalist
 from common.grid.grid_file import read_grid
 from common.handlers.checkpoint import load_checkpoint
