@@ -34,13 +34,18 @@ def test_what_passes_is_counted_and_ends_with_status_1(tmp_path, monkeypatch, ca
     from tried import ACCEPTED, REFUSED, SAME, Tried
 
     found = [Tried("cut", REFUSED), Tried("cut", ACCEPTED, "a.png"), Tried("flipped", SAME)]
-    monkeypatch.setattr(campaigns, "CAMPAIGNS", {"files": lambda setting: iter(found)})
+
+    def ends_early(setting):
+        yield Tried("cut", REFUSED)
+        raise ValueError("no phantom")
+
+    monkeypatch.setattr(campaigns, "CAMPAIGNS", {"broken": ends_early, "files": lambda setting: iter(found)})
     monkeypatch.setattr(sys, "argv", ["torture"])
     main = __import__("runpy").run_path(str(TORTURE / "__main__.py"))["main"]
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "| cut | 2 | 1 | 0 | 1 |" in lines
-    assert "| all | 3 | 1 | 1 | 1 |" in lines
-    assert "cut: a.png" in lines
+    assert "| cut | 3 | 2 | 0 | 1 |" in lines
+    assert "| all | 4 | 2 | 1 | 1 |" in lines
+    assert lines[-2:] == ["cut: a.png", "broken ended with ValueError: no phantom"]

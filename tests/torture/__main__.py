@@ -7,6 +7,7 @@ import logging
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -27,17 +28,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CAMPAIGNS, default=list(CAMPAIGNS), help="these campaigns alone")
     given = parser.parse_args()
     tried: list[Tried] = []
+    broken: list[str] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for name in given.only:
             setting = Setting(Path(folder) / name, np.random.default_rng([given.seed, *name.encode()]), given.times)
-            tried += tqdm(CAMPAIGNS[name](setting), desc=name, unit=" tries", leave=False)
+            try:
+                for one in tqdm(CAMPAIGNS[name](setting), desc=name, unit=" tries", leave=False):
+                    tried.append(one)
+            except Exception as error:  # what has been tried so far, and the other campaigns, count all the same
+                traceback.print_exc()
+                broken.append(f"{name} ended with {type(error).__name__}: {str(error)[-300:]}")
     print(table(tried))
     print(f"\n{len(tried)} tries in {time.monotonic() - started:.0f} s, seed {given.seed}")
     wrong = [one for one in tried if one.verdict == ACCEPTED]
-    for one in wrong[:20]:
-        print(f"{one.kind}: {one.detail}")
-    sys.exit(bool(wrong))
+    for line in [*(f"{one.kind}: {one.detail}" for one in wrong[:20]), *broken]:
+        print(line)
+    sys.exit(bool(wrong or broken))
 
 
 if __name__ == "__main__":

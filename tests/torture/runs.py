@@ -23,7 +23,6 @@ from common.phantoms.jsrt import make_jsrt_phantom
 
 NAMES = [name for name in methods.__all__ if name not in ("Method", "Step")]
 SETTINGS = {
-    "BCP": {"labeled_batch": 4, "unlabeled_batch": 4},
     "Popcorn": {"method#step_size": 2, "method#step_epochs": 1, "method#neighbors": 2, "supervised_epochs": 1},
     "U2PL": {"method#contrast": {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 30, "enqueued": 5}},
 }
@@ -35,7 +34,8 @@ class Runs:
     def __init__(self, folder: Path, dimensions: int) -> None:
         self.folder, self.bundle = folder, {2: "jsrt_rpg", 3: "ms_popcorn"}[dimensions]
         tiny = {2: bundle_runs.TINY, 3: test_ms_popcorn.TINY}[dimensions]
-        self.tiny = {key: value for key, value in tiny.items() if not key.startswith("method#")}
+        even = {"labeled_batch": 2, "unlabeled_batch": 2}  # for methods that learn from pairs
+        self.tiny = {key: value for key, value in tiny.items() if not key.startswith("method#")} | even
         folder.mkdir(parents=True)
         if dimensions == 2:
             self.data = make_jsrt_phantom(folder / "phantom", patients=24, size=64, seed=0)
