@@ -276,15 +276,16 @@ class Commands:
 
         print(f"Wrote {package(run_dir, output)}: look at one that you are given by `python -m common verify`.")
 
-    def verify(self, file: str) -> None:
+    def verify(self, file: str, output: str | None = None) -> None:
         """Look at a packed bundle before any of it runs, and list what it would run; status 1 when it must not.
 
         Args:
             file: the zip file.
+            output: folder to make, for what was verified.
         """
         from common.portable import verify
 
-        verify(file)
+        verify(file, output)
 
 
 def commands() -> dict[str, Any]:

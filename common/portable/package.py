@@ -5,20 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import common
-from common.files import replacing
+from common.files import read_json, replacing
 
 MANIFEST = "manifest.json"
 NEEDED = ("configs/train.json", "configs/inference.json", "configs/metadata.json", "models/model.pt")
 PARTS = ("configs/*.json", "configs/logging.conf", "models/model.pt", "models/model.json", "scripts/*.py")
 PARTS += ("docs/README.md", "docs/data_license.txt", "LICENSE")
+PLACED = ("configs/train.json", "configs/inference.json", "configs/evaluate.json")
 CODE = ("*.py", "Snakefile", "templates/*")  # of the package common
-# where the data of a training lie is of no use elsewhere, and tells names of patients and folders
-OWN = {"dataset_dir": "data", "datalist": None}
+# where the data of a training lie is of no use elsewhere, and tells names of patients and folders; the last two are
+# what MONAI Label writes
+OWN = {
+    ("dataset_dir",): "data",
+    ("datalist",): None,
+    ("data", "datalist"): "@datalist",
+    ("train", "dataset", "data"): "$@data['labeled']",
+    ("validate", "dataset", "data"): "$@data['validation']",
+}
 MOMENT = (1980, 1, 1, 0, 0, 0)  # of every member, so that the same bundle gives the same file
 logger = logging.getLogger(__name__)
 
@@ -40,7 +50,7 @@ def package(run: str | Path, output: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: when there is no trained bundle.
-        ValueError: when the output is not called ``.zip``.
+        ValueError: when the output is not called ``.zip``, or a configuration holds a path of this machine.
     """
     root, output = Path(run), Path(output)
     if output.suffix != ".zip":
@@ -72,13 +82,46 @@ def members(root: Path) -> Iterator[tuple[str, bytes]]:
     found |= {f"common/{path.relative_to(code).as_posix()}": path for part in CODE for path in code.rglob(part)}
     for name in sorted(found):
         content = found[name].read_bytes()
-        yield name, without_places(content) if name == "configs/train.json" else content
+        yield name, without_places(found[name]) if name in PLACED else content
 
 
-def without_places(content: bytes) -> bytes:
-    """A training's configuration without where its data were."""
-    config = json.loads(content)
-    return json.dumps(config | {key: value for key, value in OWN.items() if key in config}, indent=4).encode() + b"\n"
+def without_places(path: Path) -> bytes:
+    """A configuration without where its data were.
+
+    Raises:
+        ValueError: when there is still a path of this machine in it.
+    """
+    config = read_json(path, "make the bundle again")
+    changed = False
+    for keys, value in OWN.items():
+        inner = config
+        for key in keys[:-1]:
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and inner.get(keys[-1], value) != value and not is_code(inner[keys[-1]]):
+            inner[keys[-1]], changed = value, True
+    for place, text in texts(config):
+        if text.startswith(("/", "~")) or "\\" in text or re.match(r"[A-Za-z]:", text):
+            raise ValueError(
+                f"{path} must hold no path of this machine, which would be given away, got {place}: {text}: train with "
+                "a relative one, or take it out."
+            )
+    return json.dumps(config, indent=4).encode() + b"\n" if changed else path.read_bytes()
+
+
+def is_code(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("$", "@"))
+
+
+def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a configuration with its place, ``*`` for an index."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from texts(inner, f"{place}#{key.removeprefix('+')}".lstrip("#"))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner, f"{place}#*")
+    elif isinstance(value, str):
+        yield place, value
 
 
 def add(file: ZipFile, name: str, content: bytes) -> None:

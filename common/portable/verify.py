@@ -6,34 +6,43 @@ import hashlib
 import json
 import stat
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
-from zipfile import BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import common
 from common.bundle_run import BUNDLES
+from common.files import read_json
 from common.grid.trust import PARTS, code
 from common.handlers.checkpoint import load_checkpoint
-from common.portable.package import CODE, MANIFEST, NEEDED
+from common.portable.package import CODE, MANIFEST, NEEDED, texts
 
-LARGEST = 2**31  # bytes of a member
+LARGEST = 2**32  # bytes of all members
 RATIO = 1000  # of a member's size to that in the file; weights and texts stay far below
 NULL = "$None"  # how nothing is spelled on a command line
+# texts that a run may set: nothing of a bundle looks up a class or a function by them
+FREE = {"name", "device", "mode", "dataset_dir", "output_ext", "classes#*", "channel"}
+FREE_IN = ("network_def#",)  # names of norms and activations, from MONAI's own list
+PAGES = ("docs/README.md", "docs/data_license.txt", "LICENSE")
 
 
-def verify(file: str | Path) -> None:
+def verify(file: str | Path, output: str | Path | None = None) -> None:
     """Checks a packed bundle without running any of it, and prints every ``_target_`` and expression that it holds.
 
-    Refused are members that a careless tool would write outside of the folder, links, members that are far larger than
-    they look; what the manifest does not know, misses or has another SHA-256 of; code in ``common`` and ``scripts``
-    that is not this installation's, byte by byte; weights that hold more than tensors and numbers; configurations with
-    a ``_target_`` or expression that no bundle of this installation has (stock MONAI runs them all, with a warning).
+    Refused are members that a careless tool would write outside of the folder or under another name, links, members
+    that are far larger than they look; what the manifest does not know, misses or has another SHA-256 of; code in
+    ``common`` and ``scripts`` that is not this installation's, byte by byte; weights that hold more than tensors and
+    numbers; configurations with a ``_target_``, an expression or any text that the same bundle of this installation
+    does not have at that place, but for parts of methods and a few settings (stock MONAI runs them all, with a warning;
+    a text may name a function, too).
 
     Args:
         file: the zip file, see :func:`~common.portable.package`.
+        output: folder to make, for what was read and verified; other tools may see other names in a zip file.
 
     Raises:
         SystemExit: when anything is refused, or this installation has no bundles.
@@ -42,33 +51,40 @@ def verify(file: str | Path) -> None:
         raise SystemExit(
             f"error: {BUNDLES} must hold the bundles to compare with: verify in a clone of the repository."
         )
+    if output is not None and Path(output).exists():
+        raise SystemExit(f"error: output must be a folder that is not there yet, got {output}.")
     try:
         with ZipFile(file) as opened:
             problems = list(unsafe(opened))  # before any of it is read
             contents, found = ({}, []) if problems else unpacked(opened)
-    except (OSError, BadZipFile) as error:
+    except (OSError, BadZipFile, zlib.error, EOFError) as error:
         raise SystemExit(f"error: {file} must be a zip file as it was packed, got {error}: copy it again.") from error
     if not problems:
         problems = [*found, *missing(contents), *strange_code(contents), *strange_weights(contents)]
-        for name, place, text in commands(contents):
-            known = text in allowed() or (place.endswith("_target_") and PARTS.fullmatch(text) is not None)
-            print(f"{'known' if known else 'other'}: {name}: {place}: {text}")
-            problems += [] if known else [f"{name}: {place} would run what no bundle of this installation does: {text}"]
+        problems += strange_settings(contents)
     for problem in problems:
         print(f"error: {problem}")
     print(f"{file}: {len(contents)} files, {len(problems)} errors")
     if problems:
         raise SystemExit(1)
+    if output is not None:
+        for name, content in contents.items():
+            path = Path(output) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 def unsafe(file: ZipFile) -> Iterator[str]:
     """Members that are not simply files inside of the one folder."""
     members = file.infolist()
-    names = Counter(member.filename for member in members)
+    names = Counter(member.filename.casefold() for member in members)
     yield from (f"{name} is there {number} times" for name, number in names.items() if number > 1)
-    tops = {PurePosixPath(name).parts[:1] for name in names}
+    tops = {PurePosixPath(member.filename).parts[:1] for member in members}
     if len(tops) != 1:
         yield f"all files must lie in one folder, got {len(tops)}: {sorted(''.join(top) for top in tops)[:3]}"
+    size = sum(member.file_size for member in members)
+    if size > LARGEST:
+        yield f"all files must be at most {LARGEST} bytes, got {size}"
     for member in members:
         fault = unsafe_member(member)
         if fault:
@@ -78,11 +94,16 @@ def unsafe(file: ZipFile) -> Iterator[str]:
 def unsafe_member(member: ZipInfo) -> str:
     name, mode = member.filename, member.external_attr >> 16
     parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or ":" in name or len(parts) < 2 or member.is_dir():
+    strange = set(name) & set("\\:") or not name.isprintable() or "/".join(parts) != name
+    if strange or ".." in parts or name.startswith("/") or len(parts) < 2 or member.is_dir():
         return "a name that leads elsewhere"
+    if member.extra or member.orig_filename != name:
+        return "another name beside this one"
     if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
         return "a link or a device"
-    if member.file_size > LARGEST or member.file_size > RATIO * max(1, member.compress_size):
+    if member.flag_bits & 1 or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        return "one that is encrypted, or packed in a way that is not used here"
+    if member.file_size > RATIO * max(1, member.compress_size):
         return f"{member.file_size} bytes, packed in {member.compress_size}"
     return ""
 
@@ -108,9 +129,8 @@ def missing(contents: dict[str, bytes]) -> Iterator[str]:
 def strange_code(contents: dict[str, bytes]) -> Iterator[str]:
     """Files that a program would run, or read as if it were one, and that are not this installation's."""
     for name, content in contents.items():
-        text = name.startswith("docs/") or name == "LICENSE"
-        values = name.startswith("configs/") and name.endswith(".json")
-        if text or values or name in ("models/model.pt", "models/model.json"):
+        values = name.startswith("configs/") and name.endswith(".json") and name.count("/") == 1
+        if values or name in (*PAGES, "models/model.pt", "models/model.json"):
             continue
         if hashlib.sha256(content).hexdigest() not in own_code().get(name, ()):
             yield f"{name} is not this installation's (common {common.__version__}): read it before you run it"
@@ -141,32 +161,72 @@ def strange_weights(contents: dict[str, bytes]) -> Iterator[str]:
             yield str(error).replace(str(path), "models/model.pt")
 
 
-def commands(contents: dict[str, bytes]) -> Iterator[tuple[str, str, str]]:
-    """File, place and text of all that MONAI would evaluate or call in the configurations."""
-    for name, content in contents.items():
-        if name.startswith("configs/") and name.endswith(".json"):
-            try:
-                config = json.loads(content)
-            except ValueError as error:
-                yield name, "all of it", f"no JSON: {error}"
-            else:
-                yield from ((name, place, text) for place, text in evaluated(config))
+def strange_settings(contents: dict[str, bytes]) -> list[str]:
+    """What no bundle of this installation would run, by the one that it is most like; prints all that would be run."""
+    configs, problems = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            if name.startswith("configs/") and name.endswith(".json"):
+                path = Path(folder) / "config.json"
+                path.write_bytes(content)
+                try:
+                    configs[name] = read_json(path, "pack it again")
+                except ValueError as error:
+                    problems.append(str(error).replace(str(path), name))
+    strange = min(([*others(configs, known)] for known in own_texts()), key=len)
+    for name, config in configs.items():
+        for place, text in texts(config):
+            if is_code(place, text):
+                print(f"{'other' if (name, place, text) in strange else 'known'}: {name}: {place}: {text}")
+    told = "would run or name what no bundle of this installation does there"
+    return problems + [f"{name}: {place} {told}: {text}" for name, place, text in strange]
 
 
-def evaluated(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every ``_target_``, expression and part of another file, allowed or not."""
+def others(configs: dict[str, Any], known: frozenset[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """File, place and text of what is not known."""
+    for name, config in configs.items():
+        if name == "configs/metadata.json":  # says what the bundle is, and runs nothing
+            yield from ((name, place, text) for place, text in texts(config) if is_code(place, text))
+            continue
+        free = [place for place in parts_of(config)]
+        for place, text in texts(config):
+            inside = any(place.startswith(f"{one}#") for one in free)
+            if (place, text) in known or text == NULL:
+                continue
+            if not is_code(place, text) and (place in FREE or place.startswith(FREE_IN) or inside):
+                continue
+            if inside and place.endswith("_target_") and PARTS.fullmatch(text):
+                continue
+            yield name, place, text
+
+
+def is_code(place: str, text: str) -> bool:
+    """Whether MONAI would call it, or evaluate it."""
+    return place.endswith(("_target_", "imports#*")) or next(code(text, place), None) is not None
+
+
+def parts_of(value: Any, place: str = "") -> Iterator[str]:
+    """Places of what is made of parts of a method, a network or an optimizer, in which names are theirs."""
     if isinstance(value, dict):
+        if PARTS.fullmatch(str(value.get("_target_"))):
+            yield place
         for key, inner in value.items():
-            yield from evaluated(inner, f"{place}#{key}".lstrip("#"))
+            yield from parts_of(inner, f"{place}#{key.removeprefix('+')}".lstrip("#"))
     elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from evaluated(inner, f"{place}#{index}")
-    elif place.endswith("_target_") or next(code(value, place), None):
-        yield place, str(value)
+        for inner in value:
+            yield from parts_of(inner, f"{place}#*")
 
 
 @cache
-def allowed() -> frozenset[str]:
-    """The ``_target_`` and expressions of this installation's bundles."""
-    configs = [json.loads(path.read_text()) for path in BUNDLES.glob("*/configs/*.json")]
-    return frozenset(text for config in configs for _, text in evaluated(config)) | {NULL}
+def own_texts() -> list[frozenset[tuple[str, str]]]:
+    """Place and text of all configurations of each bundle of this installation."""
+    folders = sorted(path.parent for path in BUNDLES.glob("*/configs/train.json"))
+    return [
+        frozenset(
+            found
+            for path in folder.glob("*.json")
+            if path.name != "metadata.json"
+            for found in texts(read_json(path, "get the repository again"))
+        )
+        for folder in folders
+    ]

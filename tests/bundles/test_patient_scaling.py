@@ -78,6 +78,46 @@ def test_a_slice_that_cannot_be_read_does_not_stop_the_others(folder, damage):
     np.testing.assert_allclose(found, np.minimum(np.array(SLICES["a_1"]) * 0.4 / 100, 1).T[None], rtol=1e-6)
 
 
+def test_a_grey_picture_lacks_the_second_channel_and_spoils_nothing(tmp_path):
+    values = np.random.default_rng(0).integers(1, 200, (2, 8, 6, 3)).astype(np.uint8)
+    for index, one in enumerate(values):
+        Image.fromarray(one).save(tmp_path / f"p_{index}.png")
+    expected = scale(1)({"image": str(tmp_path / "p_1.png")})["image"]
+    Image.fromarray(values[0, ..., 0]).save(tmp_path / "p_7.png")
+    np.testing.assert_allclose(scale(1)({"image": str(tmp_path / "p_1.png")})["image"], expected)
+
+
+@pytest.mark.parametrize("kind", ["transparent", "palette", "bits"])
+def test_other_kinds_of_pictures_are_measured_as_they_are_read(tmp_path, kind):
+    """The median of the tissue is 0.4, also where a file holds indices, or an opacity."""
+    rng = np.random.default_rng(0)
+    for index in range(2):
+        values = rng.integers(0, 255, (9, 8, 3)).astype(np.uint8)
+        picture = Image.fromarray(values)
+        if kind == "transparent":
+            picture.putalpha(7)
+        else:
+            picture = picture.quantize(16) if kind == "palette" else Image.fromarray(values[..., 0] > 99)
+        picture.save(tmp_path / f"p_{index}.png")
+    channel = 0 if kind == "bits" else "all"
+    every = [scale(channel)({"image": str(tmp_path / f"p_{index}.png")})["image"] for index in range(2)]
+    for one in np.stack(every, 1):
+        assert np.median(one[one > one.mean()]) == pytest.approx(0.4)
+
+
+def test_many_numbered_pictures_are_no_slices_of_one_patient(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        Image.fromarray(rng.integers(0, 40 * (index + 1), (8, 6)).astype(np.uint8)).save(tmp_path / f"x_{index}.png")
+    with_others = scale()({"image": str(tmp_path / "x_1.png")})["image"]
+    for index in range(6, 501):
+        (tmp_path / f"x_{index}.png").touch()
+    alone = scale()({"image": str(tmp_path / "x_1.png")})["image"]
+    assert float(alone.max()) > float(with_others.max())
+    own = np.asarray(Image.open(tmp_path / "x_1.png")).astype(float).T
+    np.testing.assert_allclose(alone[0], np.minimum(own * 0.4 / np.median(own[own > own.mean()]), 1), rtol=1e-5)
+
+
 def test_an_image_without_a_file_and_a_black_one(tmp_path):
     image = MetaTensor(
         torch.tensor([[[0.0, 10], [20, 100]]]), meta={"filename_or_obj": str(tmp_path / "no" / "x_1.png")}

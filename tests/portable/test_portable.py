@@ -8,8 +8,10 @@ import os
 import pickle
 import shutil
 import stat
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -107,7 +109,9 @@ def test_what_cannot_be_packed(run, tmp_path, name, output, error):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["../lungs/a.py", "/lungs/a.py", "lungs/../../a.py", "C:/lungs/a.py", "lungs\\..\\a"])
+@pytest.mark.parametrize(
+    "name", ["../lungs/a.py", "/lungs/a.py", "lungs/../../a.py", "C:/lungs/a.py", "lungs\\..\\a", "lungs//a.py"]
+)
 def test_names_that_lead_elsewhere(packed, tmp_path, capsys, name):
     errors = refused(written(tmp_path / "a.zip", contents(packed) | {name: b"1"}, listed=False), capsys)
     assert any("a name that leads elsewhere" in line for line in errors)
@@ -131,7 +135,7 @@ def test_a_member_that_is_larger_than_it_looks(packed, tmp_path, capsys):
 def test_a_member_there_twice(packed, tmp_path, capsys):
     with pytest.warns(UserWarning, match="Duplicate"), ZipFile(shutil.copy(packed, tmp_path / "a.zip"), "a") as file:
         file.writestr("lungs/LICENSE", "mine")
-    assert refused(tmp_path / "a.zip", capsys) == ["error: lungs/LICENSE is there 2 times"]
+    assert refused(tmp_path / "a.zip", capsys) == ["error: lungs/license is there 2 times"]
 
 
 def test_a_changed_byte(packed, tmp_path, capsys):
@@ -160,8 +164,11 @@ def test_a_missing_file(packed, tmp_path, capsys, name):
 
 
 def test_a_file_that_the_manifest_does_not_know(packed, tmp_path, capsys):
-    found = contents(packed) | {"lungs/docs/more.md": b"more"}
-    assert refused(written(tmp_path / "a.zip", found, False), capsys) == ["error: docs/more.md is not in the manifest"]
+    found = contents(packed)
+    sums = json.loads(found[f"lungs/{MANIFEST}"])
+    del sums["sha256"]["LICENSE"]
+    file = written(tmp_path / "a.zip", found | {f"lungs/{MANIFEST}": json.dumps(sums).encode()}, False)
+    assert refused(file, capsys) == ["error: LICENSE is not in the manifest"]
     without = {name: content for name, content in contents(packed).items() if MANIFEST not in name}
     assert "manifest.json must be there" in refused(written(tmp_path / "b.zip", without, False), capsys)[0]
 
@@ -189,24 +196,94 @@ def test_weights_that_are_a_program(packed, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "change",
     [
-        ("learning_rate", "$__import__('os').system('true')"),
-        ("loss", {"_target_": "os.system", "command": "true"}),
-        ("more", [{"_target_": "subprocess.run"}]),
-        ("cache_dir", "%/etc/passwd::x"),
-        ("loss", {"_target_": "common.losses.Dice", "_mode_": "debug"}),
+        {"learning_rate": "$__import__('os').system('true')"},
+        {"loss": {"_target_": "os.system", "command": "true"}},
+        {"more": [{"_target_": "subprocess.run"}]},
+        {"cache_dir": "%/etc/passwd::x"},
+        {"loss": {"_target_": "common.losses.Dice", "_mode_": "debug"}},
+        # expressions that are the bundle's, where what they name is another
+        {"run": "os.system", "evaluator": {"_target_": "$@run", "command": "true"}},
+        {"more": {"_target_": "$@method", "method": 3}},
+        {"bundle_root": "docs"},
+        {"scripts": {"FolderEvaluator": "os.system"}},
+        # a text that MONAI looks a function up by
+        {"more": {"_target_": "LoadImaged", "keys": "image", "reader": "os.system", "command": "true"}},
     ],
 )
 @pytest.mark.parametrize("file", ["train", "inference", "more"])
-def test_configurations_that_would_run_something_else(packed, tmp_path, capsys, key, value, file):
+def test_configurations_that_would_run_something_else(packed, tmp_path, capsys, change, file):
     found, name = contents(packed), f"lungs/configs/{file}.json"
-    config = json.loads(found.get(name, b"{}")) | {key: value}
+    config = json.loads(found.get(name, b"{}")) | change
     errors = refused(written(tmp_path / "a.zip", found | {name: json.dumps(config).encode()}), capsys)
-    assert len(errors) == 1
-    assert (
-        "would run what no bundle of this installation does" in errors[0] and f"configs/{file}.json: {key}" in errors[0]
+    told = "would run or name what no bundle of this installation does there"
+    assert errors and all(error.startswith(f"error: configs/{file}.json: ") and told in error for error in errors)
+    assert {error.split(": ")[2].split("#")[0].split(" ")[0] for error in errors} <= set(change)
+
+
+@pytest.mark.parametrize("key", ["_target_", "author"])
+def test_metadata_say_and_run_nothing(packed, tmp_path, capsys, key):
+    found, name = contents(packed), "lungs/configs/metadata.json"
+    config = json.loads(found[name]) | {key: "os.system" if key == "_target_" else "$exit()"}
+    errors = refused(written(tmp_path / "a.zip", found | {name: json.dumps(config).encode()}), capsys)
+    assert len(errors) == 1 and f"configs/metadata.json: {key} would run" in errors[0]
+
+
+def test_a_name_beside_the_one_that_is_checked(packed, tmp_path, capsys):
+    """Info-ZIP's unzip takes the name of the extra field 0x7075, others the one that is checked here."""
+    with ZipFile(packed) as source, ZipFile(tmp_path / "a.zip", "w") as file:
+        for member in source.infolist():
+            content = source.read(member)
+            if member.filename == "lungs/LICENSE":
+                other = b"lungs/scripts/more.py"
+                field = b"\x01" + zlib.crc32(member.filename.encode()).to_bytes(4, "little") + other
+                member.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            file.writestr(member, content)
+    assert "another name beside this one" in refused(tmp_path / "a.zip", capsys)[0]
+
+
+def test_what_is_verified_can_be_unpacked(packed, tmp_path, capsys):
+    verify(packed, tmp_path / "out")
+    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert found == {name.split("/", 1)[1] for name in contents(packed)} - {MANIFEST}
+    with pytest.raises(SystemExit, match="output must be a folder that is not there yet"):
+        verify(packed, tmp_path / "out")
+    bad = written(tmp_path / "a.zip", contents(packed) | {"lungs/common/more.py": b"1"})
+    refused(bad, capsys)
+    with pytest.raises(SystemExit):
+        verify(bad, tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_where_the_data_were_stays_behind_at_every_depth(run, tmp_path):
+    """MONAI Label writes its pairs into the configuration."""
+    bundle = shutil.copytree(run, tmp_path / "labelled")
+    path = bundle / "configs" / "train.json"
+    config = json.loads(path.read_text())
+    config["train"]["dataset"]["data"] = [{"image": "/data/Mueller_Hans.nii.gz", "label": "/data/a.nii.gz"}]
+    config["data"]["datalist"] = "/data/names.json"
+    path.write_text(json.dumps(config))
+    found = contents(package(bundle, tmp_path / "a.zip"))
+    assert not any(
+        b"Mueller" in content or b"/data/" in content for name, content in found.items() if "configs" in name
     )
+    assert json.loads(found["a/configs/train.json"])["train"]["dataset"]["data"] == "$@data['labeled']"
+    config["cache_dir"] = "/home/me/cache"
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"must hold no path of this machine, .* got cache_dir: /home/me/cache"):
+        package(bundle, tmp_path / "b.zip")
+    assert not (tmp_path / "b.zip").exists()
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in (ROOT / "bundles").iterdir()))
+def test_every_bundle_is_verified(bundle, tmp_path, capsys):
+    source = ROOT / "bundles" / bundle
+    folder = shutil.copytree(source, tmp_path / "b", ignore=shutil.ignore_patterns("models", "eval", "cache"))
+    (folder / "models").mkdir()
+    torch.save({"a": torch.zeros(3)}, folder / "models" / "model.pt")
+    verify(package(folder, tmp_path / "b.zip"))
+    assert "0 errors" in capsys.readouterr().out
 
 
 def test_other_settings_and_parts_of_methods_are_no_code(packed, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 
 TISSUE = 0.4  # what the median of a patient's tissue becomes
 NUMBERED = re.compile(r"(.+)_\d+")  # a slice of a patient
+MOST = 500  # slices of a patient
 ENDINGS = (".tif", ".tiff", ".png", ".bmp")
 
 
@@ -25,8 +27,8 @@ class ScaleByPatientd(MapTransform):
     MRI has no unit, and a network that has seen few patients takes the whole brain of a brighter one for a tumour. Each
     slice on its own does not tell how bright it should be: its brightest pixel is scalp, tumour or noise. So the slices
     of the same patient are read as well, that is, the pictures in the same folder whose names differ in the number at
-    their end alone; where there are none, the picture is all there is. Tissue are the pixels above the mean of all of
-    them, of each channel for itself.
+    their end alone, and up to 500 of them; of a picture without any, or with more (they are no slices then), it is its
+    own brightness. Tissue are the pixels above the mean of all of them, of each channel for itself.
 
     Args:
         keys: keys of images ``C H W`` that were read from pictures of 8 or 16 bits.
@@ -40,47 +42,62 @@ class ScaleByPatientd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         scaled = dict(data)
         for key in self.key_iterator(scaled):
-            path = Path(scaled[key].meta["filename_or_obj"])
-            files = tuple((file, file.stat().st_mtime_ns) for file in slices(*patient(path)))
-            bright = torch.tensor(brightness(files, self.channel) or own_brightness(scaled[key]))
-            scaled[key] = (scaled[key] * (TISSUE / bright.clamp(min=1e-6)[:, None, None])).clamp(0, 1)
+            own = scaled[key]
+            found = brightness(slices(Path(own.meta["filename_or_obj"])), self.channel)
+            bright = torch.tensor(found if len(found) == len(own) else own_brightness(own))
+            scaled[key] = (own * (TISSUE / bright.clamp(min=1e-6)[:, None, None])).clamp(0, 1)
         return scaled
 
     def also_reads(self, item: Mapping[Hashable, Any]) -> list[Path]:
         """The files that decide about an item's values beside its own."""
-        return [path for key in self.keys for path in slices(*patient(Path(item[key])))]
+        return [path for key in self.keys for path, _ in slices(Path(item[key]))]
 
 
-def patient(path: Path) -> tuple[Path, str]:
-    """The folder and the name of whom a slice is, which numbers follow; of another picture, its own name."""
-    found = NUMBERED.fullmatch(path.stem)
-    return path.absolute().parent, found[1] if found else path.name
+def slices(path: Path) -> tuple[tuple[Path, int], ...]:
+    """The pictures of whom a slice is, each with its time of change; none where it has no number or is one of many."""
+    folder, found = path.absolute().parent, NUMBERED.fullmatch(path.stem)
+    if found is None or not folder.is_dir():
+        return ()
+    known = patients(folder, folder.stat().st_mtime_ns).get(found[1], ())
+    return tuple((file, file.stat().st_mtime_ns) for file in known) if len(known) <= MOST else ()
 
 
-def slices(folder: Path, name: str) -> list[Path]:
-    """The pictures of a patient."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
-    pictures = (path for path in files if path.suffix.lower() in ENDINGS)
-    return [path for path in pictures if path.name == name or re.fullmatch(re.escape(name) + r"_\d+", path.stem)]
+@lru_cache(maxsize=64)
+def patients(folder: Path, changed: int) -> dict[str, tuple[Path, ...]]:
+    """The pictures of each patient in a folder, by name; once for each time of the folder's change."""
+    named: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.iterdir()):
+        found = NUMBERED.fullmatch(file.stem)
+        if found and file.suffix.lower() in ENDINGS:
+            named[found[1]].append(file)
+    return {name: tuple(files) for name, files in named.items()}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def brightness(files: tuple[tuple[Path, int], ...], channel: int | str) -> tuple[float, ...]:
     """Of each channel of pictures, given with the time of change of each; nothing where they are of several kinds.
 
-    Those that cannot be read are refused in their turn.
+    Those that cannot be read, or lack the channel, are refused in their turn.
     """
     values: list[np.ndarray] = []
     for path, _ in files:
         try:
             with Image.open(path) as picture:
-                pixels = np.atleast_3d(np.asarray(picture, dtype=np.float32))
-        except (OSError, SyntaxError, ValueError):  # PIL's for what is damaged
+                pixels = grey_values(picture)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # PIL's for what is damaged
             continue
         taken = pixels if channel == "all" else pixels[..., channel : channel + 1]
-        values.append(taken.reshape(-1, taken.shape[-1]))
-    widths = {one.shape[-1] for one in values}
-    return medians(np.concatenate(values)) if len(widths) == 1 and 0 not in widths else ()
+        if taken.shape[-1]:
+            values.append(taken.reshape(-1, taken.shape[-1]))
+    return medians(np.concatenate(values)) if len({one.shape[-1] for one in values}) == 1 else ()
+
+
+def grey_values(picture: Image.Image) -> np.ndarray:
+    """``H W C`` as an image is read for training and inference: palettes in their colours, without transparency."""
+    if picture.mode in ("1", "P", "PA"):
+        picture = picture.convert("L" if picture.mode == "1" else "RGB")
+    bands = [band for band in picture.getbands() if band != "A"]
+    return np.stack([np.asarray(picture.getchannel(band), dtype=np.float32) for band in bands], -1)
 
 
 def own_brightness(image: torch.Tensor) -> tuple[float, ...]:
