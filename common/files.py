@@ -25,9 +25,6 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
         durable: wait until the disk has it, so that this is true even when the machine loses power; thousands of small
             files that can be made again are not worth that wait.
 
-    Raises:
-        OSError: when nothing is left of the device, whatever the writer raises then.
-
     Example::
 
         with replacing("scores.csv") as temporary:
@@ -35,6 +32,7 @@ def replacing(path: str | Path, durable: bool = True) -> Iterator[Path]:
 
     Raises:
         IsADirectoryError: when there is a folder of that name.
+        OSError: when nothing is left of the device, whatever the writer raises then.
     """
     path = Path(path)
     if path.is_dir():

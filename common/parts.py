@@ -71,6 +71,9 @@ class Part(nn.Module):
     def prepare(self, network: nn.Module, labels: LabelSpace) -> None:
         """Makes what depends on the network (a teacher, a head), before the optimizer is made."""
 
+    def start(self, network: nn.Module) -> None:
+        """Called before the first step of a training, once weights that were given or resumed have been loaded."""
+
     def after_step(self, step: Step) -> None:
         """Called after each step of the optimizer, without gradients and with what the step has seen."""
 

@@ -17,6 +17,7 @@ FLAT = 0.02  # share of the range of values: a contrast that counts half
 EMPTY = 0.02  # share of the range of values up to which nothing is shown
 OUTLINE = 0.05  # how much pixels near such ones count
 INSIDE = 0.7  # likeness that copies have at least when they count so little
+LEAST = 0.05  # share of a thumbnail that must show more than an empty background
 LIKELY = 0.8  # likeness in half of the size below which the whole is not looked at
 STEPS = 6  # of the search for what was cropped
 ASKED = 64  # images that are compared with all others at a time
@@ -141,7 +142,7 @@ def _within(spans: Tensor, images: Tensor) -> Tensor:
 def _correlation(ones: Tensor, others: Tensor, place: Tensor) -> Tensor:
     """Of details where both images are, unless what is not near an empty background says otherwise.
 
-    Outlines alone make heads alike that lie in one template.
+    Outlines alone make heads alike that lie in one template. Small things on nothing all are: these are no copies.
     """
     there, inside = sampled(ones, place)
     filled = [(smooth((images > EMPTY).float(), WIDTH) > 0.99).float() for images in (there, others)]
@@ -149,7 +150,9 @@ def _correlation(ones: Tensor, others: Tensor, place: Tensor) -> Tensor:
     whole, within = (
         _weighted(one, other, weight.flatten(1)) for weight in (inside, inside * (filled[0] * filled[1] + OUTLINE))
     )
-    return torch.where(within < INSIDE, whole.minimum(within), whole)
+    alike = torch.where(within < INSIDE, whole.minimum(within), whole)
+    shown = (inside * filled[0] * filled[1]).flatten(1).mean(1)
+    return torch.where(shown < LEAST, torch.zeros_like(alike), alike)
 
 
 def _weighted(ones: Tensor, others: Tensor, weight: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 GREY = 0.1  # share of a mask that may be neither low nor high: borders are smoothed
-SMOOTH = 2  # pixels that a smoothed border may be wide outside of what is high
+SMOOTH = 4  # pixels that a smoothed border may be wide outside of what is high
+NOISE = 0.01  # share of the pixels farther outside from which on faint ones are noise,
+LEVELS = 3  # if they are of so many levels, and
+REGIONS = 0.1  # no more than this share of them has neighbours of its own level alone
 
 
 def two_sided(path: Path, values: np.ndarray) -> np.ndarray:
@@ -31,23 +34,28 @@ def two_sided(path: Path, values: np.ndarray) -> np.ndarray:
 
 
 def without_noise(path: Path, values: np.ndarray) -> np.ndarray:
-    """The values of a mask of which none is faint but along the border of what is high, as a smoothed one is.
+    """The values of a mask that holds no noise: many faint levels, side by side and apart from what is high.
+
+    Borders that were smoothed or resized are faint, but near; regions with numbers of their own are of one level each.
 
     Raises:
-        ValueError: naming the file, for others.
+        ValueError: naming the file, for noise as a JPEG leaves it.
     """
-    half = values.max() / 2
-    faint = (values > 0) & (values < half)
+    top = values.max()
+    faint = (values > 0) & (values < top / 4)
     if not faint.any():
         return values
     from scipy import ndimage  # takes a while
 
-    near = ndimage.binary_dilation(values >= half, np.ones((3, 3)), iterations=SMOOTH)
-    stray = int((faint & ~near).sum())
-    if stray:
+    near = ndimage.binary_dilation(values >= top / 2, np.ones((3, 3)), iterations=SMOOTH)
+    stray = faint & ~near
+    number, levels = int(stray.sum()), np.unique(values[stray])
+    even = ndimage.minimum_filter(values, 3) == ndimage.maximum_filter(values, 3)  # within a region
+    regions = number > 0 and even[stray].mean() > REGIONS
+    if number > NOISE * (~near).sum() and len(levels) >= LEVELS and not regions:
         raise ValueError(
-            f"{path}: a mask must be 0 outside and high inside, got {len(np.unique(values))} grey levels, and {stray} "
+            f"{path}: a mask must be 0 outside and high inside, got {len(np.unique(values))} grey levels, and {number} "
             f"faint pixels that lie apart, as a JPEG leaves them. All of them would be inside: set what is below "
-            f"{half:g} to 0, the others to 255, and store it as PNG."
+            f"{top / 2:g} to 0, the others to 255, and store it as PNG."
         )
     return values

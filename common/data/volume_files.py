@@ -46,7 +46,8 @@ def unlabeled_items(folder: str | Path, known: Iterable[str] = (), patients: str
     if not images:
         raise FileNotFoundError(f"{folder} must hold volumes, NIfTI files or folders of DICOM files, got none.")
     names = sorted({str(name) for name in known}, key=len, reverse=True)
-    known = [(re.escape(name), name) for name in names] + [(_pattern(name), name) for name in names]
+    patterns = [(re.escape(name), name) for name in names] + [(_pattern(name), name) for name in names]
+    known = [(re.compile(rf"{pattern}(?![a-zA-Z0-9])"), name) for pattern, name in patterns]
     found = [_patient(path, folder, known, table) for path in images]
     told = {*names, *table.values()}
     called = {name: name for name in told} | same_patients(name for name in found if name not in told)
@@ -72,7 +73,7 @@ def _pattern(patient: str) -> str:
     return rf"(?i:(?:sub-)?{found})" if found else re.escape(patient)
 
 
-def _patient(path: Path, folder: Path, known: list[tuple[str, str]], table: dict[str, str]) -> str:
+def _patient(path: Path, folder: Path, known: list[tuple[re.Pattern, str]], table: dict[str, str]) -> str:
     parts = path.relative_to(folder).parts
     names = [file_stem(parts[-1]), *reversed(parts[:-1])] if parts else [path.name]
     for name in names:
@@ -80,7 +81,7 @@ def _patient(path: Path, folder: Path, known: list[tuple[str, str]], table: dict
             return table[name]
     for name in names:
         for pattern, patient in known:
-            if re.match(rf"{pattern}(?![a-zA-Z0-9])", name):
+            if pattern.match(name):
                 return patient
     for name in names:
         if patient_of_name(name).lower() not in _SAYS_NOTHING:

@@ -102,6 +102,8 @@ class Method(nn.Module):
                 raise ValueError(f"{name} must not be negative, got {value}.")
         if not 0 <= supervised_share < 1:
             raise ValueError(f"supervised_share must be in [0, 1), got {supervised_share}.")
+        if not 0 <= average < 1:
+            raise ValueError(f"average must be in [0, 1), got {average}: 0.98 and 0.99 are usual.")
         if "supervised" in (terms or {}):
             raise ValueError("a term must not be named supervised, as the loss on the labelled images is: rename it.")
         self.labels, self.loss, self.unsupervised_loss = labels, loss or CrossEntropy(), unsupervised_loss
@@ -319,6 +321,8 @@ class Method(nn.Module):
         if not self.prepared:  # the optimizer was made without asking the method
             self.prepare(engine.network)
         self.checked = True
+        for part in self.parts():
+            part.start(engine.network)
         self.dropout = any(isinstance(part, _DropoutNd) and part.p > 0 for part in engine.network.modules())
         if engine.loss_function is not self.loss:
             raise ValueError(

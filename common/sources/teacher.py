@@ -54,6 +54,10 @@ class Teacher(Part):
     def prepare(self, network: nn.Module, labels: LabelSpace) -> None:
         self.network = copy.deepcopy(unwrapped(network)).requires_grad_(False)
 
+    def start(self, network: nn.Module) -> None:
+        if self.updates == 0:  # weights may have been loaded since
+            self.network.load_state_dict(unwrapped(network).state_dict())
+
     @torch.no_grad()
     def forward(self, step: Step) -> PseudoLabel:
         image = step.unlabeled["image"]

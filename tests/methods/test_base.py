@@ -200,6 +200,16 @@ def test_the_average_of_the_weights_is_kept_by_eq_5(labels, make_trainer):
         torch.testing.assert_close(value, trainer.network.state_dict()[name], rtol=0, atol=0)
 
 
+def test_an_average_begins_with_the_weights_that_were_loaded(labels, make_trainer):
+    """As an annotation tool does when it goes on with a model."""
+    method = Supervised(labels, average=0.999)
+    trainer = make_trainer(method, epochs=1, iterations=1)
+    with torch.no_grad():
+        trainer.network.final_conv.bias.fill_(100)
+    trainer.run()
+    assert method.kept(trainer.network).final_conv.bias.min() > 99
+
+
 def test_the_average_goes_on_where_it_was(labels, tiny_network):
     """It is part of what the checkpoint has of a method."""
     network = tiny_network(labels.num_outputs)
@@ -216,7 +226,7 @@ def test_the_average_goes_on_where_it_was(labels, tiny_network):
 
 @pytest.mark.parametrize("average", [-0.1, 1.0, 1.5])
 def test_an_average_that_is_none_is_refused(labels, average):
-    with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got"):
+    with pytest.raises(ValueError, match=r"average must be in \[0, 1\), got"):
         Supervised(labels, average=average)
 
 

@@ -63,7 +63,9 @@ def volumes_that_lie(setting: Setting) -> Iterator[Tried]:
         for kind, path in written(folder, setting.rng):
             for purpose, read in {"training": image, "inference": inference()}.items():
                 try:
-                    found = verdict(lambda read=read, path=path: read(path))
+                    found = verdict(
+                        lambda read=read, path=path: read(path), *([path.name] if purpose == "training" else [])
+                    )
                 except Exception as error:  # a raw error is no refusal
                     found, purpose = ACCEPTED, f"{purpose}: {type(error).__name__}: {error}"
                 yield Tried(kind, found, f"{path.name} in {purpose}")

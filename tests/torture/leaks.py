@@ -46,7 +46,7 @@ def compressed(grey: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 def resized(grey: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    side = int(rng.integers(40, 120))
+    side = int(rng.integers(64, 300))
     return Image.fromarray(np.uint8(grey * 255)).resize((side, side))
 
 
@@ -67,7 +67,7 @@ COPIES: dict[str, Callable] = {
 
 def leaks(setting: Setting) -> Iterator[Tried]:
     """``check`` must end with an error that names both files."""
-    phantom = make_jsrt_phantom(setting.folder / "phantom", patients=24, size=64, seed=0)
+    phantom = make_jsrt_phantom(setting.folder / "phantom", patients=24, size=128, seed=0)
     datalist = find_datalist(phantom)
     for number in range(setting.times):
         for kind, change in COPIES.items():

@@ -57,8 +57,9 @@ def grids(setting: Setting) -> Iterator[Tried]:
             {"settings": grid.setdefault("settings", {}), "row": row, "data": grid["data"]}[place]["loss"] = value
             file.write_text(yaml.safe_dump(grid))
             found = verdict(lambda: read_grid(file))
-            if found == ACCEPTED and isinstance(value, str) and DefaultParseValue(quoted(value)) == value:
-                found = SAME  # in quotes it stays a text on the command line, and is none that MONAI evaluates
+            typed = DefaultParseValue(quoted(value)) if isinstance(value, str) else value
+            if found == ACCEPTED and isinstance(typed, str) and typed.startswith(("'", '"')):
+                found = SAME  # its quotes stay on the command line, so that MONAI evaluates nothing
             yield Tried("grid: an expression or a _target_", ran(found, proof), f"{value} in {place}")
 
 
