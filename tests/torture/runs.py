@@ -34,7 +34,8 @@ class Runs:
     def __init__(self, folder: Path, dimensions: int) -> None:
         self.folder, self.bundle = folder, {2: "jsrt_rpg", 3: "ms_popcorn"}[dimensions]
         tiny = {2: bundle_runs.TINY, 3: test_ms_popcorn.TINY}[dimensions]
-        even = {"labeled_batch": 2, "unlabeled_batch": 2}  # for methods that learn from pairs
+        # for methods that learn from pairs, and that ask what dropout changes
+        even = {"labeled_batch": 2, "unlabeled_batch": 2, "network_def#dropout": 0.2}
         self.tiny = {key: value for key, value in tiny.items() if not key.startswith("method#")} | even
         folder.mkdir(parents=True)
         if dimensions == 2:
