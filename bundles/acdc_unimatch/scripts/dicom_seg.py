@@ -149,7 +149,7 @@ class SaveSegmentationd(MapTransform):
         return {
             "manufacturer": metadata["authors"][:LONGEST],
             "manufacturer_model_name": metadata["name"][:LONGEST],
-            "software_versions": (metadata["version"][:LONGEST], f"MONAI {monai.__version__}"),
+            "software_versions": [metadata["version"][:LONGEST], f"MONAI {monai.__version__}"],
             "device_serial_number": hashlib.sha256(self.weights.read_bytes()).hexdigest(),
         }
 
@@ -298,8 +298,10 @@ def segmentation(headers: Sequence[Any], frames: np.ndarray, classes: Sequence[s
         **device,
     )
     shared = made.SharedFunctionalGroupsSequence[0]
-    if not any(item.get("PixelSpacing", None) for item in shared.get("PixelMeasuresSequence", ())):
-        shared.pop("PixelMeasuresSequence", None)
+    for sides in shared.get("PixelMeasuresSequence", ()):
+        sides.SliceThickness = sides.get("SliceThickness", None) or sides.get("SpacingBetweenSlices", None)
+        if None in (sides.SliceThickness, sides.get("PixelSpacing", None)):  # highdicom reads none without
+            del shared.PixelMeasuresSequence  # the image that it refers to has what there is
     return made
 
 
