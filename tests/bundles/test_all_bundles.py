@@ -19,6 +19,7 @@ from common.data import find_datalist, save_datalist
 from common.data.files import file_suffix
 from common.data.metaimage import data_file
 from common.errors import cause
+from common.handlers.run_bundle import COPIED
 from common.settings import keywords
 
 BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
@@ -64,6 +65,7 @@ def strings(content: Any) -> Iterator[str]:
 def test_files(bundle):
     assert [file for file in FILES if not (bundle / file).is_file()] == []
     assert (bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    assert {*SCRIPTS} <= {*COPIED}
     for script in SCRIPTS:
         assert (bundle / script).read_text() == (BUNDLES[0] / script).read_text()
     assert [file.name for file in bundle.glob("models/*.pt")] in ([], ["model.pt"])

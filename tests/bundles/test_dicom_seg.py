@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import highdicom
+import itk
 import nibabel
 import numpy as np
 import oct_dicom
@@ -112,6 +113,8 @@ def by_segment(path: Path) -> dict[tuple[int, str, int], np.ndarray]:
     """The frames of a segmentation, as pydicom reads them, by segment, source and the frame of the source."""
     data = pydicom.dcmread(path)
     frames = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+    whole = frames.size // 8 * 8  # of a last byte that is not full ITK makes noise
+    assert ((itk.array_from_image(itk.imread(str(path))) > 127).ravel()[:whole] == frames.ravel()[:whole]).all()
     shared = data.SharedFunctionalGroupsSequence[0]
     found = {}
     for frame, group in zip(frames, data.PerFrameFunctionalGroupsSequence, strict=True):
@@ -377,33 +380,29 @@ def test_frames_that_are_no_box_of_voxels(infer, tmp_path):
 
 def test_codes_are_those_of_the_standard():
     """As pydicom has them; it has no myocardium."""
-    for name, ((category, _, _), value, meaning) in SCRIPTS["KNOWN"].items():
-        assert category in ("91723000", "49755003")
+    for name, value in (SCRIPTS["KNOWN"] | SCRIPTS["LESIONS"]).items():
         if name == "myocardium":
             assert value == "74281007"
-            continue
-        found = getattr(
-            codes.SCT, "".join(part.capitalize() if part[0].islower() else part for part in meaning.split())
-        )
-        assert found.value == value, name
+        else:
+            word = {"tumour": "Tumor"}.get(name, name.title().replace(" ", ""))
+            assert getattr(codes.SCT, word).value == value
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "side"),
+    ("name", "found", "side"),
     [
-        ("right_lung", "39607008", "right"),
-        ("Lungs", "39607008", None),
-        ("left_ventricle", "87878005", None),
-        ("right ventricle", "53085002", None),
-        ("kidney-left", "64033007", "left"),
-        ("pancreas", "15776009", None),
-        ("tumour", "108369006", None),
-        ("left_right_lung", "39607008", None),
+        ("right_lung", "lung", "right"),
+        ("Lungs", "lung", None),
+        ("left_ventricle", "left ventricle", None),
+        ("right ventricle", "right ventricle", None),
+        ("kidney-left", "kidney", "left"),
+        ("pancreas", "pancreas", None),
+        ("tumour", "tumour", None),
+        ("left_right_lung", "lung", None),
     ],
 )
-def test_classes_that_are_known(name, value, side):
-    (_, found, _), place = SCRIPTS["known"](name)
-    assert (found, place) == (value, side)
+def test_classes_that_are_known(name, found, side):
+    assert SCRIPTS["known"](name) == (found, side)
 
 
 def test_classes_that_are_not_known():

@@ -27,35 +27,14 @@ NEXT = 1000  # of a SEG's series number over that of its images
 BODY, ILL = ("91723000", "SCT", "Anatomical Structure"), ("49755003", "SCT", "Morphologically Abnormal Structure")
 OTHER = ("class", "99LOCAL", "Class of a segmentation")
 SIDES = {"right": ("24028007", "SCT", "Right"), "left": ("7771000", "SCT", "Left")}
-# what classes are in SNOMED CT, by their names without sides
-KNOWN = {
-    "aorta": (BODY, "15825003", "Aorta"),
-    "bladder": (BODY, "89837001", "Bladder"),
-    "brain": (BODY, "12738006", "Brain"),
-    "clavicle": (BODY, "51299004", "Clavicle"),
-    "cyst": (ILL, "367643001", "Cyst"),
-    "edema": (ILL, "79654002", "Edema"),
-    "gallbladder": (BODY, "28231008", "Gallbladder"),
-    "heart": (BODY, "80891009", "Heart"),
-    "hippocampus": (BODY, "5366008", "Hippocampus"),
-    "kidney": (BODY, "64033007", "Kidney"),
-    "left atrium": (BODY, "82471001", "Left atrium"),
-    "left ventricle": (BODY, "87878005", "Left ventricle"),
-    "lesion": (ILL, "52988006", "Lesion"),
-    "liver": (BODY, "10200004", "Liver"),
-    "lung": (BODY, "39607008", "Lung"),
-    "mass": (ILL, "4147007", "Mass"),
-    "myocardium": (BODY, "74281007", "Myocardium"),
-    "neoplasm": (ILL, "108369006", "Neoplasm"),
-    "nodule": (ILL, "27925004", "Nodule"),
-    "pancreas": (BODY, "15776009", "Pancreas"),
-    "prostate": (BODY, "41216001", "Prostate"),
-    "right atrium": (BODY, "73829009", "Right atrium"),
-    "right ventricle": (BODY, "53085002", "Right ventricle"),
-    "spleen": (BODY, "78961009", "Spleen"),
-    "stomach": (BODY, "69695003", "Stomach"),
-}
-KNOWN |= {"tumor": KNOWN["neoplasm"], "tumour": KNOWN["neoplasm"], "oedema": KNOWN["edema"]}
+# the codes of SNOMED CT for classes, by their names without sides
+KNOWN = {"aorta": "15825003", "bladder": "89837001", "brain": "12738006", "clavicle": "51299004", "heart": "80891009"}
+KNOWN |= {"gallbladder": "28231008", "hippocampus": "5366008", "kidney": "64033007", "left atrium": "82471001"}
+KNOWN |= {"left ventricle": "87878005", "liver": "10200004", "lung": "39607008", "myocardium": "74281007"}
+KNOWN |= {"pancreas": "15776009", "prostate": "41216001", "right atrium": "73829009", "right ventricle": "53085002"}
+KNOWN |= {"spleen": "78961009", "stomach": "69695003"}
+LESIONS = {"cyst": "367643001", "edema": "79654002", "lesion": "52988006", "mass": "4147007", "nodule": "27925004"}
+LESIONS |= {"tumor": "108369006", "tumour": "108369006", "neoplasm": "108369006"}
 
 
 def require_dicom(files: Iterable[str | Path]) -> None:
@@ -311,26 +290,23 @@ def described(number: int, name: str, algorithm: Any) -> Any:
     from highdicom.sr import CodedConcept
 
     found, side = known(name)
-    category, value, scheme, meaning = OTHER, name, "99LOCAL", name[:LONGEST]
+    category = BODY if found in KNOWN else ILL if found in LESIONS else OTHER
+    kind = CodedConcept(name, "99LOCAL", name[:LONGEST])
     if found is not None:
-        (category, value, meaning), scheme = found, "SCT"
-    kind = CodedConcept(value, scheme, meaning)
-    segment = highdicom.seg.SegmentDescription(
-        number, name[:LONGEST], CodedConcept(*category), kind, "AUTOMATIC", algorithm
-    )
+        kind = CodedConcept({**KNOWN, **LESIONS}[found], "SCT", found.capitalize())
     if side is not None:
-        place = segment.SegmentedPropertyTypeCodeSequence[0]
-        place.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*SIDES[side])]
-    return segment
+        kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*SIDES[side])]
+    category = CodedConcept(*category)
+    return highdicom.seg.SegmentDescription(number, name[:LONGEST], category, kind, "AUTOMATIC", algorithm)
 
 
-def known(name: str) -> tuple[tuple[Any, str, str] | None, str | None]:
-    """What a class is, and on which side where that is a thing of its own: ``right_lung``, ``Lungs``, ``tumor``."""
-    words = re.split(r"[\W_]+", name.lower().strip())
+def known(name: str) -> tuple[str | None, str | None]:
+    """Which of the classes above one is, and on which side, if any: ``right_lung``, ``Lungs``, ``left_ventricle``."""
+    words = re.split(r"[\W_]+", name.lower())
     sides = [word for word in words if word in SIDES]
     rest = " ".join(word for word in words if word not in SIDES)
     for text, side in ((" ".join(words), None), (rest, sides[0] if len(sides) == 1 else None)):
         for singular in (text, text.removesuffix("s")):
-            if singular in KNOWN:
-                return KNOWN[singular], side
+            if singular in KNOWN or singular in LESIONS:
+                return singular, side
     return None, None
