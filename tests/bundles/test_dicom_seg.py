@@ -66,12 +66,12 @@ def write_series(folder: Path, places: Any = None, **attributes: Any) -> Path:
     """An oblique series whose files' names tell nothing of the order; its slices lie 2 mm apart."""
     folder.mkdir()
     same = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
-    same |= {"FrameOfReferenceUID": generate_uid(), "ImageOrientationPatient": [*ROW, *COLUMN], **attributes}
+    same |= {"FrameOfReferenceUID": generate_uid(), "SliceThickness": 2, **attributes}
     for number, (values, name) in enumerate(zip(VOLUME, SHUFFLED, strict=True)):
-        place = np.array([-20.0, 30, 40]) + (2 * np.arange(6) if places is None else places)[number] * np.cross(
-            ROW, COLUMN
-        )
-        write_slice(folder / f"{name}.dcm", values, ImagePositionPatient=place.tolist(), SliceThickness=2, **same)
+        along = 2 * number if places is None else places[number]
+        place = {"ImagePositionPatient": (np.array([-20, 30, 40]) + along * np.cross(ROW, COLUMN)).tolist()}
+        place["ImageOrientationPatient"] = [*(ROW + 1e-7 * number), *COLUMN]  # some scanners' digits differ
+        write_slice(folder / f"{name}.dcm", values, **place, **same)
     return folder
 
 

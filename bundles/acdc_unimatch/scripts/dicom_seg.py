@@ -122,7 +122,7 @@ class SaveSegmentationd(MapTransform):
         return dict(data)
 
     @cached_property
-    def device(self) -> dict[str, str]:
+    def device(self) -> dict[str, Any]:
         """What made the masks, by highdicom's names."""
         metadata = json.loads(self.metadata.read_text())
         return {
@@ -164,6 +164,8 @@ def read_headers(source: Path) -> list[Any]:
         if lost is not None:
             raise ValueError(f"{file} must say its {lost}, got none: export it again.")
         headers.append(completed(header))
+        if "ImageOrientationPatient" in header and len(files) > 1:  # highdicom asks for the very same digits
+            header.ImageOrientationPatient = headers[0].get("ImageOrientationPatient", None)
     return headers
 
 
