@@ -27,7 +27,7 @@ from common.ranks import is_first_rank
 from common.settings import described
 
 COPIED = ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf", "configs/evaluate.json")
-COPIED += ("scripts/folder.py", "scripts/patient.py")  # what inference needs beside MONAI
+COPIED += ("scripts/folder.py", "scripts/dicom_seg.py", "scripts/patient.py")  # what inference needs beside MONAI
 # where a bundle is and writes to: in its own folder, wherever that is
 PLACES = {
     "bundle_root": ".",

@@ -19,10 +19,12 @@ from common.data import find_datalist, save_datalist
 from common.data.files import file_suffix
 from common.data.metaimage import data_file
 from common.errors import cause
+from common.handlers.run_bundle import COPIED
 from common.settings import keywords
 
 BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
-FILES = ["LICENSE", "scripts/folder.py", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
+SCRIPTS = ["scripts/folder.py", "scripts/dicom_seg.py"]  # equal in all of them
+FILES = ["LICENSE", *SCRIPTS, "docs/README.md", "docs/data_license.txt", "configs/logging.conf"]
 FILES += [f"configs/{name}.json" for name in ("train", "inference", "evaluate", "multi_gpu_train", "metadata")]
 LINES = {"train": 160, "inference": 100, "evaluate": 40, "metadata": 80, "extended_fusion": 40}
 OVERLAY_LINES, COLUMNS, EXPRESSION = 15, 110, 80
@@ -63,7 +65,9 @@ def strings(content: Any) -> Iterator[str]:
 def test_files(bundle):
     assert [file for file in FILES if not (bundle / file).is_file()] == []
     assert (bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
-    assert (bundle / "scripts" / "folder.py").read_text() == (BUNDLES[0] / "scripts" / "folder.py").read_text()
+    assert {*SCRIPTS} <= {*COPIED}
+    for script in SCRIPTS:
+        assert (bundle / script).read_text() == (BUNDLES[0] / script).read_text()
     assert [file.name for file in bundle.glob("models/*.pt")] in ([], ["model.pt"])
 
 
@@ -88,7 +92,7 @@ def test_run_ids(bundle):
 
 
 def test_inference_needs_monai_and_torch_alone(bundle):
-    texts = [*strings(load(bundle, "inference")), (bundle / "scripts" / "folder.py").read_text()]
+    texts = [*strings(load(bundle, "inference")), *((bundle / script).read_text() for script in SCRIPTS)]
     assert [text for text in texts if re.search(r"\bcommon\b", text)] == []
 
 
