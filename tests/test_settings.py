@@ -65,6 +65,7 @@ def test_keywords_of_methods():
         "ramp_up",
         "supervised_share",
         "joint",
+        "average",
         "seed",
     ]
     assert list(keywords(Supervised)) == ["labels", *common]

@@ -149,12 +149,14 @@ def test_near_copies_across_parts(tmp_path, datalist, capsys):
     rng = np.random.default_rng(0)
     image = Image.fromarray(rng.integers(0, 256, (16, 16), np.uint8)).resize((128, 96), Image.BICUBIC)
     image.save(tmp_path / "free1.png")
+    masks = [str(tmp_path / f"line{place}.png") for place in (0, 5)]
+    for place, mask in zip((0, 5), masks, strict=True):
+        write_png(mask, np.eye(48, 64, place) * 255)
     for part, kind in (("test", "error"), ("validation", "warning")):
         copy = tmp_path / f"{part}.jpg"
         image.resize((64, 48)).save(copy, quality=60)
-        datalist[part] = [{"image": str(copy), "patient": "one", "label": [str(tmp_path / "full.png")] * 2}]
+        datalist[part] = [{"image": str(copy), "patient": "one", "label": masks}]
         datalist["test" if part == "validation" else "validation"] = []
-        write_png(tmp_path / "full.png", np.eye(48, 64) * 255)
         save_datalist(datalist, tmp_path / "list.json")
         printed = (
             failing(tmp_path, capsys)
