@@ -37,7 +37,7 @@ demo-rank: $(VENV)/installed  ## Train UniMatch without and with rank weighting 
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
 	$(RUN) -m common grid grids/jsrt_small.yaml runs/tables
 
-test: $(VENV)/installed  ## Run all tests, about 16 minutes
+test: $(VENV)/installed  ## Run all tests, 6 to 16 minutes
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 torture: $(VENV)/installed  ## Damage files, kill runs, fill disks, and count what passes in silence, about half an hour

@@ -113,7 +113,8 @@ def is_code(value: Any) -> bool:
 
 
 def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a configuration with its place, ``*`` for an index."""
+    """Every text of a configuration with its place, ``*`` for an index; ``#`` is between ids, for which MONAI writes
+    ``::`` where it has read them."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from texts(inner, f"{place}#{key.removeprefix('+')}".lstrip("#"))
@@ -121,7 +122,7 @@ def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
         for inner in value:
             yield from texts(inner, f"{place}#*")
     elif isinstance(value, str):
-        yield place, value
+        yield place, value.replace("::", "#")
 
 
 def add(file: ZipFile, name: str, content: bytes) -> None:

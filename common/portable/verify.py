@@ -185,11 +185,11 @@ def strange_settings(contents: dict[str, bytes]) -> list[str]:
 def others(configs: dict[str, Any], known: frozenset[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
     """File, place and text of what is not known."""
     for name, config in configs.items():
-        if name == "configs/metadata.json":  # says what the bundle is, and runs nothing
-            yield from ((name, place, text) for place, text in texts(config) if is_code(place, text))
-            continue
-        free = [place for place in parts_of(config)]
+        free = list(parts_of(config))
         for place, text in texts(config):
+            # says what the bundle is, and runs nothing
+            if (name == "configs/metadata.json" or place.startswith("_meta_#")) and not is_code(place, text):
+                continue
             inside = any(place.startswith(f"{one}#") for one in free)
             if (place, text) in known or text == NULL:
                 continue

@@ -295,7 +295,7 @@ def test_other_settings_and_parts_of_methods_are_no_code(packed, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_it_trains_and_infers_by_the_code_in_it(packed, tmp_path):
+def test_it_trains_and_infers_by_the_code_in_it(packed, tmp_path, capsys):
     with ZipFile(packed) as file:
         file.extractall(tmp_path)
     bundle, data = tmp_path / "lungs", make_jsrt_phantom(tmp_path / "data", patients=24, size=64)
@@ -305,6 +305,10 @@ def test_it_trains_and_infers_by_the_code_in_it(packed, tmp_path):
     before = (bundle / "models" / "model.pt").read_bytes()
     monai_bundle(bundle, "training", "train", {**small, **few, "dataset_dir": data})
     assert (bundle / "models" / "model.pt").read_bytes() != before
+    with pytest.raises(SystemExit):  # the run's bundle has no other texts than the import that proves it
+        verify(package(bundle / "eval", tmp_path / "again.zip"))
+    errors = [line for line in capsys.readouterr().out.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and errors[0].startswith("error: configs/train.json: imports#* would run")
     for name in ("configs", "models"):
         shutil.copytree(bundle / "eval" / name, tmp_path / "trained" / name)
     shutil.copytree(bundle / "scripts", tmp_path / "trained" / "scripts")
