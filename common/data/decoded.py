@@ -74,6 +74,7 @@ class DecodedImages(Dataset):
             self._description = json.dumps(describe(transform))
             parts = getattr(transform, "transforms", [transform])
             self._also = [part.also_reads for part in parts if hasattr(part, "also_reads")]
+            self._known: dict[tuple[Path, ...], list] = {}  # of files that several items share
             self._contents = Fingerprints(self.folder / "files.json")
         for item in tqdm(data, desc="images", unit="image", leave=False, disable=None if progress else True):
             try:
@@ -153,11 +154,15 @@ class DecodedImages(Dataset):
                 ]
         return self.tensors is not None
 
-    def _sources(self, item: Mapping[Hashable, Any]) -> dict[Hashable, list]:
-        """Paths and contents of the files that decide about an item's arrays."""
+    def _sources(self, item: Mapping[Hashable, Any], anew: bool = False) -> dict[Hashable, list]:
+        """Paths and contents of the files that decide about an item's arrays; others' are looked at once, or anew."""
         own = {key: self._contents(item[key]) for key in (IMAGE, *LABELS) if key in item}
-        others = [path for also in self._also for path in also(item)]
-        return {**own, "others": self._contents(others)} if others else own
+        others = tuple(path for also in self._also for path in also(item))
+        if not others:
+            return own
+        if anew or others not in self._known:
+            self._known[others] = self._contents(others)
+        return {**own, "others": self._known[others]}
 
     def _entry(self, item: Mapping[Hashable, Any]) -> Entry:
         """An item's arrays, decoded where the cache does not have them."""
@@ -172,7 +177,7 @@ class DecodedImages(Dataset):
             self.hits += 1
             return Entry(header, folder=folder)
         header, arrays = _decoded(self.transform, item)
-        if sources != self._sources(item):
+        if sources != self._sources(item, anew=True):
             raise ValueError(
                 f"{item[IMAGE]} and its label must stay as they are while they are read, got changes: wait until they "
                 "are written."

@@ -68,10 +68,18 @@ def verify(file: str | Path, output: str | Path | None = None) -> None:
     if problems:
         raise SystemExit(1)
     if output is not None:
+        write(contents, Path(output))
+
+
+def write(contents: dict[str, bytes], output: Path) -> None:
+    """Makes a folder of files, all of them or none."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
+        folder = Path(temporary) / output.name
         for name, content in contents.items():
-            path = Path(output) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        folder.replace(output)
 
 
 def unsafe(file: ZipFile) -> Iterator[str]:
@@ -112,10 +120,10 @@ def unpacked(file: ZipFile) -> tuple[dict[str, bytes], list[str]]:
     """Content of each file by its name in the folder, and where it is not that of the manifest."""
     contents = {"/".join(PurePosixPath(name).parts[1:]): file.read(name) for name in file.namelist()}
     try:
-        sums = json.loads(contents.pop(MANIFEST, b"none"))["sha256"]
+        sums = dict(json.loads(contents.pop(MANIFEST, b"none"))["sha256"])
         own = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         problems = [f"{name} is in the manifest and not in the file" for name in sums if name not in own]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return contents, [f"{MANIFEST} must be there with the SHA-256 of every file: pack the bundle again"]
     problems += [f"{name} is not in the manifest" for name in own if name not in sums]
     changed = [name for name in own if name in sums and own[name] != sums[name]]

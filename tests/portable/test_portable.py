@@ -169,6 +169,9 @@ def test_a_file_that_the_manifest_does_not_know(packed, tmp_path, capsys):
     del sums["sha256"]["LICENSE"]
     file = written(tmp_path / "a.zip", found | {f"lungs/{MANIFEST}": json.dumps(sums).encode()}, False)
     assert refused(file, capsys) == ["error: LICENSE is not in the manifest"]
+    for text in ("[" * 10**5, '{"sha256": ["LICENSE"]}', "[]"):
+        file = written(tmp_path / "c.zip", found | {f"lungs/{MANIFEST}": text.encode()}, False)
+        assert "manifest.json must be there" in refused(file, capsys)[0]
     without = {name: content for name, content in contents(packed).items() if MANIFEST not in name}
     assert "manifest.json must be there" in refused(written(tmp_path / "b.zip", without, False), capsys)[0]
 
@@ -253,7 +256,7 @@ def test_what_is_verified_can_be_unpacked(packed, tmp_path, capsys):
     refused(bad, capsys)
     with pytest.raises(SystemExit):
         verify(bad, tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "out"]
 
 
 def test_where_the_data_were_stays_behind_at_every_depth(run, tmp_path):

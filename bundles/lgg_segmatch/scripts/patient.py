@@ -43,23 +43,24 @@ class ScaleByPatientd(MapTransform):
         scaled = dict(data)
         for key in self.key_iterator(scaled):
             own = scaled[key]
-            found = brightness(slices(Path(own.meta["filename_or_obj"])), self.channel)
+            files = slices(Path(own.meta["filename_or_obj"]))
+            found = brightness(tuple((file, file.stat().st_mtime_ns) for file in files), self.channel)
             bright = torch.tensor(found if len(found) == len(own) else own_brightness(own))
             scaled[key] = (own * (TISSUE / bright.clamp(min=1e-6)[:, None, None])).clamp(0, 1)
         return scaled
 
     def also_reads(self, item: Mapping[Hashable, Any]) -> list[Path]:
         """The files that decide about an item's values beside its own."""
-        return [path for key in self.keys for path, _ in slices(Path(item[key]))]
+        return [path for key in self.keys for path in slices(Path(item[key]))]
 
 
-def slices(path: Path) -> tuple[tuple[Path, int], ...]:
-    """The pictures of whom a slice is, each with its time of change; none where it has no number or is one of many."""
+def slices(path: Path) -> tuple[Path, ...]:
+    """The pictures of whom a slice is; none where it has no number or is one of many."""
     folder, found = path.absolute().parent, NUMBERED.fullmatch(path.stem)
     if found is None or not folder.is_dir():
         return ()
     known = patients(folder, folder.stat().st_mtime_ns).get(found[1], ())
-    return tuple((file, file.stat().st_mtime_ns) for file in known) if len(known) <= MOST else ()
+    return known if len(known) <= MOST else ()
 
 
 @lru_cache(maxsize=64)
