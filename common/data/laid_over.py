@@ -15,8 +15,11 @@ FURTHEST = 0.25  # that sides may be scaled by, or shifted by, as a share of the
 
 
 def halved(images: Tensor) -> Tensor:
-    """Means of two pixels along each axis."""
-    return (F.avg_pool2d if images.ndim == 3 else F.avg_pool3d)(images[:, None], 2)[:, 0]
+    """Means of two pixels along each axis; of slices, which is much faster than pooling."""
+    for axis in range(1, images.ndim):
+        first, second = images.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        images = (first + second) / 2
+    return images
 
 
 def smooth(images: Tensor, width: int) -> Tensor:

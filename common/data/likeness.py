@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.linalg import hadamard
 from torch import Tensor
 
 from common.data.laid_over import halved, laid_over, sampled, smooth, tangents
@@ -30,11 +31,12 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
     Of :class:`numpy.float16`, so that thousands need little memory; an image of one value is all 0.
     """
     order = np.argsort([-abs(stride) for stride in image.strides], kind="stable")  # as in memory, which is much faster
-    values = torch.from_numpy(np.ascontiguousarray(image.transpose(order), dtype=np.float32))
-    pool = F.adaptive_avg_pool2d if image.ndim == 2 else F.adaptive_avg_pool3d
-    small = pool(values[None], SIDES[image.ndim])[0].numpy().transpose(np.argsort(order))
-    low, high = small.min(), small.max()
-    return ((small - low) / max(high - low, np.finfo(np.float32).tiny)).astype(np.float16)
+    small, side = torch.from_numpy(np.ascontiguousarray(image.transpose(order), dtype=np.float32)), SIDES[image.ndim]
+    if {*small.shape} != {side}:
+        small = (F.adaptive_avg_pool2d if image.ndim == 2 else F.adaptive_avg_pool3d)(small[None], side)[0]
+    low, high = small.aminmax()
+    small = (small - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    return small.half().numpy().transpose(np.argsort(order))
 
 
 def nearest(
@@ -43,7 +45,8 @@ def nearest(
     """For each of the ``others``, those of ``ones`` that it may be a copy of, by all pairs' coarse likeness.
 
     A coarse picture and how it changes when it is cropped at each side span a space; what counts is how much of the
-    other picture lies in it. Each flip is one matrix product.
+    other picture lies in it. All flips together are one matrix product: pictures are split into what stays and what
+    changes its sign along each axis, and a flip only adds up their products with other signs.
 
     Args:
         ones, others: thumbnails ``N ...`` and ``M ...``.
@@ -57,7 +60,7 @@ def nearest(
     found = [(np.zeros(0, int),) * 3]
     for start in range(0, len(others), ASKED):
         yours = _coarse(others[start : start + ASKED])
-        alike, flips = torch.stack([_within(spans, yours.flip(axes)) for axes in _flips(ones.ndim - 1)]).max(dim=0)
+        alike, flips = _within(spans, yours).max(dim=0)
         alike[torch.from_numpy(~allowed[:, start : start + ASKED])] = -1
         best, rows = alike.topk(number, dim=0)
         columns = torch.arange(len(yours)).expand_as(rows)[best >= 0]
@@ -80,7 +83,7 @@ def likeness(ones: np.ndarray, others: np.ndarray, flips: np.ndarray) -> np.ndar
     found = np.zeros(len(ones), np.float32)
     for start in range(0, len(ones), BATCH[ones.ndim - 1]):
         part = slice(start, start + BATCH[ones.ndim - 1])
-        one, other = (torch.from_numpy(batch[part].astype(np.float32)) for batch in (ones, others))
+        one, other = (torch.from_numpy(batch[part]).float() for batch in (ones, others))
         for number, places in enumerate(_flips(ones.ndim - 1)):
             chosen = torch.from_numpy(flips[part] == number)
             other[chosen] = other[chosen].flip(places)
@@ -118,25 +121,44 @@ def _smooth_details(images: Tensor) -> Tensor:
 
 def _coarse(thumbnails: np.ndarray) -> Tensor:
     """Thumbnails in 16 pixels along each axis."""
-    images = torch.from_numpy(thumbnails.astype(np.float32))
-    while images.shape[-1] > 16:
-        images = halved(images)
-    return smooth(images, 3)
+    parts = []
+    for images in torch.from_numpy(thumbnails).split(ASKED):  # so that no large memory is asked for
+        images = images.float()
+        while images.shape[-1] > 16:
+            images = halved(images)
+        parts.append(smooth(images, 3))
+    return torch.cat(parts)
 
 
 def _spans(images: Tensor) -> Tensor:
-    """Orthonormal vectors ``N 2n+1 D``: an image, and how it changes when it is cropped."""
-    vectors = torch.cat([images[:, None], tangents(images)], dim=1).flatten(2)
-    vectors = F.normalize(vectors - vectors.mean(-1, keepdim=True), dim=-1)
-    gram = vectors @ vectors.transpose(1, 2) + 1e-4 * torch.eye(vectors.shape[1])
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(gram), vectors, upper=False).contiguous()
+    """Orthonormal vectors ``P N 2n+1 D`` in parities: an image, and how it changes when it is cropped."""
+    vectors = torch.cat([images[:, None], tangents(images)], dim=1)
+    flat = _normal(vectors.flatten(2))
+    gram = flat @ flat.transpose(1, 2) + 1e-4 * torch.eye(flat.shape[1])
+    flat = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), flat, upper=False)
+    return _parities(flat.reshape(-1, *images.shape[1:])).unflatten(1, vectors.shape[:2])
 
 
 def _within(spans: Tensor, images: Tensor) -> Tensor:
-    """The share of each image that lies in each span, ``N M``."""
-    flat = images.flatten(1)
-    flat = F.normalize(flat - flat.mean(-1, keepdim=True), dim=-1)
-    return (spans.flatten(0, 1) @ flat.T).square_().reshape(*spans.shape[:2], -1).sum(1)
+    """The share of each image, flipped in each way, that lies in each span, ``F N M``."""
+    parts = _parities(_normal(images.flatten(1)).reshape(images.shape))
+    products = spans.flatten(1, 2) @ parts.transpose(1, 2)
+    # flips and parities are numbered alike, a bit for each axis: what is odd along a flipped one changes its sign
+    flipped = torch.tensordot(torch.from_numpy(hadamard(len(parts))).float(), products, 1)
+    return flipped.square_().unflatten(1, spans.shape[1:3]).sum(2)
+
+
+def _normal(vectors: Tensor) -> Tensor:
+    return F.normalize(vectors - vectors.mean(-1, keepdim=True), dim=-1)
+
+
+def _parities(images: Tensor) -> Tensor:
+    """Images ``N ...`` as their parts ``P N D`` that are even or odd along each axis; scalar products are their sums."""
+    parts = [images * 0.5 ** ((images.ndim - 1) / 2)]
+    for axis in range(1, images.ndim):
+        halves = [part.tensor_split(2, axis) for part in parts]
+        parts = [part for one, other in halves for part in (one + other.flip(axis), one - other.flip(axis))]
+    return torch.stack(parts).flatten(2)
 
 
 def _correlation(ones: Tensor, others: Tensor, place: Tensor) -> Tensor:
