@@ -153,7 +153,7 @@ def _normal(vectors: Tensor) -> Tensor:
 
 
 def _parities(images: Tensor) -> Tensor:
-    """Images ``N ...`` as their parts ``P N D`` that are even or odd along each axis; scalar products are their sums."""
+    """Parts ``P N D`` of images ``N ...`` that are even or odd along each axis; they keep the sum of squares."""
     parts = [images * 0.5 ** ((images.ndim - 1) / 2)]
     for axis in range(1, images.ndim):
         halves = [part.tensor_split(2, axis) for part in parts]
