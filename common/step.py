@@ -92,6 +92,7 @@ class Step:
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
         self.judged: Judged | None = None
+        self.factors: dict[str, Tensor] = {}  # of the first product of weights, by their parts' names
         self.numbers: dict[str, Tensor] = {}  # scalars that parts want in the log, by column
         self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
         self.shown: Viewed | None = None  # the view of the last term that had one

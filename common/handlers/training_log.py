@@ -14,8 +14,10 @@ from common.files import replacing
 from common.handlers.gate_examples import GateExamples
 from common.handlers.gate_record import GateRecord
 from common.label_space import LabelSpace
-from common.metrics import pseudo_label_statistics
+from common.metrics import pseudo_label_statistics, weight_statistics
+from common.pseudo_label import PseudoLabel
 from common.ranks import is_first_rank
+from common.weights.confidence import probability_of
 
 
 class TrainingLog:
@@ -23,8 +25,9 @@ class TrainingLog:
 
     Columns: ``iteration``, ``epoch``, ``seconds`` (of training, over all resumed parts), ``learning_rate``, ``loss``,
     ``loss_<term>``, and for methods with pseudo-labels those of
-    :func:`~common.metrics.pseudo_label.pseudo_label_statistics` for the first of them, measured at the row's own
-    iteration. Methods with a gate have those of :func:`~common.metrics.gate_statistics` over all images since the row
+    :func:`~common.metrics.pseudo_label.pseudo_label_statistics` and, where the truth is known,
+    :func:`~common.metrics.weights.weight_statistics` for the first of them, measured at the row's own iteration.
+    Methods with a gate have those of :func:`~common.metrics.gate_statistics` over all images since the row
     before, and numbers of their parts (``discriminator_loss``) as means since then; a gate that accepts everything or
     nothing for a whole epoch is warned of, and pictures of the last one are kept (``GateExamples``). The numbers of the
     newest row are in ``engine.state.log`` for other handlers. Between two rows nobody waits for the device.
@@ -78,6 +81,11 @@ class TrainingLog:
             if truth is not None and noted.pseudo.grid is not None:
                 truth = noted.pseudo.grid.of(truth)
             row |= pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
+            if truth is not None:
+                weights = {"weight": noted.weight, **engine.state.output["factors"]}
+                row |= weight_statistics(
+                    self.labels, noted.pseudo.label, weights, truth, self._confidence(noted.pseudo)
+                )
         row |= self.gate.row()
         if is_first_rank():
             self.examples.add(engine)
@@ -85,6 +93,10 @@ class TrainingLog:
         self.sums.clear()
         self.counts.clear()
         engine.state.log = row
+
+    def _confidence(self, pseudo: PseudoLabel) -> Tensor | None:
+        outputs = pseudo.known.get("outputs", pseudo.known.get("predicted"))
+        return None if outputs is None else probability_of(self.labels, pseudo.label, outputs)
 
     def write(self, engine: Engine) -> None:
         self.gate.warn(engine.state.epoch)

@@ -263,6 +263,7 @@ class Method(nn.Module):
             "terms": {name: term.detach() for name, term in terms.items()},
             "notes": step.notes,
             "judged": step.judged,
+            "factors": step.factors,
             "numbers": step.numbers,
         }
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)

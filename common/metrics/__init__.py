@@ -6,6 +6,7 @@ from common.metrics.mask import mask_scores
 from common.metrics.presence import presence_scores
 from common.metrics.pseudo_label import pseudo_label_statistics
 from common.metrics.slices import slice_scores
+from common.metrics.weights import weight_statistics
 
 __all__ = [
     "gate_statistics",
@@ -15,4 +16,5 @@ __all__ = [
     "presence_scores",
     "pseudo_label_statistics",
     "slice_scores",
+    "weight_statistics",
 ]

@@ -163,17 +163,42 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     """What the pseudo-labels were while training; empty for a method without them."""
     hidden = "the truth, which is known for these unlabelled images but hidden from training"
     equal = f"Share of pixels whose pseudo-label equals, in every class, {hidden}."
+    ranks = (
+        "Of pairs of a right and a wrong pixel, the share in which the right one has the higher value: 0.5 is chance."
+    )
+    trust = (
+        "Share of wrong pixels among those with a probability over 0.95, and how far probabilities are from accuracy."
+    )
     counts = "Share of the unlabelled images' pixels with a weight over 0.1: training learns from these."
     weight = "Mean weight of the pixels by the class of their pseudo-label: 0 is ignored, 1 counts in full."
     weights = _of_classes("weight", colors) | {"weight_mean": ("all pixels", "ink")}
+    right, known = _weight_columns(run)
+    sure = {"confident_wrong": ("confident and wrong", "ink"), "calibration_error": ("calibration error", "series-1")}
     plans = (
-        ("Pseudo-label accuracy", equal, {"pseudo_accuracy": ("accuracy", "ink")}),
+        ("Pseudo-label accuracy", f"{equal} Each pixel counts alike, or as its weight says.", right),
+        ("Does the weight know what is right?", ranks, known),
+        ("Wrong though confident", trust, sure),
         ("Pseudo-label IoU", f"Overlap of the pseudo-labels with {hidden}.", _of_classes("pseudo_iou", colors)),
         ("Pixels that count", counts, {"pixel_share": ("pixels that count", "ink")}),
         ("Weight of the pseudo-labels", weight, weights),
     )
     found = [] if run.train is None else [(*words, lines_of(run.train, columns)) for *words, columns in plans]
     return [line_chart(title, caption, lines) for title, caption, lines in found if lines]
+
+
+def _weight_columns(run: Run) -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:
+    """Columns of what is right, and of what knows it, of the weight and of its factors."""
+    right = {"pseudo_accuracy": ("all alike", "muted"), "accuracy_weight": ("as weighted", "ink")}
+    known = {"auc_weight": ("the weight", "ink"), "auc_confidence": ("confidence", "series-1")}
+    names = [
+        name.removeprefix("accuracy_")
+        for name in (() if run.train is None else run.train)
+        if name.startswith("accuracy_")
+    ]
+    for place, part in enumerate(name for name in names if name != "weight"):
+        right[f"accuracy_{part}"] = f"by {part} alone", f"series-{place + 2}"
+        known[f"auc_{part}"] = f"{part} alone", f"series-{place + 2}"
+    return right, known
 
 
 def explains_pseudo_labels(run: Run) -> str:

@@ -68,5 +68,8 @@ class Product(Weight):
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
         product = 1.0
         for weight in self.weights:
-            product = product * weight(step, pseudo)
+            factor = weight(step, pseudo)
+            if not isinstance(weight, Product):
+                step.factors.setdefault(type(weight).__name__, factor.detach())
+            product = product * factor
         return product

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,10 @@ from ignite.engine import Events
 
 from common.handlers import Checkpoint, TrainingLog
 from common.handlers.training_log import rows_up_to, write_table
-from common.methods import RPG, Supervised
-from common.metrics import pseudo_label_statistics
+from common.methods import RPG, Supervised, UniMatch
+from common.metrics import pseudo_label_statistics, weight_statistics
+from common.weights import ConfidencePower
+from common.weights.confidence import probability_of
 
 
 @pytest.fixture
@@ -62,6 +66,22 @@ def test_statistics_are_those_of_the_row_s_own_iteration(make_run, tmp_path, lab
     for name, value in expected.items():
         assert last[name] == pytest.approx(value, rel=1e-4)
     assert trainer.state.log["loss"] == pytest.approx(last["loss"], rel=1e-4)
+
+
+def test_the_weight_s_numbers_and_its_factors_stand_beside(make_run, tmp_path, labels):
+    trainer = make_run(UniMatch(labels, threshold=0.501, added_weight=ConfidencePower(2)), epochs=1)
+    trainer.run()
+    output, truth = trainer.state.output, trainer.state.batch["unlabeled"]["truth"]()
+    noted = next(iter(output["notes"].values()))
+    assert list(output["factors"]) == ["Confidence", "ConfidencePower"]
+    torch.testing.assert_close(math.prod(output["factors"].values()), noted.weight)
+    weights = {"weight": noted.weight, **output["factors"]}
+    known = probability_of(labels, noted.pseudo.label, noted.pseudo.known["outputs"])
+    expected = weight_statistics(labels, noted.pseudo.label, weights, truth, known)
+    assert {"auc_weight", "accuracy_Confidence", "auc_ConfidencePower", "calibration_error"} <= set(expected)
+    last = pd.read_csv(tmp_path / "train.csv").iloc[-1]
+    for name, value in expected.items():
+        assert last[name] == pytest.approx(value, rel=1e-4)
 
 
 def test_truth_is_compared_at_the_queries(make_run, tmp_path, labels):
