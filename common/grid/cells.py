@@ -78,6 +78,7 @@ class Table:
     draws: list[Draw]
     score: str
     left_out: bool = False
+    curves: tuple[str, ...] = ()
 
 
 @dataclass
@@ -136,7 +137,7 @@ def _table(grid: Grid, plan: TablePlan, identity: Callable[[int, int], Any]) -> 
     draws = list(itertools.product(plan.splits, plan.seeds))
     return Table(
         plan.name, plan.title, plan.baseline, rows, plan.columns, _columns(plan), plan.labeled, draws, plan.score,
-        left_out,
+        left_out, tuple(plan.curves),
     )  # fmt: skip
 
 

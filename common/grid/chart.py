@@ -1,17 +1,22 @@
-"""The figure of a table whose columns are numbers of labelled images."""
+"""The figures of a table: its score over numbers of labelled images, and curves over the trainings."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from common.files import replacing
-from common.grid.grid_file import LABELED, SCORES
+from common.grid.cells import Row, Table
+from common.grid.grid_file import CLASSES, LABELED, SCORES
 from common.grid.tables import Contents
 from common.report.style import LIGHT
 
@@ -28,15 +33,60 @@ def write_chart(content: Contents, folder: Path) -> list[Path]:
     Nothing is drawn for other columns, for fewer than two of them, or without any value; a figure that an earlier call
     has drawn of a table of this name is then removed.
     """
-    files = [folder / f"{content.table.name}{suffix}" for suffix in (".png", ".svg")]
     drawable = any(entry.values for entry in content.entries.values())
-    if content.table.column_key != LABELED or len(content.columns) < 2 or not drawable:
-        for file in files:
-            file.unlink(missing_ok=True)
-        return []
+    drawable &= content.table.column_key == LABELED and len(content.columns) > 1
+    return (
+        _write(lambda: _draw(content), folder / content.table.name) if drawable else _gone(folder / content.table.name)
+    )
+
+
+def write_curves(content: Contents, trainings: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Draws the table's ``curves``, columns of ``train.csv``, over the iterations as PNG and SVG.
+
+    There is a panel for each of them and each column of the table, and in it a line for each row that has logged it,
+    its mean over splits and seeds. A curve that no training has is told of.
+
+    Args:
+        content: the table.
+        trainings: the tables of the cells that have one, by cell.
+        folder: where the figure is written, as ``<table>_curves.png``; without anything to draw one is removed.
+    """
+    table, file = content.table, folder / f"{content.table.name}_curves"
+    columns = [None] if table.column_key == CLASSES else table.columns
+    lines = {
+        (curve, column): {
+            row.name: line for row in table.rows if len(line := mean_curve(row, column, curve, trainings))
+        }
+        for curve in table.curves
+        for column in columns
+    }
+    known = [curve for curve in table.curves if any(lines[curve, column] for column in columns)]
+    for curve in set(table.curves) - set(known) if trainings else ():
+        print(f"{table.name}: no training has logged {curve!r}, which is one of its curves.")
+    if not known:
+        return _gone(file)
+    heads = [""] if table.column_key == CLASSES else content.heads
+    return _write(lambda: _draw_curves(table, lines, known, dict(zip(columns, heads, strict=True))), file)
+
+
+def mean_curve(row: Row, column: Any, curve: str, trainings: Mapping[str, pd.DataFrame]) -> pd.Series:
+    """The mean over splits and seeds at each iteration that all of them have logged."""
+    tables = [trainings[cell] for (place, _), cell in row.cells.items() if place == column and cell in trainings]
+    found = [table.set_index("iteration")[curve].dropna() for table in tables if curve in table]
+    return pd.concat(found, axis=1, join="inner").mean(axis=1) if found else pd.Series(dtype=float)
+
+
+def _gone(stem: Path) -> list[Path]:
+    for suffix in (".png", ".svg"):
+        stem.with_name(stem.name + suffix).unlink(missing_ok=True)
+    return []
+
+
+def _write(draw: Callable[[], Figure], stem: Path) -> list[Path]:
+    files = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     # text stays text, and the same input gives the same file
     with matplotlib.rc_context({**LIGHT.parameters(), "svg.fonttype": "none", "svg.hashsalt": "grid"}):
-        figure = _draw(content)
+        figure = draw()
         FigureCanvasAgg(figure)
         for file in files:
             metadata = {"Date": None} if file.suffix == ".svg" else None
@@ -45,23 +95,43 @@ def write_chart(content: Contents, folder: Path) -> list[Path]:
     return files
 
 
+def _looks(table: Table) -> dict[str, tuple[str, str, Any]]:
+    """Colour, marker and stroke of each row."""
+    others = [row.name for row in table.rows if row.name != table.baseline]
+    looks = {
+        name: (COLORS[place % len(COLORS)], MARKERS[place % len(MARKERS)], STROKES[place % len(STROKES)])
+        for place, name in enumerate(others)
+    }
+    return {table.baseline: (LIGHT.series[0], "o", "solid"), **looks}
+
+
+def _draw_curves(
+    table: Table, lines: Mapping[tuple[str, Any], dict[str, pd.Series]], curves: list[str], heads: dict[Any, str]
+) -> Figure:
+    figure = Figure(figsize=(2.6 * len(heads) + 2.2, 1.9 * len(curves) + 0.4), layout="constrained")
+    grid = figure.subplots(len(curves), len(heads), sharex=True, sharey="row", squeeze=False)
+    looks, handles = _looks(table), {}
+    for axes, (curve, column) in zip(grid.flat, itertools.product(curves, heads), strict=True):
+        for name, line in lines[curve, column].items():
+            color, _, stroke = looks[name]
+            (handles[name],) = axes.plot(line.index, line, color=color, linestyle=stroke, linewidth=1.4)
+    for axes, curve in zip(grid[:, 0], curves, strict=True):
+        axes.set_ylabel(curve.replace("_", " "), loc="top")
+    for axes, head in zip(grid[0], heads.values(), strict=True):
+        axes.set_title(head, fontweight="bold")
+    for axes in grid[-1]:
+        axes.set_xlabel("iteration", loc="right")
+    names = [row.name for row in table.rows if row.name in handles]
+    figure.legend([handles[name] for name in names], names, loc="outside right upper", frameon=False, handlelength=3.6)
+    return figure
+
+
 def _draw(content: Contents) -> Figure:
     figure = Figure(figsize=(7.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
-    others = 0
+    looks = _looks(content.table)
     for row in content.table.rows:
-        if row.name == content.table.baseline:
-            _line(axes, content, row.name, LIGHT.series[0], "o", "solid")
-        else:
-            _line(
-                axes,
-                content,
-                row.name,
-                COLORS[others % len(COLORS)],
-                MARKERS[others % len(MARKERS)],
-                STROKES[others % len(STROKES)],
-            )
-            others += 1
+        _line(axes, content, row.name, *looks[row.name])
     axes.set_xscale("log", base=2)
     axes.set_xticks(content.columns, [str(number) for number in content.columns])
     axes.minorticks_off()

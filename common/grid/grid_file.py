@@ -31,7 +31,7 @@ from common.grid.trust import code
 
 LABELED, CLASSES = "labeled", "classes"
 TOP = ("bundle", "config", "data", "splits", "seeds", "labeled", "score", "settings", "tables")
-TABLE = ("title", "baseline", "rows", "labeled", "splits", "seeds", "score", "settings", "columns")
+TABLE = ("title", "baseline", "rows", "labeled", "splits", "seeds", "score", "settings", "columns", "curves")
 
 TAKEN = ("results", "tables")  # results.csv and tables.md are of the whole grid
 # scores of test.csv, and what tables call them
@@ -50,7 +50,7 @@ class RowPlan:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A table as written; `columns` is "labeled", "classes" or the id of a setting."""
+    """A table as written; `columns` is "labeled", "classes" or the id of a setting, `curves` are of train.csv."""
 
     name: str
     title: str
@@ -62,6 +62,7 @@ class TablePlan:
     score: str
     settings: dict[str, Any]
     columns: str
+    curves: list[str]
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,11 @@ class _Reader:
         title, baseline = str(table.get("title", name)), str(table["baseline"])
         if (score == "surface_dice" and not self.has_spacing) or (score == "lesion_f1" and not self.has_lesions):
             raise self.wrong(f"{key}.score", "one that the bundle has", repr(score), "use iou or dice")
+        curves = table.get("curves", [])
+        if not isinstance(curves, list) or not all(isinstance(curve, str) for curve in curves):
+            raise self.wrong(f"{key}.curves", "a list of columns of train.csv", repr(curves), "write [accepted], say")
         settings = {**shared, **own}
-        return TablePlan(name, title, baseline, rows, labeled, splits, seeds, score, settings, columns)
+        return TablePlan(name, title, baseline, rows, labeled, splits, seeds, score, settings, columns, curves)
 
     def columns(self, key: str, name: str, values: list[Any]) -> None:
         """Refuses values that cannot be told apart as columns: lists, and 1 beside 1.0, its equal in Python."""

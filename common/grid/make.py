@@ -11,7 +11,7 @@ import torch
 from common.data.splits import check_numbers
 from common.files import replacing
 from common.grid.cells import Cell, Grid, expand
-from common.grid.chart import write_chart
+from common.grid.chart import write_chart, write_curves
 from common.grid.check import check_data, check_methods, check_pools
 from common.grid.data import Source, data_source
 from common.grid.grid_file import read_grid
@@ -108,6 +108,7 @@ def write_tables(grid: Grid, source: Source, scores: Scores, output: Path) -> st
     for content in contents:
         write_csv(content, output / f"{content.table.name}.csv")
         write_chart(content, output)
+        write_curves(content, scores.trainings, output)
     text = render(grid, contents, scores, output)
     with replacing(output / "tables.md") as temporary:
         temporary.write_text(text, encoding="utf-8")

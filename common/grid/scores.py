@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,15 @@ from common.report.runs import load_run
 
 @dataclass(frozen=True)
 class Scores:
-    """The rows of ``test.csv`` by cell; cells that have not finished have none, and failed ones are named."""
+    """The rows of ``test.csv`` by cell; cells that have not finished have none, and failed ones are named.
+
+    So are those of ``train.csv``, where there is one.
+    """
 
     cases: dict[str, pd.DataFrame]
     seconds: dict[str, float]
     failed: list[str]
+    trainings: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def mean(self, cell: str, score: str, label: str = MEAN) -> float | None:
         """A cell's mean over cases, and over classes; None where it has not finished, NaN where all is undefined."""
@@ -57,7 +61,7 @@ def read_scores(grid: Grid, output: Path) -> Scores:
     Raises:
         ValueError: naming a file of a cell that is damaged or gone.
     """
-    cases, seconds = {}, {}
+    cases, seconds, trainings = {}, {}, {}
     for cell in grid.cells.values():
         if finished(cell, output):
             run = load_run(cell.folder(output))
@@ -67,8 +71,10 @@ def read_scores(grid: Grid, output: Path) -> Scores:
                     "cell's folder, and run the grid again."
                 )
             cases[cell.name] = run.test
+            if run.train is not None:
+                trainings[cell.name] = run.train
             seconds[cell.name] = float("nan") if run.seconds is None else float(run.seconds)
-    return Scores(cases, seconds, [cell.name for cell in grid.cells.values() if failed(cell, output)])
+    return Scores(cases, seconds, [cell.name for cell in grid.cells.values() if failed(cell, output)], trainings)
 
 
 def write_results(grid: Grid, scores: Scores, path: Path) -> Path:

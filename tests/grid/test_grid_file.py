@@ -107,6 +107,7 @@ ROWS = ("tables", "methods", "rows")
         (change(*ROWS, 2, "neighbors", value="half"), r"rows\[2\]\.neighbors must be a number, got 'half'"),
         (change(*ROWS, 2, "threshold", value=0.8), r"rows\[2\]\.threshold must be a keyword of RPG"),
         (change("tables", "methods", "columns", value="neighbors"), r"rows\[0\] must be given with neighbors"),
+        (change("tables", "shares", "curves", value="accepted"), r"tables\.shares\.curves must be a list of columns"),
         (change("tables", "shares", "columns", value="depth"), r"tables\.shares\.columns must be a keyword of RPG"),
         (
             change("tables", "shares", "rows", 0, "neighbors", value=[1, 0.5, 1.0]),

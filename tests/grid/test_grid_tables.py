@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from common.grid.cells import Grid
-from common.grid.chart import write_chart
+from common.grid.chart import mean_curve, write_chart, write_curves
 from common.grid.scores import Scores, write_results
 from common.grid.tables import fill, write_csv
 from common.grid.text import render
@@ -141,6 +141,41 @@ def test_figure_of_a_table_over_numbers_of_labelled_images(grid, scores, tmp_pat
     assert {"Supervised", "Nearest", "RPG", "mean IoU"} <= {part.split("<")[0] for part in svg.read_text().split(">")}
     assert write_chart(fill(grid.tables[1], scores, CLASSES), tmp_path) == []
     assert sorted(file.name for file in tmp_path.glob("methods.[ps]*")) == ["methods.png", "methods.svg"]
+
+
+@pytest.fixture
+def drawn(spread_out, tiny):
+    tiny["tables"]["methods"]["curves"] = ["pixel_share", "auc_weight", "no_such"]
+    return spread_out(tiny)
+
+
+def test_curves_are_means_of_what_trainings_have_logged(drawn, tmp_path, capsys):
+    nearest = drawn.tables[0].rows[1]
+    table = pd.DataFrame({"iteration": [10, 20], "loss": 1.0, "pixel_share": [0.2, 0.4]})
+    trainings = {
+        nearest.cells[3, (0, 0)]: table,
+        nearest.cells[3, (1, 0)]: table.assign(pixel_share=[0.4, 0.8]),
+        nearest.cells[4, (0, 0)]: table.assign(auc_weight=[0.5, 0.6]),
+    }
+    mean = mean_curve(nearest, 3, "pixel_share", trainings)
+    assert mean.to_dict() == pytest.approx({10: 0.3, 20: 0.6})
+    content = fill(drawn.tables[0], Scores({}, {}, []), CLASSES)
+    png, svg = write_curves(content, trainings, tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert png.name == "methods_curves.png"
+    words = {part.split("<")[0] for part in svg.read_text().split(">")}
+    assert {"pixel share", "auc weight", "3 labelled", "4 labelled", "Nearest", "iteration"} <= words
+    assert "RPG" not in words  # has logged none of them
+    assert "no such" not in words
+    assert capsys.readouterr().out == "methods: no training has logged 'no_such', which is one of its curves.\n"
+    assert write_curves(content, {}, tmp_path) == []
+    assert list(tmp_path.glob("methods_curves.*")) == []
+
+
+def test_a_table_without_curves_has_no_such_figure(grid, tmp_path, capsys):
+    trainings = {name: pd.DataFrame({"iteration": [10], "loss": [1.0]}) for name in grid.cells}
+    assert write_curves(fill(grid.tables[0], Scores({}, {}, []), CLASSES), trainings, tmp_path) == []
+    assert capsys.readouterr().out == ""
 
 
 def test_an_earlier_figure_goes_where_there_is_nothing_to_draw(grid, scores, tmp_path):
