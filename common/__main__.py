@@ -265,6 +265,35 @@ class Commands:
 
         print(f"Report: {Path(render(run_dir)).resolve()}")
 
+    def annotate(
+        self,
+        run_dir: str,
+        strategy: str = "disagreement",
+        by: str = "image",
+        count: int = 10,
+        output: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        """List which of a run's unlabelled images to annotate next.
+
+        Args:
+            run_dir: folder of a run; what was annotated since must be in its datalist.
+            strategy: disagreement of the network with itself on changed images, weight that the method gives
+                pseudo-labels, distance from all labelled images, or random.
+            by: image, or patient with all images.
+            count: how many to list.
+            output: CSV file to write, with all of them.
+            seed: seed of the changes, and of the random order.
+        """
+        from common.annotation import open_order, write_order
+
+        order = open_order(run_dir, seed)
+        places = order.places(strategy, by)
+        for number, place in enumerate(places[:count], start=1):
+            print(f"{number:>4}  {place.score:.4f}  {place.name}")
+        if output is not None:
+            print(f"Wrote all {len(places)} to {write_order(places, order, output)}")
+
     def package(self, run_dir: str, output: str) -> None:
         """Pack the bundle of a run and the shared code into one zip file, which needs no repository.
 
@@ -317,6 +346,7 @@ def commands() -> dict[str, Any]:
         "convert": {"acdc": convert.acdc, "dicom": convert.dicom},
         "preprocess": tools.preprocess,
         "report": tools.report,
+        "annotate": tools.annotate,
         "package": tools.package,
         "verify": tools.verify,
         "phantom": {

@@ -141,6 +141,11 @@ class Batches:
             batch["unlabeled"] = self._part(draws, iteration, "unlabeled")
         return batch
 
+    def windows(self, places: Sequence[tuple[TrainingImage, np.ndarray]]) -> Tensor:
+        """Windows as they are, each of an image and from a first pixel, ``B C H W [D]`` on the device."""
+        crops = [image.crop(first, self.patch_size, ("image",)) for image, first in places]
+        return stacked(crops, "image", self.device)
+
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one before."""
         names = ("labeled_batch", "unlabeled_batch", "patch_size", "weak", "values", "foreground", "same_patch")

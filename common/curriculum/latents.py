@@ -36,6 +36,11 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
     return bottleneck.float().flatten(2).mean(2).flatten()
 
 
+def grid_of(shapes: Sequence[Sequence[int]], patch_size: Sequence[int]) -> list[int]:
+    """How many patches along each axis: 2 where any image is larger than one, so that all latents are of one length."""
+    return [1 if side >= max(sizes) else 2 for side, sizes in zip(patch_size, zip(*shapes, strict=True), strict=True)]
+
+
 def grid_patches(image: Tensor, patch_size: Sequence[int], grid: int | Sequence[int]) -> list[Tensor]:
     """``grid`` patches along each axis, evenly spread over the box of the pixels that are not 0."""
     size = np.array(patch_size)

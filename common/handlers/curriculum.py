@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.batches import Batches, TrainingImage
-from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, image_latent
+from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, grid_of, image_latent
 from common.curriculum.store import mean_dice
 from common.data.decoded import DecodedImages
 from common.files import replacing
@@ -160,7 +160,7 @@ class Curriculum:
         items = [(self.labeled, i) for i in range(len(self.labeled))]
         items += [(self.unlabeled, i) for i in range(len(self.unlabeled))]
         shapes, patch = [images.shape(row) for images, row in items], self.batches.patch_size
-        grid = [1 if side >= max(sizes) else 2 for side, sizes in zip(patch, zip(*shapes, strict=True), strict=True)]
+        grid = grid_of(shapes, patch)
         mine = items[rank() :: world_size()]
         latents = [
             image_latent(self.network, load(images, row).to(device), self.batches.patch_size, grid).cpu()
