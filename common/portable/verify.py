@@ -17,6 +17,7 @@ from common.portable.configurations import strange_settings
 from common.portable.package import CODE, NEEDED, members
 
 PROGRAM = ("common", "configs", "scripts")  # folders of which everything is looked at
+WRITTEN = ("eval", "cache")  # folders that runs write to, and that nothing is imported from
 PAGES = ("docs/README.md", "docs/data_license.txt", "LICENSE")
 
 
@@ -71,6 +72,8 @@ def in_folder(root: Path) -> tuple[dict[str, bytes], list[str]]:
     problems = []
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root)
+        if name.parts[0] in WRITTEN:
+            continue
         if path.is_dir() and path.is_symlink():
             problems.append(f"{name} must be a folder, got a link to one, which is not followed: copy it")
         elif path.is_dir() and path.name == "__pycache__":

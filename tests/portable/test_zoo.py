@@ -60,6 +60,7 @@ def never(monkeypatch) -> None:
 
 
 def test_a_folder_that_passes_stays_as_it_is(bundle, capsys):
+    shutil.copytree(bundle / "scripts", bundle / "eval" / "scripts")  # a run is a bundle within it
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     verify(bundle)
     lines = capsys.readouterr().out.splitlines()
