@@ -95,7 +95,9 @@ def run_in_fork(
         typed: by the command line of :func:`command`, with the bundle's logging, and with the evaluation's report.
     """
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["monai.bundle", "monai.engines", "common.batches", "common.handlers"])
+    forks.set_forkserver_preload(
+        ["monai.bundle", "monai.engines", "common.batches", "common.handlers", "common.report.page", "itk"]
+    )
     process = forks.Process(target=_in_fork, args=(run_id, files, settings, str(log), die, typed))
     process.start()
     process.join(120)
