@@ -305,16 +305,19 @@ class Commands:
 
         print(f"Wrote {package(run_dir, output)}: look at one that you are given by `python -m common verify`.")
 
-    def verify(self, file: str, output: str | None = None) -> None:
-        """Look at a packed bundle before any of it runs, and list what it would run; status 1 when it must not.
+    def verify(self, file: str, output: str | None = None, trusted: bool = False) -> None:
+        """Look at a bundle before any of it runs, and list what it would run; status 1 when it must not.
+
+        Of a folder that holds nothing strange, the checks of MONAI's model zoo follow, as far as they need no data.
 
         Args:
-            file: the zip file.
+            file: the zip file, or the folder of a run or of another trained bundle.
             output: folder to make, for what was verified.
+            trusted: the folder is your own: code that this installation does not have is run, not refused.
         """
         from common.portable import verify
 
-        verify(file, output)
+        verify(file, output, trusted)
 
 
 def commands() -> dict[str, Any]:

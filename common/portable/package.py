@@ -19,7 +19,7 @@ NEEDED = ("configs/train.json", "configs/inference.json", "configs/metadata.json
 PARTS = ("configs/*.json", "configs/logging.conf", "models/model.pt", "models/model.json", "scripts/*.py")
 PARTS += ("docs/README.md", "docs/data_license.txt", "LICENSE")
 PLACED = ("configs/train.json", "configs/inference.json", "configs/evaluate.json")
-CODE = ("*.py", "Snakefile", "templates/*")  # of the package common
+CODE = ("*.py", "Snakefile", "templates/*", "metadata_schema.json")  # of the package common
 # where the data of a training lie is of no use elsewhere, and tells names of patients and folders; the last two are
 # what MONAI Label writes
 OWN = {

@@ -1,67 +1,62 @@
-"""Whether a packed bundle is what its manifest says, and holds no code but this installation's."""
+"""Whether a bundle, packed or a folder, is whole and holds no code but this installation's."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import stat
 import tempfile
-import zlib
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path, PurePosixPath
-from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from importlib.machinery import all_suffixes
+from pathlib import Path
 
 import common
 from common.bundle_run import BUNDLES
-from common.files import read_json
-from common.grid.trust import PARTS, code
 from common.handlers.checkpoint import load_checkpoint
-from common.portable.package import CODE, MANIFEST, NEEDED, texts
+from common.portable.archive import in_archive
+from common.portable.configurations import strange_settings
+from common.portable.package import CODE, NEEDED, members
 
-LARGEST = 2**32  # bytes of all members
-RATIO = 1000  # of a member's size to that in the file; weights and texts stay far below
-NULL = "$None"  # how nothing is spelled on a command line
-# texts that a run may set: nothing of a bundle looks up a class or a function by them
-FREE = {"name", "device", "mode", "dataset_dir", "output_ext", "classes#*", "channel"}
-FREE_IN = ("network_def#",)  # names of norms and activations, from MONAI's own list
+PROGRAM = ("common", "configs", "scripts")  # folders of which everything is looked at
+WRITTEN = ("eval", "cache")  # folders that runs write to, and that nothing is imported from
 PAGES = ("docs/README.md", "docs/data_license.txt", "LICENSE")
 
 
-def verify(file: str | Path, output: str | Path | None = None) -> None:
-    """Checks a packed bundle without running any of it, and prints every ``_target_`` and expression that it holds.
+def verify(file: str | Path, output: str | Path | None = None, trusted: bool = False) -> None:
+    """Checks a bundle before any of it is run, and prints every ``_target_`` and expression that it holds.
 
-    Refused are members that a careless tool would write outside of the folder or under another name, links, members
-    that are far larger than they look; what the manifest does not know, misses or has another SHA-256 of; code in
-    ``common`` and ``scripts`` that is not this installation's, byte by byte; weights that hold more than tensors and
-    numbers; configurations with a ``_target_``, an expression or any text that the same bundle of this installation
-    does not have at that place, but for parts of methods and a few settings (stock MONAI runs them all, with a warning;
-    a text may name a function, too).
+    Refused of a packed one are members that a careless tool would write outside of the folder or under another name,
+    links, members that are far larger than they look; what the manifest does not know, misses or has another SHA-256
+    of. Refused of any is code in ``common`` and ``scripts``, or wherever Python would import it, that is not this
+    installation's, byte by byte; weights that hold more than tensors and numbers; configurations with a ``_target_``,
+    an expression or any text that the same bundle of this installation does not have at that place, but for parts of
+    methods and a few settings (stock MONAI runs them all, with a warning; a text may name a function, too).
+
+    Of a folder with nothing of that, what would be packed is tried in a copy, as MONAI's model zoo does:
+    :func:`~common.portable.zoo.zoo_problems`.
 
     Args:
-        file: the zip file, see :func:`~common.portable.package`.
+        file: the zip file, see :func:`~common.portable.package`, or the folder of a run or another trained bundle.
         output: folder to make, for what was read and verified; other tools may see other names in a zip file.
+        trusted: the folder is your own: code that this installation does not have is run, not refused.
 
     Raises:
         SystemExit: when anything is refused, or this installation has no bundles.
     """
+    folder = Path(file).is_dir()
     if not BUNDLES.is_dir():
         raise SystemExit(
             f"error: {BUNDLES} must hold the bundles to compare with: verify in a clone of the repository."
         )
     if output is not None and Path(output).exists():
         raise SystemExit(f"error: output must be a folder that is not there yet, got {output}.")
-    try:
-        with ZipFile(file) as opened:
-            problems = list(unsafe(opened))  # before any of it is read
-            contents, found = ({}, []) if problems else unpacked(opened)
-    except (OSError, BadZipFile, zlib.error, EOFError) as error:
-        raise SystemExit(f"error: {file} must be a zip file as it was packed, got {error}: copy it again.") from error
-    if not problems:
-        problems = [*found, *missing(contents), *strange_code(contents), *strange_weights(contents)]
-        problems += strange_settings(contents)
+    if trusted and not folder:
+        raise SystemExit(f"error: trusted must be left out of a packed bundle, got {file}: unpack it, if it is yours.")
+    contents, problems = in_folder(Path(file)) if folder else in_archive(file)
+    if contents or not problems:
+        strange = [*strange_code(contents), *strange_settings(contents)]
+        problems += [*missing(contents), *strange_weights(contents), *([] if trusted else strange)]
+    if folder and not problems:
+        problems = tried(contents)
     for problem in problems:
         print(f"error: {problem}")
     print(f"{file}: {len(contents)} files, {len(problems)} errors")
@@ -69,6 +64,36 @@ def verify(file: str | Path, output: str | Path | None = None) -> None:
         raise SystemExit(1)
     if output is not None:
         write(contents, Path(output))
+
+
+def in_folder(root: Path) -> tuple[dict[str, bytes], list[str]]:
+    """What would be packed of a folder and what else Python or MONAI would run there, and what cannot be looked at."""
+    contents = {name: content for name, content in members(root) if not name.startswith("common/")}
+    problems = []
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if name.parts[0] in WRITTEN:
+            continue
+        if path.is_dir() and path.is_symlink():
+            problems.append(f"{name} must be a folder, got a link to one, which is not followed: copy it")
+        elif path.is_dir() and path.name == "__pycache__":
+            problems.append(f"{name} must not be there, got code that is compiled, which nobody reads: remove it")
+        elif path.is_dir() or path.parent.name == "__pycache__":
+            continue
+        elif name.parts[0] in PROGRAM or path.name.endswith(tuple(all_suffixes())):
+            contents.setdefault(name.as_posix(), path.read_bytes())
+    return contents, problems
+
+
+def tried(contents: dict[str, bytes]) -> list[str]:
+    """What MONAI's model zoo would refuse."""
+    from common.portable.zoo import LARGE, zoo_problems
+
+    for name in sorted(name for name, content in contents.items() if len(content) > LARGE):
+        print(f"note: {name} has {len(contents[name])} bytes: to the model zoo it goes by an address, large_files.yml")
+    with tempfile.TemporaryDirectory() as temporary:
+        write(contents, Path(temporary) / "bundle")
+        return list(zoo_problems(Path(temporary) / "bundle"))
 
 
 def write(contents: dict[str, bytes], output: Path) -> None:
@@ -80,54 +105,6 @@ def write(contents: dict[str, bytes], output: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         folder.replace(output)
-
-
-def unsafe(file: ZipFile) -> Iterator[str]:
-    """Members that are not simply files inside of the one folder."""
-    members = file.infolist()
-    names = Counter(member.filename.casefold() for member in members)
-    yield from (f"{name} is there {number} times" for name, number in names.items() if number > 1)
-    tops = {PurePosixPath(member.filename).parts[:1] for member in members}
-    if len(tops) != 1:
-        yield f"all files must lie in one folder, got {len(tops)}: {sorted(''.join(top) for top in tops)[:3]}"
-    size = sum(member.file_size for member in members)
-    if size > LARGEST:
-        yield f"all files must be at most {LARGEST} bytes, got {size}"
-    for member in members:
-        fault = unsafe_member(member)
-        if fault:
-            yield f"{member.filename!r} must be a file inside of its folder, got {fault}"
-
-
-def unsafe_member(member: ZipInfo) -> str:
-    name, mode = member.filename, member.external_attr >> 16
-    parts = PurePosixPath(name).parts
-    strange = set(name) & set("\\:") or not name.isprintable() or "/".join(parts) != name
-    if strange or ".." in parts or name.startswith("/") or len(parts) < 2 or member.is_dir():
-        return "a name that leads elsewhere"
-    if member.extra or member.orig_filename != name:
-        return "another name beside this one"
-    if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-        return "a link or a device"
-    if member.flag_bits & 1 or member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        return "one that is encrypted, or packed in a way that is not used here"
-    if member.file_size > RATIO * max(1, member.compress_size):
-        return f"{member.file_size} bytes, packed in {member.compress_size}"
-    return ""
-
-
-def unpacked(file: ZipFile) -> tuple[dict[str, bytes], list[str]]:
-    """Content of each file by its name in the folder, and where it is not that of the manifest."""
-    contents = {"/".join(PurePosixPath(name).parts[1:]): file.read(name) for name in file.namelist()}
-    try:
-        sums = dict(json.loads(contents.pop(MANIFEST, b"none"))["sha256"])
-        own = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        problems = [f"{name} is in the manifest and not in the file" for name in sums if name not in own]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return contents, [f"{MANIFEST} must be there with the SHA-256 of every file: pack the bundle again"]
-    problems += [f"{name} is not in the manifest" for name in own if name not in sums]
-    changed = [name for name in own if name in sums and own[name] != sums[name]]
-    return contents, problems + [f"{name} has another SHA-256 than the manifest: it was changed" for name in changed]
 
 
 def missing(contents: dict[str, bytes]) -> Iterator[str]:
@@ -167,74 +144,3 @@ def strange_weights(contents: dict[str, bytes]) -> Iterator[str]:
             load_checkpoint(path)
         except ValueError as error:
             yield str(error).replace(str(path), "models/model.pt")
-
-
-def strange_settings(contents: dict[str, bytes]) -> list[str]:
-    """What no bundle of this installation would run, by the one that it is most like; prints all that would be run."""
-    configs, problems = {}, []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in contents.items():
-            if name.startswith("configs/") and name.endswith(".json"):
-                path = Path(folder) / "config.json"
-                path.write_bytes(content)
-                try:
-                    configs[name] = read_json(path, "pack it again")
-                except ValueError as error:
-                    problems.append(str(error).replace(str(path), name))
-    strange = min(([*others(configs, known)] for known in own_texts()), key=len)
-    for name, config in configs.items():
-        for place, text in texts(config):
-            if is_code(place, text):
-                print(f"{'other' if (name, place, text) in strange else 'known'}: {name}: {place}: {text}")
-    told = "would run or name what no bundle of this installation does there"
-    return problems + [f"{name}: {place} {told}: {text}" for name, place, text in strange]
-
-
-def others(configs: dict[str, Any], known: frozenset[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
-    """File, place and text of what is not known."""
-    for name, config in configs.items():
-        free = list(parts_of(config))
-        for place, text in texts(config):
-            # says what the bundle is, and runs nothing
-            if (name == "configs/metadata.json" or place.startswith("_meta_#")) and not is_code(place, text):
-                continue
-            inside = any(place.startswith(f"{one}#") for one in free)
-            if (place, text) in known or text == NULL:
-                continue
-            if not is_code(place, text) and (place in FREE or place.startswith(FREE_IN) or inside):
-                continue
-            if inside and place.endswith("_target_") and PARTS.fullmatch(text):
-                continue
-            yield name, place, text
-
-
-def is_code(place: str, text: str) -> bool:
-    """Whether MONAI would call it, or evaluate it."""
-    return place.endswith(("_target_", "imports#*")) or next(code(text, place), None) is not None
-
-
-def parts_of(value: Any, place: str = "") -> Iterator[str]:
-    """Places of what is made of parts of a method, a network or an optimizer, in which names are theirs."""
-    if isinstance(value, dict):
-        if PARTS.fullmatch(str(value.get("_target_"))):
-            yield place
-        for key, inner in value.items():
-            yield from parts_of(inner, f"{place}#{key.removeprefix('+')}".lstrip("#"))
-    elif isinstance(value, list):
-        for inner in value:
-            yield from parts_of(inner, f"{place}#*")
-
-
-@cache
-def own_texts() -> list[frozenset[tuple[str, str]]]:
-    """Place and text of all configurations of each bundle of this installation."""
-    folders = sorted(path.parent for path in BUNDLES.glob("*/configs/train.json"))
-    return [
-        frozenset(
-            found
-            for path in folder.glob("*.json")
-            if path.name != "metadata.json"
-            for found in texts(read_json(path, "get the repository again"))
-        )
-        for folder in folders
-    ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -73,16 +75,30 @@ def run_here(run_id: str, files: list[str], settings: dict[str, Any]) -> None:
         run(run_id=run_id, config_file=files, logging_file=False, **settings)
 
 
-def run_in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: Path, die: tuple = ()) -> int:
+def type_here(run_id: str, files: list[str], settings: dict[str, Any]) -> None:
+    """``python -m monai.bundle run ...`` from the repository's root, in this process."""
+    os.chdir(ROOT)
+    torch.set_num_threads(1)
+    sys.argv = command(run_id, files, settings)[1:]
+    with mock.patch("common.report.render") if run_id == "training" else nullcontext():
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+
+def run_in_fork(
+    run_id: str, files: list[str], settings: dict[str, Any], log: Path, die: tuple = (), typed: bool = False
+) -> int:
     """Runs the bundle in a process that has imported everything already; gives its exit code.
 
     Args:
         log: file for what the process prints.
         die: the moment at which it kills itself, see :func:`die_at`.
+        typed: by the command line of :func:`command`, with the bundle's logging, and with the evaluation's report.
     """
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["monai.bundle", "monai.engines", "common.batches", "common.handlers"])
-    process = forks.Process(target=_in_fork, args=(run_id, files, settings, str(log), die))
+    forks.set_forkserver_preload(
+        ["monai.bundle", "monai.engines", "common.batches", "common.handlers", "common.report.page", "itk"]
+    )
+    process = forks.Process(target=_in_fork, args=(run_id, files, settings, str(log), die, typed))
     process.start()
     process.join(120)
     if process.is_alive():
@@ -91,7 +107,7 @@ def run_in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: Pa
     return process.exitcode
 
 
-def _in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: str, die: tuple) -> None:
+def _in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: str, die: tuple, typed: bool) -> None:
     multiprocessing.set_start_method("fork", force=True)  # of the loader's workers, as in a run of its own
     with Path(log).open("w") as file:
         os.dup2(file.fileno(), 1)
@@ -99,7 +115,7 @@ def _in_fork(run_id: str, files: list[str], settings: dict[str, Any], log: str, 
         if die:
             die_at(*die)
         try:
-            run_here(run_id, files, settings)
+            (type_here if typed else run_here)(run_id, files, settings)
         except BaseException as error:  # what the interpreter does at the end of a program
             if isinstance(error, SystemExit):
                 print(error.code, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,14 @@ def lgg_data(tmp_path_factory) -> Path:
 def ms_data(tmp_path_factory) -> Path:
     """Tiny volumes with a datalist for the 3D bundle."""
     return make_ms_data(tmp_path_factory.mktemp("ms"))
+
+
+@pytest.fixture
+def data_of(request) -> Callable[[str], Path]:
+    """``data_of(bundle)``: a phantom of the bundle's data set."""
+
+    def data(bundle: str) -> Path:
+        name = bundle.split("_")[0]
+        return request.getfixturevalue("phantom" if name == "jsrt" else f"{name}_data")
+
+    return data

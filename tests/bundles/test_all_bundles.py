@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from bundle_runs import ROOT, configs, options, run_here
-from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata
 
 from common import methods
 from common.data import find_datalist, save_datalist
@@ -20,6 +22,8 @@ from common.data.files import file_suffix
 from common.data.metaimage import data_file
 from common.errors import cause
 from common.handlers.run_bundle import COPIED
+from common.portable import verify
+from common.portable.zoo import LARGE, METADATA, SCHEMA
 from common.settings import keywords
 
 BUNDLES = sorted(folder for folder in (ROOT / "bundles").iterdir() if (folder / "configs").is_dir())
@@ -28,11 +32,6 @@ FILES = ["LICENSE", *SCRIPTS, "docs/README.md", "docs/data_license.txt", "config
 FILES += [f"configs/{name}.json" for name in ("train", "inference", "evaluate", "multi_gpu_train", "metadata")]
 LINES = {"train": 160, "inference": 100, "evaluate": 40, "metadata": 80, "extended_fusion": 40}
 OVERLAY_LINES, COLUMNS, EXPRESSION = 15, 110, 80
-REQUIRED = {  # of the schema meta_schema_20240725.json and of the model zoo
-    "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
-    "required_packages_version", "task", "description", "authors", "copyright", "network_data_format",
-}  # fmt: skip
-TENSOR = {"type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "channel_def"}
 
 
 @pytest.fixture(params=BUNDLES, ids=lambda folder: folder.name)
@@ -41,10 +40,9 @@ def bundle(request) -> Path:
 
 
 @pytest.fixture
-def dataset_dir(bundle, request) -> Path:
+def dataset_dir(bundle, data_of) -> Path:
     """A phantom of the bundle's data set."""
-    data = bundle.name.split("_")[0]
-    return request.getfixturevalue({"jsrt": "phantom"}.get(data, f"{data}_data"))
+    return data_of(bundle.name)
 
 
 def load(bundle: Path, name: str) -> dict[str, Any]:
@@ -96,15 +94,11 @@ def test_inference_needs_monai_and_torch_alone(bundle):
     assert [text for text in texts if re.search(r"\bcommon\b", text)] == []
 
 
-def test_metadata(bundle):
+def test_metadata(bundle, tmp_path):
     metadata = load(bundle, "metadata")
-    assert set(metadata) >= REQUIRED
-    assert metadata["version"] in metadata["changelog"]
+    schema = {"hash_val": hashlib.sha256(SCHEMA.read_bytes()).hexdigest(), "hash_type": "sha256"}
+    verify_metadata(meta_file=str(bundle / METADATA), filepath=str(SCHEMA), **schema)
     assert isinstance(metadata["supported_apps"], dict)
-    for tensor in (
-        metadata["network_data_format"][way][name] for way, name in (("inputs", "image"), ("outputs", "pred"))
-    ):
-        assert set(tensor) >= TENSOR
     pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements.txt").read_text(), re.M)[::-1])
     stated = {
         "monai": metadata["monai_version"],
@@ -123,28 +117,40 @@ def test_classes_are_the_same_everywhere(bundle):
     assert pred["num_channels"] == len(classes) + (inference["mode"] == "multiclass")
 
 
-def test_verify_net_in_out(bundle):
-    paths = {"meta_file": "metadata", "config_file": "inference"}
-    paths = {key: str(bundle / "configs" / f"{name}.json") for key, name in paths.items()}
-    verify_net_in_out(net_id="network_def", device="cpu", **paths)
+def test_the_zoo_s_checks(bundle, tmp_path, capsys):
+    """Of the bundle as it is given, with untrained weights: files, metadata, network, properties, TorchScript."""
+    folder = shutil.copytree(bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("models", "eval", "cache"))
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    (folder / "models").mkdir()
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "models" / "model.pt")
+    verify(folder)
+    said = capsys.readouterr().out
+    assert ", 0 errors" in said and "note: " not in said
 
 
-@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
-def test_check_properties(bundle, dataset_dir, tmp_path, kind, config, caplog):
-    folder = dataset_dir if kind == "train" else tmp_path / "none"
+def test_no_file_is_too_large_for_the_zoo(bundle):
+    """Those of a training are not committed; where they lie here, larger ones are listed with an address."""
+    lists = [yaml.safe_load(path.read_text())["large_files"] for path in bundle.glob("large_files.*")]
+    listed = {entry["path"] for entries in lists for entry in entries if entry["url"]}
+    kept = [path for path in bundle.rglob("*") if {"eval", "cache", "runs"}.isdisjoint(path.relative_to(bundle).parts)]
+    large = {path.relative_to(bundle).as_posix() for path in kept if path.stat().st_size > LARGE}
+    assert large - listed == set()
+
+
+def test_check_properties(bundle, dataset_dir, tmp_path):
+    """Those of a training; those of an inference are among the zoo's."""
     workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / f"{config}.json"),
-        workflow_type=kind,
+        config_file=str(bundle / "configs" / "train.json"),
+        workflow_type="train",
         logging_file=False,
         bundle_root=str(bundle),
-        dataset_dir=str(folder),
+        dataset_dir=str(dataset_dir),
         output_dir=str(tmp_path),
-        **({"cache_dir": str(tmp_path / "cache")} if kind == "train" else {}),  # inference has none
+        cache_dir=str(tmp_path / "cache"),
     )
     workflow.initialize()
-    caplog.clear()
     assert workflow.check_properties() == []
-    assert [record.message for record in caplog.records if record.name.startswith("monai.bundle")] == []
 
 
 def test_training_refuses_a_file_that_is_also_scored(bundle, dataset_dir, tmp_path):

@@ -1,4 +1,4 @@
-"""The folder of a run is a bundle: it passes the checks of the model zoo, trains again and is evaluated."""
+"""The folder of a run is a bundle: it trains again and is evaluated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from bundle_runs import options, run_here, same, weights
-from monai.bundle import ConfigWorkflow, verify_net_in_out
+from monai.bundle import ConfigWorkflow
 
 
 @pytest.fixture
@@ -20,22 +20,19 @@ def bundle(trained, tmp_path) -> Path:
     return tmp_path / "moved"
 
 
-def test_the_zoo_s_checks(bundle):
-    paths = {"meta_file": bundle / "configs" / "metadata.json", "config_file": bundle / "configs" / "inference.json"}
-    verify_net_in_out(net_id="network_def", device="cpu", **{key: str(path) for key, path in paths.items()})
+def test_metadata_tell_what_the_run_was(bundle):
     shipped = json.loads(Path("bundles/jsrt_rpg/configs/metadata.json").read_text())
-    found = json.loads(paths["meta_file"].read_text())
+    found = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert set(shipped) <= set(found) and found["run"]["validation"]["epoch"] >= 1
 
 
-@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
-def test_a_workflow_has_all_properties(bundle, phantom, tmp_path, kind, config):
+def test_a_training_has_all_properties(bundle, phantom, tmp_path):
     workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / f"{config}.json"),
-        workflow_type=kind,
+        config_file=str(bundle / "configs" / "train.json"),
+        workflow_type="train",
         logging_file=False,
         bundle_root=str(bundle),
-        dataset_dir=str(phantom if kind == "train" else tmp_path / "none"),
+        dataset_dir=str(phantom),
         output_dir=str(tmp_path / "out"),
     )
     workflow.initialize()

@@ -279,16 +279,6 @@ def test_where_the_data_were_stays_behind_at_every_depth(run, tmp_path):
     assert not (tmp_path / "b.zip").exists()
 
 
-@pytest.mark.parametrize("bundle", sorted(path.name for path in (ROOT / "bundles").iterdir()))
-def test_every_bundle_is_verified(bundle, tmp_path, capsys):
-    source = ROOT / "bundles" / bundle
-    folder = shutil.copytree(source, tmp_path / "b", ignore=shutil.ignore_patterns("models", "eval", "cache"))
-    (folder / "models").mkdir()
-    torch.save({"a": torch.zeros(3)}, folder / "models" / "model.pt")
-    verify(package(folder, tmp_path / "b.zip"))
-    assert "0 errors" in capsys.readouterr().out
-
-
 def test_other_settings_and_parts_of_methods_are_no_code(packed, tmp_path, capsys):
     found = contents(packed)
     config = json.loads(found["lungs/configs/train.json"])
