@@ -5,8 +5,8 @@
 
 The networks of jsrt_rpg (256 x 256, 5 classes) and ms_popcorn (64 x 64 x 64, 1 class) with the bundles' channels,
 exported as `python -m common export` does. So that there are masks to compare, they first learn for `--steps` steps
-where smooth noise is above a limit, one for each class. All forms take turns; a time is the best of the rounds. `f32`,
-`bf16` and `fp16` are the precision; exported networks run on the processor alone.
+where smooth noise is above a limit, one for each class. All forms take turns; a time is the best of the rounds.
+Exported networks run on the processor alone.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ def learn(network: nn.Module, shape: tuple[int, ...], outputs: int, steps: int) 
     network.eval().requires_grad_(False)
 
 
-def torch_forms(network: nn.Module, device: torch.device) -> Iterator[tuple[str, Form]]:
-    """PyTorch, compiled or not, in single precision and less."""
+def torch_forms(network: nn.Module, device: torch.device, compiled: bool) -> Iterator[tuple[str, Form]]:
+    """PyTorch, in single precision and less, and all of it compiled."""
     types = {"bf16": torch.bfloat16} | ({"fp16": torch.float16} if device.type == "cuda" else {})
-    compiled = torch.compile(network)
+    ways = {"eager": network} | ({"torch.compile": torch.compile(network)} if compiled else {})
     for precision in (None, *types):
-        for name, form in (("eager", network), ("torch.compile", compiled)):
+        for name, form in ways.items():
 
             def run(image: Tensor, form: nn.Module = form, precision: str | None = precision) -> Tensor:
                 reduced = torch.autocast(device.type, types[precision]) if precision else nullcontext()
@@ -83,7 +83,7 @@ def torch_forms(network: nn.Module, device: torch.device) -> Iterator[tuple[str,
 
 
 def exported_forms(network: nn.Module, folder: Path, threads: int) -> Iterator[tuple[str, Form]]:
-    """ONNX Runtime, and OpenVINO in single precision and, where the processor has it, in bfloat16."""
+    """ONNX Runtime, and OpenVINO in single precision and in those below that the processor has."""
     write_onnx(network, folder / "a.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -92,7 +92,7 @@ def exported_forms(network: nn.Module, folder: Path, threads: int) -> Iterator[t
     write_openvino(network, folder / "a.xml")
     core = imported_openvino().Core()
     able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    for precision in ("f32", "bf16") if "BF16" in able else ("f32",):
+    for precision in [hint for hint, name in (("f32", "FP32"), ("f16", "FP16"), ("bf16", "BF16")) if name in able]:
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads}
         request = core.compile_model(folder / "a.xml", "CPU", settings).create_infer_request()
 
@@ -119,7 +119,7 @@ def measure(case: str, options: argparse.Namespace, folder: Path) -> None:
     outputs = network.final_conv.out_channels
     learn(network, shape, outputs, options.steps)
     network, image = network.to(device), smooth_noise((options.batch, 1, *shape), seed=0).to(device)
-    forms = dict(torch_forms(network, device))
+    forms = dict(torch_forms(network, device, not options.no_compile))
     if device.type == "cpu":
         forms |= dict(exported_forms(network, folder, torch.get_num_threads()))
     first, masks, best = {}, {}, dict.fromkeys(forms, float("inf"))
@@ -145,6 +145,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40, help="of learning")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--no-compile", action="store_true", help="leave out what takes minutes to start")
     parser.add_argument("--own-time", action="store_true", help="the process's: beside others, with --threads 1")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
