@@ -1,7 +1,7 @@
 """What the order is worth in which patients are annotated: Dice over their number, by strategy.
 
     python -m common datalist lgg DATA/lgg64 --labeled 2 --test 30 --split 0 --output lgg_split0.json
-    python benchmarks/annotation.py lgg_split*.json --bundle lgg_segmatch --config train.json,demo.json --output runs/next
+    python benchmarks/annotation.py lgg_split*.json --bundle lgg_segmatch --config train.json,demo.json --output next
 
 Each datalist is a beginning. A network is trained on the labelled patients and tested, a strategy chooses some of the
 unlabelled ones by it, whose truth becomes their label, and all begins anew. The first training is shared by all

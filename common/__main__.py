@@ -305,6 +305,23 @@ class Commands:
 
         print(f"Wrote {package(run_dir, output)}: look at one that you are given by `python -m common verify`.")
 
+    def export(self, run_dir: str, output: str) -> None:
+        """Write the network of a run as ONNX, TorchScript or OpenVINO, for programs other than MONAI's bundles.
+
+        It takes the image as the preprocessing of inference.json leaves it, any number of images of any size whose
+        sides are multiples of 16, and gives logits. Not in it are preprocessing, sliding windows, the decision for a
+        mask and the way back to the image's own pixels.
+
+        Args:
+            run_dir: folder of a run, or another trained bundle.
+            output: the file to write; its suffix picks the form: .onnx (needs onnx and onnxruntime); .ts, TorchScript
+                with the bundle's metadata and inference.json inside, as MONAI Deploy reads it; .xml, OpenVINO's, which
+                also writes a .bin beside it (needs openvino).
+        """
+        from common.portable import export
+
+        print(f"Wrote {export(run_dir, output)}, which gives what the network gives.")
+
     def verify(self, file: str, output: str | None = None, trusted: bool = False) -> None:
         """Look at a bundle before any of it runs, and list what it would run; status 1 when it must not.
 
@@ -351,6 +368,7 @@ def commands() -> dict[str, Any]:
         "report": tools.report,
         "annotate": tools.annotate,
         "package": tools.package,
+        "export": tools.export,
         "verify": tools.verify,
         "phantom": {
             "jsrt": phantom.jsrt,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -55,12 +55,7 @@ def package(run: str | Path, output: str | Path) -> Path:
     root, output = Path(run), Path(output)
     if output.suffix != ".zip":
         raise ValueError(f"output must be a .zip file, got {output}: call it {output.stem}.zip.")
-    missing = [name for name in NEEDED if not (root / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{root} must be the folder of a finished run or another trained bundle, got none of its "
-            f"{', '.join(missing)}: train first, or give its path."
-        )
+    require_trained(root, NEEDED)
     sums: dict[str, str] = {}
     with replacing(output) as temporary, ZipFile(temporary, "w") as file:
         for name, content in members(root):
@@ -69,6 +64,20 @@ def package(run: str | Path, output: str | Path) -> Path:
         add(file, f"{output.stem}/{MANIFEST}", manifest(sums))
     logger.info(f"{output}: {len(sums)} files")
     return output
+
+
+def require_trained(root: Path, needed: Sequence[str]) -> None:
+    """Refuses a folder that lacks files of a trained bundle.
+
+    Raises:
+        FileNotFoundError: naming them.
+    """
+    missing = [name for name in needed if not (root / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{root} must be the folder of a finished run or another trained bundle, got none of its "
+            f"{', '.join(missing)}: train first, or give its path."
+        )
 
 
 def manifest(sums: dict[str, str]) -> bytes:
