@@ -1,7 +1,7 @@
 """Lets torchvision, whose wheels are built for CUDA, be imported beside a CPU build of torch.
 
-MONAI Label imports it and uses none of its operators. Without CUDA they are not loaded, and torchvision stops at the first
-that it wants to describe. Their schemas are enough. They are defined right before torchvision is imported, in all
+MONAI Label imports it and uses none of its operators. Without CUDA they are not loaded, and torchvision stops at the
+first that it wants to describe. Their schemas are enough. They are defined right before torchvision is imported, in all
 processes of the environment: MONAI Label trains in one of its own.
 
     python torchvision_on_cpu.py
