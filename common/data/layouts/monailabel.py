@@ -136,7 +136,7 @@ def annotated_datalist(
 
     Returns:
         ``base`` with the labelled and validation pairs and their patients. Unlabelled are its own unlabelled images and
-        all others of the studies, but those of patients who are labelled or validated on.
+        all others of the studies, but those of patients who are validated on.
     """
     listed = [item for part in PARTS for item in base.get(part, [])]
     own = study_items(studies)
@@ -155,5 +155,5 @@ def annotated_datalist(
         )
     taken = {os.path.realpath(item["image"]) for item in [*listed, *learnt, *seen]}
     new = [{"image": item["image"], "patient": item["patient"]} for item in own if item["image"] not in taken]
-    unlabeled = not_among([*base.get("unlabeled", []), *new], [*learnt, *seen])
+    unlabeled = not_among([*base.get("unlabeled", []), *new], seen)
     return {"split": 0, "seed": 0, "test": [], **base, "labeled": learnt, "validation": seen, "unlabeled": unlabeled}
