@@ -91,11 +91,16 @@ class Served:
 
     def infer(self, name: str) -> np.ndarray:
         """A mask as it comes from the server, axes x and y first."""
-        return values(Path(self.client.infer(self.bundle, name, {})[0]))
+        kind = "".join(self.truth(name).suffixes)
+        return values(Path(self.client.infer(self.bundle, name, {"result_extension": kind})[0]))
 
-    def annotate(self, file: Path | None = None) -> None:
-        for name in self.chosen():
+    def annotate(self, names: list[str], file: Path | None = None) -> None:
+        for name in names:
             self.client.save_label(name, str(file or self.truth(name)), "final", {})
+
+    def run(self) -> dict[str, Any]:
+        """What the last training says of itself."""
+        return json.loads((self.copy / "eval" / "run.json").read_text())
 
     def train(self, **changes: Any) -> tuple[str, str]:
         """What became of a training, and the last it said."""
@@ -175,31 +180,35 @@ def test_bad_requests_are_refused_and_the_server_stays(served):
     assert served.client.info()["datastore"]["completed"] == 0
 
 
-def test_bad_trainings_say_why_and_the_server_stays(served):
+def test_trainings_without_what_they_need_say_why_and_the_server_stays(served):
     if served.name not in TRIED:
         pytest.skip(f"takes long, and is tried with {' and '.join(TRIED)}")
     status, said = served.train()
     assert status == "ERROR" and "must hold labelled images, got none" in said
+    served.annotate(served.chosen()[:1])
+    status, said = served.train()
+    assert status == "DONE", said  # one label is enough to begin with
+    assert served.run()["settings"]["labelled images"] == 1
     truth = served.truth(served.chosen()[0])
     wrong = served.folder / f"wrong{''.join(truth.suffixes)}"
     if wrong.suffix == ".png":
         Image.fromarray(values(truth).T[:20]).save(wrong)
     else:
         nibabel.save(nibabel.load(truth).slicer[:20], wrong)
-    served.annotate(wrong)
+    served.annotate(served.chosen()[1:], wrong)
     status, said = served.train()
     assert status == "ERROR" and str(served.folder / "studies" / "labels" / "final") in said.splitlines()[-1]
     assert served.client.info()["datastore"]["completed"] == ANNOTATED
 
 
 def test_what_was_annotated_is_learnt_and_the_new_weights_segment_without_a_restart(served):
-    served.annotate()
+    served.annotate(served.chosen())
     before = torch.load(served.copy / "models" / "model.pt", weights_only=True)
     status, said = served.train()
     assert status == "DONE", said
     after = torch.load(served.copy / "models" / "model.pt", weights_only=True)
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    run = json.loads((served.copy / "eval" / "run.json").read_text())
+    run = served.run()
     assert run["epochs"] == EPOCHS and run["settings"]["iterations"] == EPOCHS * TINY["iterations"]
     assert run["settings"]["labelled images"] == ANNOTATED - 1
     assert 0 < run["settings"]["unlabelled images"] <= len(served.names()) - ANNOTATED
