@@ -91,14 +91,15 @@ def find_datalist(
     ``dataset_dir``, to which alone ``labeled``, ``split``, ``seed`` and ``fine`` apply.
 
     In a training that MONAI Label has begun it is that of its folder of studies, see
-    `common.data.layouts.monailabel.annotated_datalist`: with the images of the given file, where there is one, and
-    otherwise the classes of the bundle.
+    `common.data.layouts.monailabel.datalist_of_training`.
 
     Raises:
         FileNotFoundError: when none of the three is there.
         ValueError: when the datalist is not sound, the request cannot be met, or MONAI Label hands in no label.
     """
-    annotated = _annotated(datalist)
+    from common.data.layouts.monailabel import datalist_of_training
+
+    annotated = datalist_of_training(datalist)
     if annotated is not None:
         return annotated
     if datalist is not None:
@@ -122,29 +123,6 @@ def find_datalist(
     except FileNotFoundError as error:
         advice = "Other data than JSRT need a datalist: `python -m common datalist` makes one, for --datalist FILE."
         raise FileNotFoundError(f"{error} {advice}") from error
-
-
-def _annotated(datalist: str | Path | None) -> dict | None:
-    """The datalist of a training of MONAI Label, which writes labelled images into the configuration; else None."""
-    from common.data.layouts.monailabel import annotated_datalist, bundle_classes, studies_of
-    from common.parsed import parsed_configuration
-
-    config = parsed_configuration() or {}
-    labeled, validation = (config.get(key, {}).get("dataset", {}).get("data") for key in ("train", "validate"))
-    if not isinstance(labeled, list):
-        return None
-    if not labeled:
-        raise ValueError(
-            "train#dataset#data must hold labelled images, got none: annotate some, and save them as final."
-        )
-    studies = studies_of(labeled)
-    if studies is None:
-        return None
-    if datalist is None:
-        base = {"name": studies.name, **bundle_classes(config["bundle_root"])}
-    else:
-        base = load_datalist(datalist)
-    return annotated_datalist(studies, labeled, validation if isinstance(validation, list) else None, base)
 
 
 def not_among(items: list[dict], others: list[dict]) -> list[dict]:

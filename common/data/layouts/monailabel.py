@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import not_among
+from common.data.datalist import load_datalist, not_among
 from common.data.datalist_rules import PARTS
 from common.data.files import DICOM_SUFFIXES, file_stem, file_suffix, first_few
 from common.data.layouts.by_patient import datalist_by_patient, written
@@ -60,7 +60,9 @@ def monailabel_datalist(
     """
     if (bundle is None) == (classes is None):
         raise ValueError("either bundle or classes must be given: annotations do not tell what their values are.")
-    space = bundle_classes(bundle) if classes is None else {"classes": classes, "mode": mode}
+    if isinstance(classes, str):  # a single one on the command line
+        classes = [classes]
+    space = bundle_classes(bundle) if classes is None else {"classes": list(classes), "mode": mode}
     items = study_items(studies, patients)
     annotated = {item["patient"] for item in items if "label" in item}
     labeled = max(1, len(annotated) - validation - test) if labeled is None else labeled
@@ -121,6 +123,38 @@ def studies_of(pairs: Sequence[Mapping[str, Any]]) -> Path | None:
             if (folder / STORE).is_file():
                 return folder
     return None
+
+
+def datalist_of_training(datalist: str | Path | None) -> dict[str, Any] | None:
+    """The datalist of a training that MONAI Label has begun, which writes its labelled images into the configuration
+    that is being parsed; None of any other training.
+
+    Args:
+        datalist: a datalist's file, whose classes count and whose unlabelled images are learnt from as well; None for
+            the classes of the bundle.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when there is no labelled image.
+    """
+    from common.parsed import parsed_configuration  # MONAI takes a while
+
+    config = parsed_configuration() or {}
+    labeled, validation = (config.get(key, {}).get("dataset", {}).get("data") for key in ("train", "validate"))
+    if not isinstance(labeled, list):
+        return None
+    if not labeled:
+        raise ValueError(
+            "train#dataset#data must hold labelled images, got none: annotate some, and save them as final."
+        )
+    studies = studies_of(labeled)
+    if studies is None:
+        return None
+    if datalist is None:
+        base = {"name": studies.name, **bundle_classes(config["bundle_root"])}
+    else:
+        base = load_datalist(datalist)
+    return annotated_datalist(studies, labeled, validation if isinstance(validation, list) else None, base)
 
 
 def annotated_datalist(
