@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python
+LABEL := .venv-label
+BUNDLE := jsrt_rpg
 
-.PHONY: demo demo-ms demo-oct demo-lgg demo-rank tables test torture lint benchmark docs clean help
+.PHONY: demo demo-ms demo-oct demo-lgg demo-rank tables test torture label-demo label-test lint benchmark docs clean help
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +45,20 @@ test: $(VENV)/installed  ## Run all tests, 6 to 16 minutes
 torture: $(VENV)/installed  ## Damage files, kill runs, fill disks, and count what passes in silence, about half an hour
 	$(RUN) tests/torture
 
+$(LABEL)/installed: label/requirements.txt label/torchvision_on_cpu.py setup.cfg
+	$(PYTHON) -m venv $(LABEL)
+	$(LABEL)/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' label/requirements.txt)"
+	$(LABEL)/bin/pip install --quiet --disable-pip-version-check -r label/requirements.txt
+	$(LABEL)/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(LABEL)/bin/python label/torchvision_on_cpu.py
+	@touch $@
+
+label-demo: $(LABEL)/installed  ## Serve a bundle (BUNDLE=jsrt_rpg) in MONAI Label with invented studies; 4 GB the first time
+	$(LABEL)/bin/python label/demo.py runs/label $(BUNDLE)
+
+label-test: $(LABEL)/installed  ## Drive a real MONAI Label server with every bundle, about a quarter of an hour
+	OMP_WAIT_POLICY=PASSIVE $(LABEL)/bin/python -m pytest -p no:cacheprovider tests/label
+
 lint: $(VENV)/installed  ## Check style and formatting
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -57,5 +73,5 @@ docs: $(VENV)/installed  ## Build the documentation as a site, site/index.html
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[docs]"
 	$(VENV)/bin/python -m mkdocs build --quiet --strict
 
-clean:  ## Remove the virtual environment, the runs of the demonstrations and the site
-	rm -rf $(VENV) runs/demo runs/demo-ms runs/demo-oct runs/demo-lgg runs/demo-rank site
+clean:  ## Remove the virtual environments, the runs of the demonstrations and the site
+	rm -rf $(VENV) $(LABEL) runs/demo runs/demo-ms runs/demo-oct runs/demo-lgg runs/demo-rank runs/label site

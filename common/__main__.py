@@ -255,6 +255,18 @@ class Commands:
 
         check(datalist)
 
+    def untrained(self, bundle: str) -> None:
+        """Write the weights that a training of a bundle begins with as its model: MONAI Label wants one.
+
+        What they segment means nothing. A model that is there stays.
+
+        Args:
+            bundle: the bundle's folder: the copy in MONAI Label's app.
+        """
+        from common.untrained import save_untrained
+
+        print(f"Wrote {save_untrained(bundle)}: an untrained network, whose masks mean nothing.")
+
     def report(self, run_dir: str) -> None:
         """Render ``report.html`` of a run, or of a folder of runs to compare them.
 
@@ -345,6 +357,7 @@ def commands() -> dict[str, Any]:
         isbi_datalist,
         jsrt_datalist,
         lgg_datalist,
+        monailabel_datalist,
         patients_datalist,
         retouch_datalist,
     )
@@ -361,10 +374,12 @@ def commands() -> dict[str, Any]:
             "lgg": lgg_datalist,
             "patients": patients_datalist,
             "isbi": isbi_datalist,
+            "monailabel": monailabel_datalist,
         },
         "check": tools.check,
         "convert": {"acdc": convert.acdc, "dicom": convert.dicom},
         "preprocess": tools.preprocess,
+        "untrained": tools.untrained,
         "report": tools.report,
         "annotate": tools.annotate,
         "package": tools.package,

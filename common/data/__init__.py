@@ -8,6 +8,7 @@ from common.data.folder import folder_datalist
 from common.data.layouts.acdc import acdc_datalist
 from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
 from common.data.layouts.lgg import lgg_datalist
+from common.data.layouts.monailabel import monailabel_datalist
 from common.data.layouts.ms import isbi_datalist, patients_datalist
 from common.data.layouts.retouch import retouch_datalist
 from common.data.readers import read_image, read_label, read_mask
@@ -25,6 +26,7 @@ __all__ = [
     "lgg_datalist",
     "load_datalist",
     "make_datalist",
+    "monailabel_datalist",
     "not_among",
     "patients_datalist",
     "read_image",

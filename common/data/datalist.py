@@ -90,10 +90,18 @@ def find_datalist(
     That is the given file; else ``dataset_dir/datalist.json``; else one made from JSRT's layout in
     ``dataset_dir``, to which alone ``labeled``, ``split``, ``seed`` and ``fine`` apply.
 
+    In a training that MONAI Label has begun it is that of its folder of studies, see
+    `common.data.layouts.monailabel.datalist_of_training`.
+
     Raises:
         FileNotFoundError: when none of the three is there.
-        ValueError: when the datalist is not sound, or the request cannot be met.
+        ValueError: when the datalist is not sound, the request cannot be met, or MONAI Label hands in no label.
     """
+    from common.data.layouts.monailabel import datalist_of_training
+
+    annotated = datalist_of_training(datalist)
+    if annotated is not None:
+        return annotated
     if datalist is not None:
         file = Path(datalist)
         if not file.is_file() and not file.is_absolute() and dataset_dir is not None:

@@ -6,7 +6,6 @@ import copy as copying
 import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigParser
 from torch import nn
 
 from common.data.datalist import fingerprint
@@ -23,6 +21,7 @@ from common.handlers.case_scores import LOGGED
 from common.handlers.checkpoint import BestModel, settings_file
 from common.label_space import LabelSpace
 from common.networks import unwrapped
+from common.parsed import parsed_configuration
 from common.ranks import is_first_rank
 from common.settings import described
 
@@ -184,20 +183,6 @@ class BundleScores:
         scores = {str(name): row.dropna().round(6).to_dict() for name, row in means.iterrows()}
         content.setdefault("run", {})["test"] = {"cases": int(found["case"].nunique()), **scores}
         write(self.folder, "metadata", content)
-
-
-def parsed_configuration() -> dict[str, Any] | None:
-    """The configuration that is just being parsed, with what was set on the command line; None outside of a parser.
-
-    MONAI does not hand it to what it makes: it is looked up among the callers.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        parser = frame.f_locals.get("self")
-        if isinstance(parser, ConfigParser):
-            return copying.deepcopy(parser.config)
-        frame = frame.f_back
-    return None
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,6 +55,12 @@ def test_damaged_weights_are_not_loaded(tmp_path, damage):
         SCRIPTS["load_weights"](str(path))
 
 
+def test_an_image_without_a_name_is_not_the_working_directory():
+    """MONAI Label asks for one where it does not know the image."""
+    with pytest.raises(ValueError, match="an image must have a name, got none"):
+        SCRIPTS["CheckWholed"]("image")({"image": ""})
+
+
 @pytest.mark.parametrize("name", LENGTH_ALONE)
 def test_no_short_file_is_segmented(whole, tmp_path, name):
     assert outcomes(whole / name, damaged.cut, tmp_path, read) == {"refused": SAMPLE}

@@ -123,6 +123,8 @@ class CheckWholed(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(data):
+            if not str(data[key]):  # which would be the working directory
+                raise ValueError("an image must have a name, got none: is one called so in the folder of studies?")
             path = Path(data[key])
             if path.is_dir():
                 parts = sorted(part for part in path.iterdir() if part.is_file() and part.name != "DICOMDIR")

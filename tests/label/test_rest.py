@@ -1,0 +1,235 @@
+"""A real MONAI Label server, driven by its own client: `make label-test`, in an environment of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from PIL import Image
+
+if importlib.util.find_spec("monailabel") is None:
+    pytest.skip("MONAI Label is not in this environment: make label-test makes one for it.", allow_module_level=True)
+
+from monailabel.client import MONAILabelClient
+from monailabel.client.client import MONAILabelClientException
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "label"))
+import demo  # noqa: E402
+
+TRIED = ("jsrt_rpg", "acdc_unimatch")  # bad trainings, of images and of volumes
+BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/train.json"))
+PHANTOMS: dict[str, dict[str, Any]] = {
+    "jsrt": {"patients": 16, "size": 64},
+    "acdc": {"patients": 8, "size": 48, "slices": 3},
+    "ms": {"labeled": 3, "unlabeled": 4, "test": 1, "size": 48},
+    "retouch": {"volumes": 8, "size": 48, "slices": 4},
+    "lgg": {"patients": 5, "size": 48, "slices": 8},
+}
+TINY = {"image_size": [32, 32], "patch_size": [16, 16, 16], "spacing": [4.0, 4.0, 4.0]}
+TINY |= {"network_def#features": [4, 4, 4, 4, 8, 4], "iterations": 2, "num_workers": 0, "learning_rate": 0.01}
+TINY |= {"labeled_batch": 2, "unlabeled_batch": 2, "train#detector#iterations": 2}
+EPOCHS = 2  # fewer than there are between two validations, and than the configuration has
+ANNOTATED = 5
+SECONDS = 1800  # for the server to start, or to train, on a machine that does much else
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5 * SECONDS)]
+
+
+class Served:
+    """A server with one bundle, and the folder with its studies and what an annotator draws."""
+
+    def __init__(self, folder: Path, bundle: str) -> None:
+        self.folder, self.bundle, self.copy = folder, bundle, folder / "app" / "model" / bundle
+        self.log = folder / "log.txt"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.client = MONAILabelClient(f"http://127.0.0.1:{port}", tmpdir=str(folder))
+        command, environment = demo.server(folder, bundle, port)
+        environment |= {"OMP_NUM_THREADS": "1"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        self.wait(self.up, SECONDS)
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        try:
+            return bool(self.client.info())
+        except (OSError, MONAILabelClientException):
+            return False
+
+    def wait(self, done, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.5)
+
+    def names(self) -> list[str]:
+        return sorted(self.client.datastore()["objects"])
+
+    def chosen(self) -> list[str]:
+        """Images to annotate, of several patients, and not the first of each."""
+        names = self.names()
+        step = len(names) // ANNOTATED
+        return names[step // 2 :: step][:ANNOTATED]
+
+    def truth(self, name: str) -> Path:
+        return next((self.folder / "truth").glob(f"{name}.*"))
+
+    def infer(self, name: str) -> np.ndarray:
+        """A mask as it comes from the server, axes x and y first."""
+        kind = "".join(self.truth(name).suffixes)
+        return values(Path(self.client.infer(self.bundle, name, {"result_extension": kind})[0]))
+
+    def annotate(self, names: list[str], file: Path | None = None) -> None:
+        for name in names:
+            self.client.save_label(name, str(file or self.truth(name)), "final", {})
+
+    def run(self) -> dict[str, Any]:
+        """What the last training says of itself."""
+        return json.loads((self.copy / "eval" / "run.json").read_text())
+
+    def train(self, **changes: Any) -> tuple[str, str]:
+        """What became of a training, and the last it said."""
+        self.client.train_start(self.bundle, {"max_epochs": EPOCHS, "val_split": 0.2, **changes})
+        self.wait(lambda: self.client.train_status()["status"] not in ("SUBMITTED", "RUNNING"), SECONDS)
+        status = self.client.train_status()
+        return status["status"], "\n".join(status.get("details", []))
+
+
+def values(file: Path) -> np.ndarray:
+    if file.suffix == ".png":
+        return np.asarray(Image.open(file)).T
+    return np.asarray(nibabel.load(file).dataobj)
+
+
+def as_dicom(folder: Path) -> None:
+    """Radiographs as DICOM files that say whom they show, in place of the pictures and their list."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    for file in sorted((folder / "studies").glob("*.png")):
+        pixels, meta = np.asarray(Image.open(file)), FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = ExplicitVRLittleEndian, generate_uid()
+        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+        data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+        data.is_little_endian, data.is_implicit_VR = True, False
+        data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        data.StudyInstanceUID, data.SeriesInstanceUID = generate_uid(), generate_uid()
+        data.PatientID, data.PhotometricInterpretation, data.Modality = f"id {file.stem}", "MONOCHROME2", "CR"
+        data.Rows, data.Columns = pixels.shape
+        data.SamplesPerPixel, data.PixelRepresentation = 1, 0
+        data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7
+        data.PixelData = pixels.tobytes()
+        data.save_as(file.with_suffix(".dcm"), write_like_original=False)
+        file.unlink()
+    (folder / "studies" / "patients.csv").unlink()
+
+
+@pytest.fixture(scope="module", params=[*BUNDLES, "jsrt_rpg DICOM"])
+def served(request, tmp_path_factory) -> Iterator[Served]:
+    """A server for each bundle, before anything is annotated or trained."""
+    bundle, *kind = request.param.split()
+    folder = tmp_path_factory.mktemp(bundle)
+    demo.make_studies(folder, bundle, **PHANTOMS[bundle.split("_")[0]])
+    if kind:
+        as_dicom(folder)
+    config = ConfigParser(json.loads((ROOT / "bundles" / bundle / "configs" / "train.json").read_text()))
+    settings = {key: value for key, value in TINY.items() if key in config}
+    if "image_size" in settings:  # which patches follow
+        del settings["patch_size"]
+    demo.make_app(folder, bundle, settings)
+    server = Served(folder, bundle)
+    server.name = request.param
+    yield server
+    server.process.terminate()
+    server.process.wait(60)
+    shutil.rmtree(folder)
+
+
+def test_labels_are_known_and_images_segmented_before_the_first_training(served):
+    info = served.client.info()
+    classes = json.loads((served.copy / "configs" / "inference.json").read_text())["classes"]
+    assert info["models"][served.bundle]["labels"] == {name.lower(): place + 1 for place, name in enumerate(classes)}
+    assert served.bundle in info["trainers"]
+    name = served.names()[0]
+    mask = served.infer(name)
+    assert mask.shape == values(served.truth(name)).shape
+    assert set(np.unique(mask)) <= set(range(len(classes) + 1))
+
+
+def test_bad_requests_are_refused_and_the_server_stays(served):
+    with pytest.raises(MONAILabelClientException):
+        served.client.infer(served.bundle, "nobody", {})
+    served.wait(lambda: "an image must have a name, got none" in served.log.read_text(), 60)
+    with pytest.raises(MONAILabelClientException):
+        served.client.save_label("nobody", str(served.truth(served.names()[0])), "final", {})
+    assert served.client.info()["datastore"]["completed"] == 0
+
+
+def test_trainings_without_what_they_need_say_why_and_the_server_stays(served):
+    if served.name not in TRIED:
+        pytest.skip(f"takes long, and is tried with {' and '.join(TRIED)}")
+    status, said = served.train()
+    assert status == "ERROR" and "must hold labelled images, got none" in said
+    served.annotate(served.chosen()[:1])
+    status, said = served.train()
+    assert status == "DONE", said  # one label is enough to begin with
+    assert served.run()["settings"]["labelled images"] == 1
+    truth = served.truth(served.chosen()[0])
+    wrong = served.folder / f"wrong{''.join(truth.suffixes)}"
+    if wrong.suffix == ".png":
+        Image.fromarray(values(truth).T[:20]).save(wrong)
+    else:
+        nibabel.save(nibabel.load(truth).slicer[:20], wrong)
+    served.annotate(served.chosen()[1:], wrong)
+    status, said = served.train()
+    assert status == "ERROR" and str(served.folder / "studies" / "labels" / "final") in said.splitlines()[-1]
+    assert served.client.info()["datastore"]["completed"] == ANNOTATED
+
+
+def test_what_was_annotated_is_learnt_and_the_new_weights_segment_without_a_restart(served):
+    served.annotate(served.chosen())
+    before = torch.load(served.copy / "models" / "model.pt", weights_only=True)
+    status, said = served.train()
+    assert status == "DONE", said
+    after = torch.load(served.copy / "models" / "model.pt", weights_only=True)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    run = served.run()
+    assert run["epochs"] == EPOCHS and run["settings"]["iterations"] == EPOCHS * TINY["iterations"]
+    assert run["settings"]["labelled images"] == ANNOTATED - 1
+    assert 0 < run["settings"]["unlabelled images"] <= len(served.names()) - ANNOTATED
+    name = served.chosen()[0]
+    np.testing.assert_array_equal(served.infer(name), by_the_bundle(served, name))
+
+
+def by_the_bundle(served: Served, name: str) -> np.ndarray:
+    """The label map of an image as `monai.bundle run inferring` segments it with the weights that are there."""
+    image = next((served.folder / "studies").glob(f"{name}.*"))
+    inputs, outputs = served.folder / "inputs", served.folder / "outputs"
+    inputs.mkdir()
+    # slices of the same patient tell how bright one is
+    for file in (served.folder / "studies").glob(f"{name.rsplit('_', 1)[0]}*"):
+        shutil.copy(file, inputs)
+    command = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--bundle_root", str(served.copy)]
+    command += ["--config_file", str(served.copy / "configs" / "inference.json")]
+    command += ["--dataset_dir", str(inputs), "--output_dir", str(outputs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    classes = json.loads((served.copy / "configs" / "inference.json").read_text())["classes"]
+    stem = image.name.removesuffix(".gz").rsplit(".", 1)[0]
+    masks = [values(next(outputs.rglob(f"{stem}_{label}.*"))) > 0 for label in classes]
+    return np.max([mask * (place + 1) for place, mask in enumerate(masks)], axis=0)
