@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from jsonschema import Draft201909Validator
+from jsonschema.validators import validator_for
 from monai.bundle import ConfigWorkflow, ckpt_export, verify_net_in_out
 from monai.data import load_net_with_metadata
 
@@ -51,7 +51,8 @@ def quiet() -> Iterator[None]:
 
 def metadata(root: Path) -> Iterator[str]:
     content = read_json(root / METADATA, "write it as the other bundles do")
-    for error in Draft201909Validator(read_json(SCHEMA, "get the repository again")).iter_errors(content):
+    schema = read_json(SCHEMA, "get the repository again")
+    for error in validator_for(schema)(schema).iter_errors(content):  # MONAI Label's jsonschema knows no newer draft
         yield f"{METADATA}: {'#'.join(map(str, error.absolute_path)) or 'it'} {told(error)}"
     version, changelog = content.get("version"), content.get("changelog")
     if isinstance(changelog, dict) and version not in changelog:
