@@ -103,6 +103,8 @@ def make_app(folder: Path, bundle: str, settings: Mapping[str, Any]) -> Path:
     """
     app = folder / "app"
     shutil.copytree(APP, app, ignore=shutil.ignore_patterns("__pycache__"))
+    (app / "main.py").rename(app / "stock.py")
+    shutil.copy(Path(__file__).with_name("strategies.py"), app / "main.py")
     copy = app / "model" / bundle
     shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns(*MADE))
     for name in ("train", "inference"):

@@ -20,6 +20,9 @@ import torch
 from monai.bundle import ConfigParser
 from PIL import Image
 
+from common.annotation import open_order
+from common.data.files import file_stem
+
 if importlib.util.find_spec("monailabel") is None:
     pytest.skip("MONAI Label is not in this environment: make label-test makes one for it.", allow_module_level=True)
 
@@ -214,6 +217,16 @@ def test_what_was_annotated_is_learnt_and_the_new_weights_segment_without_a_rest
     assert 0 < run["settings"]["unlabelled images"] <= len(served.names()) - ANNOTATED
     name = served.chosen()[0]
     np.testing.assert_array_equal(served.infer(name), by_the_bundle(served, name))
+
+
+def test_strategies_ask_the_last_training_what_to_annotate_next(served):
+    assert {"random", "first", "disagreement", "weight", "distance"} == set(served.client.info()["strategies"])
+    order = open_order(served.copy / "eval")
+    left = set(served.names()) - set(served.chosen())
+    for strategy in ("disagreement", "distance"):
+        names = [file_stem(order.unlabeled.name(row)) for place in order.places(strategy) for row in place.rows]
+        assert set(names) <= left
+        assert served.client.next_sample(strategy, {})["id"] == names[0], served.log.read_text()[-3000:]
 
 
 def by_the_bundle(served: Served, name: str) -> np.ndarray:
