@@ -21,10 +21,15 @@ Perturb = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
 class Noted(NamedTuple):
-    """What a term taught: a pseudo-label, and the weight of its pixels ``B 1 h w [d]`` or ``B C h w [d]``."""
+    """What a term taught: a pseudo-label, and the weight of its pixels ``B 1 h w [d]`` or ``B C h w [d]``.
+
+    Attributes:
+        factors: of a product of weights those that were multiplied, by their classes' names.
+    """
 
     pseudo: PseudoLabel
     weight: Tensor
+    factors: dict[str, Tensor] | None = None
 
 
 class Judged(NamedTuple):
@@ -92,7 +97,7 @@ class Step:
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
         self.judged: Judged | None = None
-        self.factors: dict[str, Tensor] = {}  # of the first product of weights, by their parts' names
+        self.factors: dict[int, dict[str, Tensor]] = {}  # of each product of weights, by its id
         self.numbers: dict[str, Tensor] = {}  # scalars that parts want in the log, by column
         self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
         self.shown: Viewed | None = None  # the view of the last term that had one
@@ -155,9 +160,9 @@ class Step:
         """Images as a view shows them."""
         return view(image, self.draw(type(view).__name__), self.values, step=self)
 
-    def note(self, pseudo: PseudoLabel, weight: Tensor) -> None:
+    def note(self, pseudo: PseudoLabel, weight: Tensor, factors: dict[str, Tensor] | None = None) -> None:
         """Remembers what a term taught, for the log and for pictures."""
-        self.noted = Noted(pseudo, weight.detach())
+        self.noted = Noted(pseudo, weight.detach(), factors)
 
     def judge(self, scores: Tensor, accepted: Tensor) -> None:
         """Remembers what a gate said, for the log; of several gates, the first."""

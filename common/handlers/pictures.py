@@ -49,7 +49,7 @@ class TensorBoardPictures:
         notes = engine.state.output["notes"]
         if not notes:
             return
-        pseudo, weight = next(iter(notes.values()))
+        pseudo, weight, _ = next(iter(notes.values()))
         image = engine.state.batch["unlabeled"]["image"]
         image = torch.from_numpy(picture(image if pseudo.grid is None else pseudo.grid.of(image)))
         masks = torch.from_numpy(picture(self.labels.masks(pseudo.label)))

@@ -82,7 +82,7 @@ class TrainingLog:
                 truth = noted.pseudo.grid.of(truth)
             row |= pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
             if truth is not None:
-                weights = {"weight": noted.weight, **engine.state.output["factors"]}
+                weights = {"weight": noted.weight, **(noted.factors or {})}
                 row |= weight_statistics(
                     self.labels, noted.pseudo.label, weights, truth, self._confidence(noted.pseudo)
                 )

@@ -231,11 +231,16 @@ class Method(nn.Module):
     @torch.no_grad()
     def explain(self, network: nn.Module, batch: dict[str, dict[str, Any]]) -> Noted | None:
         """Pseudo-label and weight that a batch's unlabelled images would get; None for a method without any."""
+        return self.explained(network, batch).noted
+
+    @torch.no_grad()
+    def explained(self, network: nn.Module, batch: dict[str, dict[str, Any]]) -> Step:
+        """A step in which a batch's unlabelled images were noted, and judged where there is a gate."""
         matches = [term for term in self.terms.values() if isinstance(term, Match)]
-        if not matches:
-            return None
         step = Step(self.labels, network, batch, seed=self.seed, progress=self.progress)
-        return Noted(*matches[0].taught(step))
+        if matches:
+            step.note(*matches[0].taught(step))
+        return step
 
     # ---- the step
 
@@ -263,7 +268,6 @@ class Method(nn.Module):
             "terms": {name: term.detach() for name, term in terms.items()},
             "notes": step.notes,
             "judged": step.judged,
-            "factors": step.factors,
             "numbers": step.numbers,
         }
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)

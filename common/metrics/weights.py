@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -36,31 +37,35 @@ def weight_statistics(
         ``accuracy_<name>``, the share of right pixels where each counts as its weight says, and ``auc_<name>``, of all
         pairs of a right and a wrong pixel the share in which the right one has the higher weight, ties counting half;
         of the first also ``auc_<name>_<class>``, of the pixels that are taken for the class. Of a confidence
-        ``auc_confidence``, ``confident`` and ``confident_wrong``, the share of pixels with a confidence over 0.95 and
+        ``auc_probability``, ``confident`` and ``confident_wrong``, the share of pixels with a confidence over 0.95 and
         the share of these that are wrong, and ``calibration_error``, the mean difference of confidence and accuracy in
         15 bins (Guo et al. 2017). Areas and the calibration error are of at most 65,536 pixels. A pixel is right where
-        its whole label is; where weights are of classes, each class of a pixel is one. What is undefined has no value.
+        its whole label is; where weights are of classes, each class of a pixel is one, and weights of classes that are
+        fused to others count by their mean. ``auc_<name>_<class>`` is of this class alone. ``Ones`` as a factor,
+        and what is undefined, has no value.
     """
     masks, true = (labels.masks(label) > 0.5 for label in (pseudo_label, truth))
     numbers: dict[str, Tensor] = {}
     for place, (name, weight) in enumerate(weights.items()):
-        weight, right = weight.float(), _right(masks, true, weight)
+        if place and name == "Ones":
+            continue
+        weight, right = _judged(masks, true, weight)
         numbers[f"accuracy_{name}"] = (weight * right).sum() / weight.sum()
         numbers[f"auc_{name}"] = area_under_curve(*_some(weight, right))
         for j, of in enumerate(labels.classes) if place == 0 else ():
             own = weight[:, j if weight.shape[1] > 1 else 0]
             numbers[f"auc_{name}_{of}"] = area_under_curve(*_some(own[masks[:, j]], true[:, j][masks[:, j]]))
     if confidence is not None:
-        confidence, right = confidence.float(), _right(masks, true, confidence)
+        confidence, right = _judged(masks, true, confidence)
         sure = confidence > SURE
         some = _some(confidence, right)
         numbers |= {
-            "auc_confidence": area_under_curve(*some),
+            "auc_probability": area_under_curve(*some),
             "confident": sure.float().mean(),
             "confident_wrong": (sure & ~right).sum() / sure.sum(),
             "calibration_error": _calibration_error(*some),
         }
-    values = torch.stack([value.double() for value in numbers.values()]).tolist()  # the device is waited for once
+    values = torch.stack([value.double() for value in numbers.values()]).tolist()
     return {name: value for name, value in zip(numbers, values, strict=True) if value == value}
 
 
@@ -73,14 +78,19 @@ def area_under_curve(scores: Tensor, right: Tensor) -> Tensor:
     return (good * below).sum() / (2.0 * good.sum() * wrong.sum())
 
 
-def _right(masks: Tensor, true: Tensor, weight: Tensor) -> Tensor:
-    right = masks == true
-    return right if weight.shape[1] == masks.shape[1] else right.all(1, keepdim=True)
+def _judged(masks: Tensor, true: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight, and what is right, of pixels or of classes alike."""
+    weight, right = weight.float(), masks == true
+    if weight.shape[1] not in (1, masks.shape[1]):
+        weight = weight.mean(1, keepdim=True)
+    return weight, right if weight.shape[1] == masks.shape[1] else right.all(1, keepdim=True)
 
 
 def _some(scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Every n-th of the pixels, n odd, so that it is not the same columns in each row."""
-    stride = -(-scores.numel() // PIXELS) | 1
+    """Every n-th of the pixels, n without a factor of a row's length, so that it is not the same columns in each."""
+    stride = max(1, -(-scores.numel() // PIXELS))
+    while math.gcd(stride, scores.shape[-1]) > 1 and scores.ndim > 1:
+        stride += 1
     return scores.flatten()[::stride], right.flatten()[::stride]
 
 

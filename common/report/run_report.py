@@ -163,9 +163,7 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
     """What the pseudo-labels were while training; empty for a method without them."""
     hidden = "the truth, which is known for these unlabelled images but hidden from training"
     equal = f"Share of pixels whose pseudo-label equals, in every class, {hidden}."
-    ranks = (
-        "Of pairs of a right and a wrong pixel, the share in which the right one has the higher value: 0.5 is chance."
-    )
+    ranks = "Of pairs of a right and a wrong pixel, the share in which the right one has the higher value, ties half."
     trust = (
         "Share of wrong pixels among those with a probability over 0.95, and how far probabilities are from accuracy."
     )
@@ -189,7 +187,7 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
 def _weight_columns(run: Run) -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:
     """Columns of what is right, and of what knows it, of the weight and of its factors."""
     right = {"pseudo_accuracy": ("all alike", "muted"), "accuracy_weight": ("as weighted", "ink")}
-    known = {"auc_weight": ("the weight", "ink"), "auc_confidence": ("confidence", "series-1")}
+    known = {"auc_weight": ("the weight", "ink"), "auc_probability": ("the network's probability", "series-1")}
     names = [
         name.removeprefix("accuracy_")
         for name in (() if run.train is None else run.train)

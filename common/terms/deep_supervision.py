@@ -107,7 +107,7 @@ class DeepMatch(DeepSupervision):
     def forward(self, step: Step) -> Tensor:
         if not step.notes:
             raise ValueError("DeepMatch must come after the term whose pseudo-labels it matches, got none before it.")
-        (pseudo, weight), shown = next(reversed(step.notes.values())), step.shown
+        (pseudo, weight, _), shown = next(reversed(step.notes.values())), step.shown
         if pseudo.grid is not None:
             some = " x ".join(map(str, pseudo.grid.shape))
             raise ValueError(

@@ -44,7 +44,7 @@ class Match(Term):
 
     def forward(self, step: Step) -> Tensor:
         pseudo, weight = self.taught(step)
-        step.note(pseudo, weight)
+        step.note(pseudo, weight, step.factors.get(id(self.weight)))
         viewed = step.shown = step.view(self.view, step.unlabeled["image"])
         outputs = step.see(viewed.image, viewed.perturb).outputs
         return self.compared(step, viewed, outputs, pseudo, weight)

@@ -66,10 +66,11 @@ class Product(Weight):
         self.weights = nn.ModuleList(weights)
 
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
-        product = 1.0
+        product, factors = 1.0, {}
         for weight in self.weights:
             factor = weight(step, pseudo)
-            if not isinstance(weight, Product):
-                step.factors.setdefault(type(weight).__name__, factor.detach())
+            own = step.factors.get(id(weight), {type(weight).__name__: factor.detach()})
+            factors |= {name: value for name, value in own.items() if name not in factors}
             product = product * factor
+        step.factors[id(self)] = factors
         return product

@@ -10,11 +10,13 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from common.fused_label_space import FusedLabelSpace
 from common.handlers import Checkpoint, TrainingLog
 from common.handlers.training_log import rows_up_to, write_table
-from common.methods import RPG, Supervised, UniMatch
+from common.label_space import LabelSpace
+from common.methods import RPG, RPGPlus, Supervised, UniMatch
 from common.metrics import pseudo_label_statistics, weight_statistics
-from common.weights import ConfidencePower
+from common.weights import ConfidencePower, RankSimilarity
 from common.weights.confidence import probability_of
 
 
@@ -73,15 +75,33 @@ def test_the_weight_s_numbers_and_its_factors_stand_beside(make_run, tmp_path, l
     trainer.run()
     output, truth = trainer.state.output, trainer.state.batch["unlabeled"]["truth"]()
     noted = next(iter(output["notes"].values()))
-    assert list(output["factors"]) == ["Confidence", "ConfidencePower"]
-    torch.testing.assert_close(math.prod(output["factors"].values()), noted.weight)
-    weights = {"weight": noted.weight, **output["factors"]}
+    assert list(noted.factors) == ["Confidence", "ConfidencePower"]
+    torch.testing.assert_close(math.prod(noted.factors.values()), noted.weight)
+    weights = {"weight": noted.weight, **noted.factors}
     known = probability_of(labels, noted.pseudo.label, noted.pseudo.known["outputs"])
     expected = weight_statistics(labels, noted.pseudo.label, weights, truth, known)
     assert {"auc_weight", "accuracy_Confidence", "auc_ConfidencePower", "calibration_error"} <= set(expected)
     last = pd.read_csv(tmp_path / "train.csv").iloc[-1]
     for name, value in expected.items():
         assert last[name] == pytest.approx(value, rel=1e-4)
+
+
+def test_factors_are_those_of_the_term_that_is_looked_at(make_run, tmp_path, multilabel):
+    """The references weigh at the queries; the second term has other factors, at all pixels."""
+    trainer = make_run(RPGPlus(multilabel, query_size=4, added_weight=RankSimilarity(k=1)), epochs=1)
+    trainer.run()
+    first = next(iter(trainer.state.output["notes"].values()))
+    assert all(factor.shape[-2:] == (4, 4) for factor in first.factors.values())
+    names = {name.removeprefix("accuracy_") for name in pd.read_csv(tmp_path / "train.csv") if "accuracy_" in name}
+    assert names - {"pseudo_accuracy"} == {"weight", *first.factors} - {"Ones"}
+
+
+def test_fine_classes_are_judged_by_the_classes_that_they_are_fused_to():
+    labels = FusedLabelSpace(LabelSpace(["a", "b", "c"]), {"ab": ["a", "b"], "d": ["c"]})
+    truth = torch.randint(0, 2, (2, 2, 8, 8)).float()
+    label = torch.randint(0, 2, (2, 3, 8, 8)).float()
+    numbers = weight_statistics(labels, label, {"weight": torch.rand(2, 3, 8, 8)}, truth, torch.rand(2, 3, 8, 8))
+    assert {"accuracy_weight", "auc_weight_ab", "auc_probability"} <= set(numbers)
 
 
 def test_truth_is_compared_at_the_queries(make_run, tmp_path, labels):

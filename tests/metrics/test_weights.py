@@ -69,7 +69,7 @@ def test_confidence_against_loops(labels):
     sure = scores > 0.95
     assert numbers == pytest.approx(
         {
-            "auc_confidence": plain_area(scores, right),
+            "auc_probability": plain_area(scores, right),
             "confident": sure.mean(),
             "confident_wrong": (sure & ~right).sum() / sure.sum(),
             "calibration_error": plain_calibration(scores, right),
@@ -88,15 +88,16 @@ def test_area_is_that_of_pairs_with_ties():
     assert np.isnan(area_under_curve(torch.ones(0), torch.ones(0, dtype=torch.bool)).item())
 
 
-def test_of_many_pixels_some_are_looked_at_all_over_the_images(multilabel):
-    """Columns are right or wrong in turns, of which an even stride would see one kind alone."""
-    assert 2 * PIXELS < 4 * 256 * 256
-    label = torch.zeros(4, 2, 256, 256)
+@pytest.mark.parametrize(("side", "period"), [(256, 2), (192, 3)])
+def test_of_many_pixels_some_are_looked_at_all_over_the_images(multilabel, side, period):
+    """Columns are right or wrong in turns, of which a stride that divides the side would see one kind alone."""
+    assert 4 * side**2 > 2 * PIXELS
+    label = torch.zeros(4, 2, side, side)
     truth = label.clone()
-    truth[..., 1::2] = 1
+    truth[..., 1::period] = 1
     weight = torch.where(truth[:, :1] > 0, 0.1, 0.9)
     numbers = weight_statistics(multilabel, label, {"weight": weight}, truth)
-    assert numbers == pytest.approx({"accuracy_weight": 0.9, "auc_weight": 1.0})
+    assert numbers == pytest.approx({"accuracy_weight": 0.9 / (0.9 + 0.1 / (period - 1)), "auc_weight": 1.0})
 
 
 def test_what_is_undefined_has_no_value(multilabel):

@@ -34,9 +34,11 @@ def test_ones_are_one_for_each_pixel(size):
 def test_product_multiplies_also_weights_of_classes_with_weights_of_pixels():
     one, other, third = torch.rand(2, 1, 3, 3), torch.rand(2, 2, 3, 3), torch.rand(2, 1, 3, 3)
     step = SimpleNamespace(factors={})
-    found = Product([Given(one), Given(other), Given(third)])(step, None)
-    assert list(step.factors) == ["Given"]
-    assert torch.equal(step.factors["Given"], one)  # of equal names the first
+    product = Product([Given(one), Product([Given(other), Ones()]), Given(third)])
+    found = product(step, SimpleNamespace(label=other))
+    factors = step.factors[id(product)]
+    assert list(factors) == ["Given", "Ones"]
+    assert torch.equal(factors["Given"], one)  # of equal names the first
     for b, c, y, x in torch.cartesian_prod(*map(torch.arange, (2, 2, 3, 3))):
         assert found[b, c, y, x].item() == pytest.approx(
             (one[b, 0, y, x] * other[b, c, y, x] * third[b, 0, y, x]).item()
