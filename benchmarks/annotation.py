@@ -5,13 +5,14 @@
 
 Each datalist is a beginning. A network is trained on the labelled patients and tested, a strategy chooses some of the
 unlabelled ones by it, whose truth becomes their label, and all begins anew. The first training is shared by all
-strategies. It can be stopped, and goes on. Printed are, for each number of patients, the mean Dice of each strategy,
+strategies. It can be stopped, and goes on. `weight` needs a method that weighs pseudo-labels (--method). Printed are, for each number of patients, the mean Dice of each strategy,
 and its difference to random with a bootstrap's interval over datalists and test cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--config", default="train.json", help="files of the bundle, separated by commas")
     parser.add_argument("--method", default="Supervised")
     parser.add_argument("--settings", default="{}", help="further settings of the bundle, as YAML")
-    parser.add_argument("--strategies", default=",".join(STRATEGIES))
+    parser.add_argument("--strategies", default="random,disagreement,distance", help=f"of {', '.join(STRATEGIES)}")
     parser.add_argument("--rounds", type=int, default=3, help="how often patients are annotated")
     parser.add_argument("--step", type=int, default=2, help="how many each time")
     parser.add_argument("--output", type=Path, required=True)
@@ -43,32 +44,37 @@ def main() -> None:
         for strategy in arguments.strategies.split(","):
             datalist = load_datalist(file)
             for number in range(arguments.rounds + 1):
-                folder = arguments.output / file.stem / (f"{strategy}_{number}" if number else "begin")
-                table = trained(datalist, folder, arguments).groupby("case")["dice"].mean().reset_index()
+                name = f"{strategy}_{number}" if number else "begin"
+                folder = trained(datalist, arguments.output / file.stem / name, arguments)
+                table = pd.read_csv(folder / "test.csv").groupby("case")["dice"].mean().reset_index()
                 annotated = len({item["patient"] for item in datalist["labeled"]})
                 rows.append(table.assign(strategy=strategy, patients=annotated, split=file.stem, seed=0))
                 print(f"{file.stem} {strategy} {annotated} patients: Dice {table['dice'].mean():.3f}", flush=True)
                 if number < arguments.rounds:
-                    places = open_order(folder).places(strategy, by="patient")[: arguments.step]
-                    datalist = annotated_too(datalist, [row for place in places for row in place.rows])
+                    order = open_order(folder)
+                    places = order.places(strategy, by="patient")[: arguments.step]
+                    images = {order.unlabeled.data[row]["image"] for place in places for row in place.rows}
+                    datalist = annotated_too(datalist, images)
     print(summary(pd.concat(rows)))
 
 
-def trained(datalist: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> pd.DataFrame:
-    """Scores of the test cases of a network that was trained on a datalist."""
+def trained(datalist: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> Path:
+    """The folder of a network that was trained on a datalist and tested; other settings are another folder."""
+    asked = json.dumps([datalist, arguments.bundle, arguments.config, arguments.method, arguments.settings])
+    folder = folder.with_name(f"{folder.name}_{hashlib.sha256(asked.encode()).hexdigest()[:8]}")
     folder.mkdir(parents=True, exist_ok=True)
     file = save_datalist(datalist, folder / "datalist.json")
     bundle, settings = BUNDLES / arguments.bundle, yaml.safe_load(arguments.settings)
     train_and_evaluate(folder, bundle, arguments.method, file, arguments.config, settings, arguments.threads)
-    return pd.read_csv(folder / "test.csv")
+    return folder
 
 
-def annotated_too(datalist: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+def annotated_too(datalist: dict[str, Any], images: set[str]) -> dict[str, Any]:
     """The datalist with the truth of some unlabelled images as their label."""
-    content = json.loads(json.dumps(datalist))
-    new = [{("label" if k == "truth" else k): v for k, v in content["unlabeled"][row].items()} for row in rows]
-    left = [item for row, item in enumerate(content["unlabeled"]) if row not in rows]
-    return {**content, "labeled": content["labeled"] + new, "unlabeled": left}
+    chosen = [item for item in datalist["unlabeled"] if item["image"] in images]
+    new = [{("label" if key == "truth" else key): value for key, value in item.items()} for item in chosen]
+    left = [item for item in datalist["unlabeled"] if item["image"] not in images]
+    return {**datalist, "labeled": datalist["labeled"] + new, "unlabeled": left}
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -289,16 +289,20 @@ class Commands:
         """List which of a run's unlabelled images to annotate next.
 
         Args:
-            run_dir: folder of a run; what was annotated since must be in its datalist.
+            run_dir: folder of a run; the images are those that its datalist has no label of.
             strategy: disagreement of the network with itself on changed images, weight that the method gives
                 pseudo-labels, distance from all labelled images, or random.
             by: image, or patient with all images.
-            count: how many to list.
-            output: CSV file to write, with all of them.
+            count: how many to list, the most promising first, each with its score.
+            output: CSV file to write, with all images in their order.
             seed: seed of the changes, and of the random order.
         """
         from common.annotation import open_order, write_order
+        from common.data.splits import check_numbers
 
+        check_numbers(count=(count, 1))
+        if output is not None and not Path(output).absolute().parent.is_dir():
+            raise FileNotFoundError(f"output must be a file in a folder that is there, got {output}: make the folder.")
         order = open_order(run_dir, seed)
         places = order.places(strategy, by)
         for number, place in enumerate(places[:count], start=1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
@@ -13,13 +14,17 @@ from tqdm import tqdm
 
 from common.batches import Batches
 from common.curriculum import grid_of, image_latent
+from common.data.decoded import DecodedImages
 from common.draws import generator
-from common.methods import Method, Step
+from common.methods import Method
 from common.views import Strong
 
 STRATEGIES = ("disagreement", "weight", "distance", "random")
-VIEWS = 2  # of each window, whose disagreement with it is averaged
+CHANGES = ("brightness", "contrast", "gamma", "sharpness", "blur")
+VIEWS = 4  # of each window, all with the same changes of the same strengths
 WINDOWS = 8  # that are looked at together
+NOTHING = 0.05  # a probability up to which a class is said not to be there
+logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
@@ -36,27 +41,29 @@ class AnnotationOrder:
     ================  ================================================================================================
     strategy          first comes
     ================  ================================================================================================
-    ``disagreement``  where the network says another thing once brightness, contrast, sharpness and noise are changed:
-                      1 - Dice of the probabilities on the image and on its strong view, mean over classes and 2 views
-    ``weight``        whose pseudo-label counts least: 1 - the mean weight that the method gives its pixels
+    ``disagreement``  where the network says another thing once brightness, contrast, gamma, sharpness and blur are
+                      changed: 1 - Dice of the probabilities over 0.05, mean over classes and 4 views, the same for all
+    ``weight``        whose pseudo-label the method trusts least: 1 - its gate's score, or 1 - the mean weight of the
+                      pixels that are not 0
     ``distance``      what is farthest, as the proximity graph measures it (Kamraoui et al. 2021, eq. 6), from all
                       labelled images and from what comes before
     ``random``        any
     ================  ================================================================================================
 
     An image larger than a patch is looked at in windows that cover it. A patient's score is the mean over the images.
+    Weights that are shares of a batch (``EntropyShare`` of U2PL) tell nothing of an image.
 
     Args:
         method: the method, which weighs.
         network: the trained network, on the batches' device.
         batches: labelled and unlabelled images.
-        seed: seed of views and of the random order.
+        seed: seed of the changes and of the random order.
     """
 
     def __init__(self, method: Method, network: nn.Module, batches: Batches, seed: int = 0) -> None:
         self.method, self.network, self.batches, self.seed = method, network, batches, seed
         self.labeled, self.unlabeled = batches.stores["labeled"], batches.stores["unlabeled"]
-        self.view = Strong(geometry=False, cutout=0)
+        self.view = Strong(operations=2, geometry=False, cutout=0, names=CHANGES)
 
     def places(self, strategy: str = "disagreement", by: str = "image") -> list[Place]:
         """All unlabelled images, or patients, in their order.
@@ -78,40 +85,31 @@ class AnnotationOrder:
         for row, item in enumerate(self.unlabeled.data):
             name = self.unlabeled.name(row) if by == "image" else str(item.get("patient", self.unlabeled.name(row)))
             groups.setdefault(name, []).append(row)
-        names, rows = list(groups), [tuple(group) for group in groups.values()]
         if strategy == "distance":
-            latents = self.latents(self.unlabeled)
-            means = torch.stack([latents[list(group)].mean(0) for group in rows])
-            order, scores = farthest_first(self.latents(self.labeled), means)
+            order, scores = farthest_first(self.latents(self.labeled), self.latents(self.unlabeled), [*groups.values()])
         else:
-            each = self.random() if strategy == "random" else self.scores(strategy)
-            means = np.array([each[list(group)].mean() for group in rows])
-            order = np.argsort(-means, kind="stable")
-            scores = means[order]
+            each = None if strategy == "random" else self.scores(strategy)
+            drawn = generator(self.seed, 0, "annotation").random(len(groups))  # one number each, however many images
+            scores = drawn if each is None else np.array([each[rows].mean() for rows in groups.values()])
+            if len(scores) > 1 and np.ptp(scores) == 0:
+                logger.warning(f"{strategy} is {scores[0]:.4g} of all, which are in a random order.")
+            order = np.lexsort([drawn, -scores])
+            scores = scores[order]
+        names, rows = [*groups], [tuple(rows) for rows in groups.values()]
         return [Place(names[i], rows[i], float(score)) for i, score in zip(order, scores, strict=True)]
-
-    def random(self) -> np.ndarray:
-        return generator(self.seed, 0, "annotation").random(len(self.unlabeled))
 
     @torch.no_grad()
     def scores(self, strategy: str) -> np.ndarray:
-        """The score of each unlabelled image, the mean over its windows."""
+        """The score of each unlabelled image."""
         places = [(row, first) for row in range(len(self.unlabeled)) for first in self.firsts(row)]
-        score = self.uncounted if strategy == "weight" else self.doubt
-        found: list[float] = []
+        sums, found = self.distrust if strategy == "weight" else self.agreement, []
         for start in tqdm(range(0, len(places), WINDOWS), desc=strategy, unit="batch", leave=False, disable=None):
-            windows = [(self.batches.unlabeled[row], first) for row, first in places[start : start + WINDOWS]]
-            image = self.batches.windows(windows)
             self.network.eval()
-            batch = {"labeled": self.pool, "unlabeled": {"image": image}, "values": self.batches.values}
-            found += score(batch, start).tolist()
-        rows = [row for row, _ in places]
-        return np.bincount(rows, found) / np.bincount(rows)
-
-    @cached_property
-    def pool(self) -> dict[str, Any]:
-        """Labelled images that weights may compare with."""
-        return self.batches[0]["labeled"]
+            part = [(self.batches.unlabeled[row], first) for row, first in places[start : start + WINDOWS]]
+            found.append(sums(self.batches.windows(part)).double().cpu())
+        windows, rows = torch.cat(found), torch.tensor([row for row, _ in places])
+        totals = torch.zeros(len(self.unlabeled), *windows.shape[1:], dtype=windows.dtype).index_add_(0, rows, windows)
+        return 1 - (totals[:, 0] / totals[:, 1]).mean(1).numpy()
 
     def firsts(self, row: int) -> list[np.ndarray]:
         """First pixels of windows that cover an unlabelled image."""
@@ -121,23 +119,34 @@ class AnnotationOrder:
         ]
         return [np.array(corner) for corner in product(*along)]
 
-    def uncounted(self, batch: dict[str, Any], number: int) -> Tensor:
-        """1 - the mean weight of each image's pseudo-label."""
-        noted = self.method.explain(self.network, batch)
-        if noted is None:
+    @cached_property
+    def pool(self) -> dict[str, Any]:
+        """Labelled images that weights may compare with."""
+        return self.batches.labeled_images(0)
+
+    def distrust(self, image: Tensor) -> Tensor:
+        """Of each window ``B C ...`` the sum of weights and the number of pixels, ``B 2 1``."""
+        batch = {"labeled": self.pool, "unlabeled": {"image": image}, "values": self.batches.values}
+        step = self.method.explained(self.network, batch)
+        if step.noted is None:
             raise ValueError(
                 f"the strategy weight needs a method that weighs pseudo-labels, got {type(self.method).__name__}: take "
                 f"another strategy, or another method."
             )
-        return 1 - noted.weight.float().flatten(1).mean(1)
+        if step.judged is not None:
+            score = step.judged.scores.float().mean(1)
+            return torch.stack([score, torch.ones_like(score)], 1)[..., None]
+        grid, weight = step.noted.pseudo.grid, step.noted.weight.float().mean(1)
+        inside = (image if grid is None else grid.of(image)).ne(0).any(1).float()
+        inside = torch.where(inside.flatten(1).any(1).view(-1, *[1] * (inside.ndim - 1)), inside, 1.0)
+        return torch.stack([(weight * inside).flatten(1).sum(1), inside.flatten(1).sum(1)], 1)[..., None]
 
-    def doubt(self, batch: dict[str, Any], number: int) -> Tensor:
-        """How little each image's prediction agrees with those on its views."""
-        image, draw = batch["unlabeled"]["image"], generator(self.seed, number, "annotation")
-        step = Step(self.batches.labels, self.network, batch, seed=self.seed)
-        views = [self.view(image, draw, self.batches.values, step=step).image for _ in range(VIEWS)]
-        said = self.probabilities(image)
-        return torch.stack([disagreement(said, self.probabilities(view)) for view in views]).mean(0)
+    def agreement(self, image: Tensor) -> Tensor:
+        """Of each window numerator and denominator of the Dice with each view of each class, ``B 2 V*C``."""
+        said, draw = self.probabilities(image), generator(self.seed, 0, "changes of annotation")
+        alike = np.zeros(len(image), int)  # one group, whose changes are the same
+        views = [self.view(image, draw, self.batches.values, alike).image for _ in range(VIEWS)]
+        return torch.cat([dice_parts(said, self.probabilities(view)) for view in views], 2)
 
     def probabilities(self, image: Tensor) -> Tensor:
         """Of the classes, without a background."""
@@ -145,39 +154,45 @@ class AnnotationOrder:
         return labels.probabilities(self.network(image).float())[:, -labels.num_classes :]
 
     @torch.no_grad()
-    def latents(self, store) -> Tensor:
-        """A vector for each image, as of the proximity graph."""
+    def latents(self, store: DecodedImages) -> Tensor:
+        """A vector for each image, as of the proximity graph, in double precision."""
         shapes = [images.shape(row) for images in (self.labeled, self.unlabeled) for row in range(len(images))]
-        size = self.batches.patch_size
+        size, device = self.batches.patch_size, self.batches.device
+        grid = grid_of(shapes, size)
         rows = tqdm(range(len(store)), desc="latents", unit="image", leave=False, disable=None)
         images = (torch.from_numpy(np.array(store.arrays(row)["image"])).float() for row in rows)
-        device = self.batches.device
-        return torch.stack(
-            [image_latent(self.network, image.to(device), size, grid_of(shapes, size)).cpu() for image in images]
-        )
+        latents = [image_latent(self.network, image.to(device), size, grid).cpu() for image in images]
+        return torch.stack(latents).double()
 
 
-def disagreement(one: Tensor, other: Tensor) -> Tensor:
-    """1 - Dice of probabilities ``B C H W [D]``, mean over classes, ``B``; next to 0 where a class is in neither."""
-    one, other = one.flatten(2), other.flatten(2)
-    dice = (2 * (one * other).sum(2) + 1) / (one.square().sum(2) + other.square().sum(2) + 1)
-    return 1 - dice.mean(1)
+def dice_parts(one: Tensor, other: Tensor) -> Tensor:
+    """Twice the intersection and the sum of the squares of probabilities ``B C H W [D]``, ``B 2 C``; one pixel more of
+    both, so that a class that is in neither agrees."""
+    one, other = (torch.where(part > NOTHING, part, 0.0).flatten(2) for part in (one, other))
+    return torch.stack([2 * (one * other).sum(2), one.square().sum(2) + other.square().sum(2)], 1) + 1
 
 
-def farthest_first(labeled: Tensor, unlabeled: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Indices such that each one's distance to the labelled ones and to those before is the largest; and that distance.
+def farthest_first(labeled: Tensor, unlabeled: Tensor, groups: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Groups such that each one's images are farthest, in the mean, from those that are labelled or come before.
 
     Args:
         labeled: latents ``(n, d)``.
         unlabeled: latents ``(m, d)``.
+        groups: rows of the unlabelled ones that are taken together, each in one of them.
+
+    Returns:
+        The groups' order, and each one's mean distance to its images' nearest.
     """
-    distance = torch.cdist(unlabeled.double(), labeled.double()).amin(1)
-    order, scores = [], []
-    for _ in range(len(unlabeled)):
-        index = int(distance.argmax())
-        order.append(index)
-        scores.append(float(distance[index]))
-        nearer = torch.linalg.vector_norm((unlabeled - unlabeled[index]).double(), dim=1)
-        distance = distance.minimum(nearer)
-        distance[order] = -1
+    distance = torch.cdist(unlabeled, labeled).amin(1).numpy()
+    place = np.empty(len(unlabeled), int)
+    for number, rows in enumerate(groups):
+        place[rows] = number
+    order, scores, left = [], [], np.ones(len(groups), bool)
+    for _ in groups:
+        means = np.where(left, np.bincount(place, distance) / np.bincount(place), -1)
+        chosen = int(means.argmax())
+        order.append(chosen)
+        scores.append(means[chosen])
+        left[chosen] = False
+        distance = np.minimum(distance, torch.cdist(unlabeled, unlabeled[groups[chosen]]).amin(1).numpy())
     return np.array(order), np.array(scores)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import logging
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 from monai.bundle import ConfigParser
 
 from common.annotation.order import AnnotationOrder, Place
+from common.errors import cause
 from common.files import read_json, replacing
 from common.handlers.checkpoint import load_checkpoint, load_weights, short
 
@@ -19,11 +22,12 @@ logger = logging.getLogger(__name__)
 def open_order(run: str | Path, seed: int = 0) -> AnnotationOrder:
     """The order by a run's network, method and datalist.
 
-    The run's configuration is parsed, which runs what it holds: give a run of your own.
+    The network is the run's model, that of the best epoch; what the method's parts have learnt beside it is that of the
+    last. The run's configuration is parsed, which runs what it holds: give a run of your own.
 
     Raises:
         FileNotFoundError: when the folder is no run that has come to a model.
-        ValueError: when its model or checkpoint is damaged or of another run.
+        ValueError: when its model or checkpoint is damaged or of another run, or its data cannot be read.
     """
     folder = Path(run)
     missing = [name for name in ("configs/train.json", "models/model.pt") if not (folder / name).is_file()]
@@ -33,11 +37,17 @@ def open_order(run: str | Path, seed: int = 0) -> AnnotationOrder:
             f"give its path."
         )
     parser = ConfigParser(read_json(folder / "configs" / "train.json", "is this a run's folder?"))
-    parser["bundle_root"] = str(folder)
-    method, batches = (parser.get_parsed_content(name) for name in ("method", "train#batches"))
-    network = parser.get_parsed_content("network")
+    # decoded images must not stay in a folder that is handed on
+    cache = tempfile.TemporaryDirectory(prefix="annotate")
+    parser["bundle_root"], parser["cache_dir"] = str(folder), cache.name
+    try:
+        method, batches, network = map(parser.get_parsed_content, ("method", "train#batches", "network"))
+    except RuntimeError as error:  # MONAI's, around what a part of the configuration says
+        raise ValueError(cause(error)) from error
+    weakref.finalize(batches, cache.cleanup)
     load_weights(folder / "models" / "model.pt", network, batches.device)
     method.prepare(network)
+    method.progress = 1.0  # as at the end of its training
     checkpoint = folder / "checkpoint.pt"  # with what the method's parts have learnt beside the network
     if checkpoint.is_file():
         try:

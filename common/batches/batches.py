@@ -132,14 +132,18 @@ class Batches:
         self.joined.append(image)
 
     def __getitem__(self, iteration: int) -> dict[str, Any]:
-        draw = generator(self.seed, iteration, "labeled")
-        draws = self._pairs(draw) if self.needs.pairs else self._labeled(draw)
-        pairs = np.arange(len(draws)).reshape(2, -1).T if self.needs.pairs else None
-        batch = {"labeled": self._part(draws, iteration, "labeled", pairs), "values": self.values}
+        batch = {"labeled": self.labeled_images(iteration), "values": self.values}
         if self.needs.unlabeled:
             draws = self._unlabeled(iteration, generator(self.seed, iteration, "unlabeled"))
             batch["unlabeled"] = self._part(draws, iteration, "unlabeled")
         return batch
+
+    def labeled_images(self, iteration: int) -> dict[str, Any]:
+        """The labelled images of an iteration's batch."""
+        draw = generator(self.seed, iteration, "labeled")
+        draws = self._pairs(draw) if self.needs.pairs else self._labeled(draw)
+        pairs = np.arange(len(draws)).reshape(2, -1).T if self.needs.pairs else None
+        return self._part(draws, iteration, "labeled", pairs)
 
     def windows(self, places: Sequence[tuple[TrainingImage, np.ndarray]]) -> Tensor:
         """Windows as they are, each of an image and from a first pixel, ``B C H W [D]`` on the device."""

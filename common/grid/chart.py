@@ -61,7 +61,7 @@ def write_curves(content: Contents, trainings: Mapping[str, pd.DataFrame], folde
         for column in columns
     }
     known = [curve for curve in table.curves if any(lines[curve, column] for column in columns)]
-    for curve in set(table.curves) - set(known) if trainings else ():
+    for curve in [curve for curve in table.curves if curve not in known and trainings]:
         print(f"{table.name}: no training has logged {curve!r}, which is one of its curves.")
     if not known:
         return _gone(file)
@@ -70,10 +70,10 @@ def write_curves(content: Contents, trainings: Mapping[str, pd.DataFrame], folde
 
 
 def mean_curve(row: Row, column: Any, curve: str, trainings: Mapping[str, pd.DataFrame]) -> pd.Series:
-    """The mean over splits and seeds at each iteration that all of them have logged."""
+    """The mean over those splits and seeds that have logged it, at each iteration that one of them has."""
     tables = [trainings[cell] for (place, _), cell in row.cells.items() if place == column and cell in trainings]
-    found = [table.set_index("iteration")[curve].dropna() for table in tables if curve in table]
-    return pd.concat(found, axis=1, join="inner").mean(axis=1) if found else pd.Series(dtype=float)
+    found = [table.set_index("iteration", drop=False)[curve].dropna() for table in tables if curve in table]
+    return pd.concat(found, axis=1).sort_index().mean(axis=1) if found else pd.Series(dtype=float)
 
 
 def _gone(stem: Path) -> list[Path]:

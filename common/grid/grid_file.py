@@ -128,8 +128,8 @@ class _Reader:
         for name, table in tables.items():
             if not re.fullmatch(r"[\w-]+", str(name)):
                 raise self.wrong("tables", "named by letters, digits, - and _", repr(name), "files get that name")
-            if str(name).lower() in TAKEN:
-                expected = f"of other names than {' and '.join(TAKEN)}"
+            if str(name).lower() in TAKEN or str(name).endswith("_curves"):
+                expected = f"of other names than {' and '.join(TAKEN)}, and not of one that ends in _curves"
                 raise self.wrong("tables", expected, repr(name), "name it otherwise, since files of all tables have it")
             self.mapping(table, f"tables.{name}", TABLE, required=("baseline", "rows"))
             self.methods += self.methods_of(f"tables.{name}.rows", table["rows"])

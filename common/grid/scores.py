@@ -20,9 +20,9 @@ from common.report.runs import load_run
 
 @dataclass(frozen=True)
 class Scores:
-    """The rows of ``test.csv`` by cell; cells that have not finished have none, and failed ones are named.
+    """The rows of ``test.csv`` and, where there is one, of ``train.csv`` by cell.
 
-    So are those of ``train.csv``, where there is one.
+    Cells that have not finished have none; those that have failed are named.
     """
 
     cases: dict[str, pd.DataFrame]

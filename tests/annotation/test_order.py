@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from common.annotation import STRATEGIES, AnnotationOrder
-from common.annotation.order import disagreement, farthest_first
+from common.annotation.order import dice_parts, farthest_first
 from common.batches import Batches
-from common.methods import FixMatch, Supervised
+from common.methods import FixMatch, SegMatch, Supervised
 
 
 class Bright(nn.Module):
@@ -33,35 +33,78 @@ def order_of(store, labels, values, method=None, patients=None, size=(16, 16), *
     }
     images = {chr(97 + i): {"image": np.full((1, *size), value, np.float32)} for i, value in enumerate(values)}
     unlabeled = store(images)
-    for item, patient in zip(unlabeled.data, patients or (), strict=False):
+    for item, patient in zip(unlabeled.data, patients or range(len(values)), strict=True):
         item["patient"] = patient
     method = method or Supervised(labels)
     batches = Batches(store(known), unlabeled, labels, method, labeled_batch=2, **options)
     return AnnotationOrder(method, Bright(labels), batches)
 
 
-def test_disagreement_is_that_of_probabilities():
-    one, other = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4, 5)
-    for image, found in enumerate(disagreement(one, other)):
-        dice = []
-        for p, q in zip(one[image].double().numpy(), other[image].double().numpy(), strict=True):
-            dice.append((2 * (p * q).sum() + 1) / ((p**2).sum() + (q**2).sum() + 1))
-        assert found.item() == pytest.approx(1 - np.mean(dice))
-    assert disagreement(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)).item() == 0
+def test_the_parts_of_dice_are_those_of_probabilities():
+    one, other = torch.rand(2, 3, 4, 5) ** 3, torch.rand(2, 3, 4, 5) ** 3
+    found = dice_parts(one, other)
+    for image, label in np.ndindex(2, 3):
+        p, q = (np.where(part > 0.05, part, 0) for part in (one[image, label].numpy(), other[image, label].numpy()))
+        assert found[image, 0, label].item() == pytest.approx(2 * (p * q).sum() + 1, rel=1e-5)
+        assert found[image, 1, label].item() == pytest.approx((p**2).sum() + (q**2).sum() + 1, rel=1e-5)
+    nothing = dice_parts(torch.full((1, 1, 8, 8), 0.001), torch.full((1, 1, 8, 8), 0.04))
+    assert nothing.tolist() == [[[1.0], [1.0]]]
 
 
 def test_farthest_first_against_loops():
     rng = np.random.default_rng(0)
     labeled, unlabeled = rng.normal(size=(3, 5)), rng.normal(size=(9, 5))
-    order, scores = farthest_first(torch.from_numpy(labeled), torch.from_numpy(unlabeled))
-    chosen = [*labeled]
+    groups = [[0, 4], [1], [2, 3, 8], [5], [6, 7]]
+    order, scores = farthest_first(torch.from_numpy(labeled), torch.from_numpy(unlabeled), groups)
+    known, left = [*labeled], list(range(5))
     for place, score in zip(order, scores, strict=True):
-        left = [i for i in range(9) if not any((unlabeled[i] == c).all() for c in chosen)]
-        nearest = {i: min(np.linalg.norm(unlabeled[i] - c) for c in chosen) for i in left}
-        assert place == max(nearest, key=nearest.get)
-        assert score == pytest.approx(nearest[place])
-        chosen.append(unlabeled[place])
-    assert sorted(order) == list(range(9))
+        each = [min(np.linalg.norm(row - k) for k in known) for row in unlabeled]
+        means = {number: np.mean([each[row] for row in groups[number]]) for number in left}
+        assert place == max(means, key=means.get)
+        assert score == pytest.approx(means[place])
+        known += [unlabeled[row] for row in groups[place]]
+        left.remove(place)
+    assert not left
+
+
+def test_copies_of_what_is_labelled_are_worth_nothing(store, multilabel):
+    """However far their mean is from each of them."""
+    order = order_of(store, multilabel, [0.25, 1.0, 0.5], patients=["copies", "copies", "new"])
+    assert [place.name for place in order.places("distance", by="patient")] == ["new", "copies"]
+
+
+def test_equal_images_are_worth_the_same(store, multilabel):
+    """Whatever batch they are in, and however the list is ordered."""
+    values = [0.6] * 9 + [0.5, 0.3] + [0.6] * 9
+    order = order_of(store, multilabel, values)
+    scores = order.scores("disagreement")
+    same = scores[[row for row, value in enumerate(values) if value == 0.6]]
+    np.testing.assert_allclose(same, same[0], rtol=1e-6)
+    again = order_of(store, multilabel, values[::-1]).scores("disagreement")
+    np.testing.assert_allclose(again[::-1], scores, rtol=1e-6)
+
+
+def test_random_gives_patients_of_few_images_no_better_chance(store, multilabel):
+    values, patients = np.linspace(0.1, 0.9, 10), ["one"] + ["many"] * 9
+    order, first = order_of(store, multilabel, values, patients=patients), 0
+    for order.seed in range(200):
+        first += order.places("random", by="patient")[0].name == "one"
+    assert 75 < first < 125
+
+
+def test_equal_scores_are_told_and_in_a_random_order(store, multilabel, caplog):
+    gate = SegMatch(multilabel, gate="identity")
+    order = order_of(store, multilabel, np.linspace(0.1, 0.9, 9), gate, unlabeled_batch=1)
+    names = [place.name for place in order.places("weight")]
+    assert names != sorted(names)
+    assert "weight is 0 of all, which are in a random order" in caplog.text
+
+
+def test_a_gate_gives_its_score(store, multilabel):
+    gate = SegMatch(multilabel, gate="mean_confidence", threshold=0.99)
+    places = order_of(store, multilabel, [0.02, 0.5, 0.9], gate, unlabeled_batch=1).places("weight")
+    assert [place.name for place in places] == ["b", "c", "a"]
+    assert 0 < places[2].score < places[1].score < places[0].score
 
 
 def test_what_changes_with_its_brightness_comes_first(store, multilabel):

@@ -11,6 +11,7 @@ import pytest
 from bundle_runs import ROOT, configs, run_in_fork
 from PIL import Image
 
+from common.annotation import open_order
 from common.data import find_datalist
 from common.portable import verify
 
@@ -44,6 +45,9 @@ def test_training_evaluating_verifying_and_inferring(bundle, data_of, tmp_path, 
 
     verify(folder)
     assert ", 0 errors" in capsys.readouterr().out
+
+    places = open_order(folder).places()
+    assert {row for place in places for row in place.rows} == set(range(len(places)))
 
     image = Path(test[0]["image"])
     if image.suffix == ".IMG":  # raw pixels, which the data set's own reader alone reads

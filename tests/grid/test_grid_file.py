@@ -63,7 +63,8 @@ ROWS = ("tables", "methods", "rows")
         (change("data", value=None), "the grid must be given with data, got only .*: add data"),
         (change("tables", value={}), "tables must be a mapping"),
         (change("tables", value={"a b": {}}), "tables must be named by letters"),
-        (change("tables", "results", value={}), "tables must be of other names than results and tables, got 'results'"),
+        (change("tables", "results", value={}), "tables must be of other names than .*, got 'results'"),
+        (change("tables", "a_curves", value={}), "tables must be of other names than .*, got 'a_curves'"),
         (change("config", value="../../jsrt_rpg/configs/train.json"), "config must be files of the bundle"),
         (change("config", value="trian.json"), r"config must be files of the bundle.*, got 'trian\.json'"),
         (

@@ -159,6 +159,9 @@ def test_curves_are_means_of_what_trainings_have_logged(drawn, tmp_path, capsys)
     }
     mean = mean_curve(nearest, 3, "pixel_share", trainings)
     assert mean.to_dict() == pytest.approx({10: 0.3, 20: 0.6})
+    longer = {**trainings, nearest.cells[3, (0, 0)]: pd.DataFrame({"iteration": [20, 30], "pixel_share": [0.2, 0.5]})}
+    assert mean_curve(nearest, 3, "pixel_share", longer).to_dict() == pytest.approx({10: 0.4, 20: 0.5, 30: 0.5})
+    assert mean_curve(nearest, 3, "iteration", trainings).to_dict() == {10: 10, 20: 20}
     content = fill(drawn.tables[0], Scores({}, {}, []), CLASSES)
     png, svg = write_curves(content, trainings, tmp_path)
     assert png.read_bytes().startswith(b"\x89PNG")
