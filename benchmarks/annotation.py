@@ -5,8 +5,9 @@
 
 Each datalist is a beginning. A network is trained on the labelled patients and tested, a strategy chooses some of the
 unlabelled ones by it, whose truth becomes their label, and all begins anew. The first training is shared by all
-strategies. It can be stopped, and goes on. `weight` needs a method that weighs pseudo-labels (--method). Printed are, for each number of patients, the mean Dice of each strategy,
-and its difference to random with a bootstrap's interval over datalists and test cases.
+strategies. It can be stopped, and goes on. `weight` needs a method that weighs pseudo-labels (--method). Printed are,
+for each number of patients, the mean Dice of each strategy, and its difference to random with a bootstrap's interval
+over datalists and test cases.
 """
 
 from __future__ import annotations
