@@ -43,8 +43,9 @@ PHANTOMS: dict[str, dict[str, Any]] = {
     "lgg": {"patients": 5, "size": 48, "slices": 8},
 }
 TINY = {"image_size": [32, 32], "patch_size": [16, 16, 16], "spacing": [4.0, 4.0, 4.0]}
-TINY |= {"network_def#features": [4, 4, 4, 4, 8, 4], "iterations": 2, "num_workers": 0, "learning_rate": 0.01}
+TINY |= {"network_def#features": [4, 4, 4, 4, 8, 6], "iterations": 2, "num_workers": 0, "learning_rate": 0.01}
 TINY |= {"labeled_batch": 2, "unlabeled_batch": 2, "train#detector#iterations": 2}
+TINY |= {"train#detector#min_size": 4, "train#detector#score": 0.05}
 EPOCHS = 2  # fewer than there are between two validations, and than the configuration has
 ANNOTATED = 5
 SECONDS = 1800  # for the server to start, or to train, on a machine that does much else
@@ -240,9 +241,13 @@ def by_the_bundle(served: Served, name: str) -> np.ndarray:
     command = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--bundle_root", str(served.copy)]
     command += ["--config_file", str(served.copy / "configs" / "inference.json")]
     command += ["--dataset_dir", str(inputs), "--output_dir", str(outputs)]
+    command += ["--output_ext", "".join(served.truth(name).suffixes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     classes = json.loads((served.copy / "configs" / "inference.json").read_text())["classes"]
     stem = image.name.removesuffix(".gz").rsplit(".", 1)[0]
+    whole = list(outputs.rglob(f"{stem}_fluid.*"))
+    if whole:  # one label map instead of a mask for each class
+        return values(whole[0])
     masks = [values(next(outputs.rglob(f"{stem}_{label}.*"))) > 0 for label in classes]
     return np.max([mask * (place + 1) for place, mask in enumerate(masks)], axis=0)
