@@ -30,7 +30,7 @@ demo-ms: $(VENV)/installed  ## Train Supervised and POPCORN on invented brains a
 demo-oct: $(VENV)/installed  ## Train Supervised and RPG+ on invented OCT and compare them, about 6 minutes
 	$(RUN) -m common grid grids/demo_oct.yaml runs/demo-oct
 
-demo-lgg: $(VENV)/installed  ## Train Supervised and SegMatch on invented gliomas and compare them, less than 10 minutes
+demo-lgg: $(VENV)/installed  ## Train Supervised and SegMatch on invented gliomas and compare them, about 3 minutes
 	$(RUN) -m common grid grids/demo_lgg.yaml runs/demo-lgg
 
 demo-rank: $(VENV)/installed  ## Train UniMatch without and with rank weighting and a detector on invented hearts
