@@ -56,7 +56,7 @@ $(LABEL)/installed: label/requirements.txt label/torchvision_on_cpu.py setup.cfg
 label-demo: $(LABEL)/installed  ## Serve a bundle (BUNDLE=jsrt_rpg) in MONAI Label with invented studies; 4 GB the first time
 	$(LABEL)/bin/python label/demo.py runs/label $(BUNDLE)
 
-label-test: $(LABEL)/installed  ## Drive a real MONAI Label server with every bundle, about a quarter of an hour
+label-test: $(LABEL)/installed  ## Drive a real MONAI Label server with every bundle, about 8 minutes
 	OMP_WAIT_POLICY=PASSIVE $(LABEL)/bin/python -m pytest -p no:cacheprovider tests/label
 
 lint: $(VENV)/installed  ## Check style and formatting
