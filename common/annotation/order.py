@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from functools import cached_property
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from monai.data.utils import dense_patch_slices
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.batches import Batches
-from common.curriculum import grid_of, image_latent
+from common.curriculum import grid_of, image_latents
 from common.data.decoded import DecodedImages
 from common.draws import generator
 from common.methods import Method
@@ -113,11 +113,9 @@ class AnnotationOrder:
 
     def firsts(self, row: int) -> list[np.ndarray]:
         """First pixels of windows that cover an unlabelled image."""
-        along = [
-            np.rint(np.linspace(0, max(whole - side, 0), -(-whole // side))).astype(int)
-            for whole, side in zip(self.unlabeled.shape(row), self.batches.patch_size, strict=True)
-        ]
-        return [np.array(corner) for corner in product(*along)]
+        size = self.batches.patch_size
+        windows = dense_patch_slices(self.unlabeled.shape(row), size, size)
+        return [np.array([axis.start for axis in window]) for window in windows]
 
     @cached_property
     def pool(self) -> dict[str, Any]:
@@ -158,11 +156,8 @@ class AnnotationOrder:
         """A vector for each image, as of the proximity graph, in double precision."""
         shapes = [images.shape(row) for images in (self.labeled, self.unlabeled) for row in range(len(images))]
         size, device = self.batches.patch_size, self.batches.device
-        grid = grid_of(shapes, size)
-        rows = tqdm(range(len(store)), desc="latents", unit="image", leave=False, disable=None)
-        images = (torch.from_numpy(np.array(store.arrays(row)["image"])).float() for row in rows)
-        latents = [image_latent(self.network, image.to(device), size, grid).cpu() for image in images]
-        return torch.stack(latents).double()
+        images = [(store, row) for row in range(len(store))]
+        return torch.stack(image_latents(self.network, images, size, grid_of(shapes, size), device)).double()
 
 
 def dice_parts(one: Tensor, other: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from common.annotation.order import AnnotationOrder, Place
 from common.errors import cause
 from common.files import read_json, replacing
 from common.handlers.checkpoint import load_checkpoint, load_weights, short
+from common.portable.package import require_trained
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,7 @@ def open_order(run: str | Path, seed: int = 0) -> AnnotationOrder:
         ValueError: when its model or checkpoint is damaged or of another run, or its data cannot be read.
     """
     folder = Path(run)
-    missing = [name for name in ("configs/train.json", "models/model.pt") if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} must be the folder of a run with a model, got none of its {', '.join(missing)}: train first, or "
-            f"give its path."
-        )
+    require_trained(folder, ("configs/train.json", "models/model.pt"))
     parser = ConfigParser(read_json(folder / "configs" / "train.json", "is this a run's folder?"))
     # decoded images must not stay in a folder that is handed on
     cache = tempfile.TemporaryDirectory(prefix="annotate")

@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from common.data.decoded import flat, zeros_around
+from common.data.decoded import DecodedImages, flat, zeros_around
 
 
 @torch.no_grad()
@@ -34,6 +35,23 @@ def image_latent(network: nn.Module, image: Tensor, patch_size: Sequence[int], g
     patches = flat(torch.stack(grid_patches(image, patch_size, grid)))
     bottleneck = network(patches, bottleneck_only=True)
     return bottleneck.float().flatten(2).mean(2).flatten()
+
+
+def image_latents(
+    network: nn.Module,
+    images: Sequence[tuple[DecodedImages, int]],
+    patch_size: Sequence[int],
+    grid: Sequence[int],
+    device: torch.device,
+) -> list[Tensor]:
+    """:func:`image_latent` of many images, each a row of a store, on the host, with a progress bar."""
+    rows = tqdm(images, desc="latents", unit="image", leave=False, disable=None)
+    return [image_latent(network, loaded(store, row).to(device), patch_size, grid).cpu() for store, row in rows]
+
+
+def loaded(images: DecodedImages, row: int) -> Tensor:
+    """An image ``C H W [D]``, float32."""
+    return torch.from_numpy(np.array(images.arrays(row)["image"], dtype=np.float32))
 
 
 def grid_of(shapes: Sequence[Sequence[int]], patch_size: Sequence[int]) -> list[int]:

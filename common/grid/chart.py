@@ -35,9 +35,8 @@ def write_chart(content: Contents, folder: Path) -> list[Path]:
     """
     drawable = any(entry.values for entry in content.entries.values())
     drawable &= content.table.column_key == LABELED and len(content.columns) > 1
-    return (
-        _write(lambda: _draw(content), folder / content.table.name) if drawable else _gone(folder / content.table.name)
-    )
+    file = folder / content.table.name
+    return _write(lambda: _draw(content), file) if drawable else _gone(file)
 
 
 def write_curves(content: Contents, trainings: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.batches import Batches, TrainingImage
-from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, grid_of, image_latent
+from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, grid_of, image_latents, loaded
 from common.curriculum.store import mean_dice
-from common.data.decoded import DecodedImages
 from common.files import replacing
 from common.label_space import LabelSpace
 from common.methods import Method, Step
@@ -160,12 +159,8 @@ class Curriculum:
         items = [(self.labeled, i) for i in range(len(self.labeled))]
         items += [(self.unlabeled, i) for i in range(len(self.unlabeled))]
         shapes, patch = [images.shape(row) for images, row in items], self.batches.patch_size
-        grid = grid_of(shapes, patch)
         mine = items[rank() :: world_size()]
-        latents = [
-            image_latent(self.network, load(images, row).to(device), self.batches.patch_size, grid).cpu()
-            for images, row in tqdm(mine, desc="latents", unit="image", leave=False, disable=None)
-        ]
+        latents = image_latents(self.network, mine, patch, grid_of(shapes, patch), device)
         return gathered_rows(torch.stack(latents) if latents else None, len(items))
 
     def set_graph(self, latents: Tensor) -> None:
@@ -183,7 +178,7 @@ class Curriculum:
             with replacing(self.store.folder / f"step{step:02d}.pt") as temporary:
                 torch.save(unwrapped(self.network).state_dict(), temporary)
         for row in tqdm(rows[rank() :: world_size()], desc=f"step {step}", unit="image", leave=False, disable=None):
-            image, affine = load(self.unlabeled, row)[None].to(device), self.unlabeled.affine(row)
+            image, affine = loaded(self.unlabeled, row)[None].to(device), self.unlabeled.affine(row)
             self.network.eval()
             batch = {"unlabeled": {"image": image}, "values": self.batches.values}
             seen = Step(self.batches.labels, self.network, batch, seed=self.seed, inferer=self.inferer)
@@ -297,8 +292,3 @@ class CurriculumSteps:
         engine.add_event_handler(Events.STARTED, self.curriculum.announce)
         engine.add_event_handler(Events.EPOCH_STARTED, self.curriculum.epoch_started)
         engine.add_event_handler(Events.COMPLETED, self.curriculum.summarize)
-
-
-def load(images: DecodedImages, row: int) -> Tensor:
-    """An image ``C H W [D]``, float32."""
-    return torch.from_numpy(np.array(images.arrays(row)["image"], dtype=np.float32))

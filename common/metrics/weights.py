@@ -70,7 +70,10 @@ def weight_statistics(
 
 
 def area_under_curve(scores: Tensor, right: Tensor) -> Tensor:
-    """Area under the ROC curve of scores ``N`` for what is right and what is not; NaN where either lacks."""
+    """Area under the ROC curve of scores ``N`` for what is right and what is not; NaN where either lacks.
+
+    It is MONAI's ``compute_roc_auc``, which goes through the scores one by one on the host: too slow for so many.
+    """
     place = scores.unique(return_inverse=True)[1]
     counts = torch.bincount(2 * place + right.long(), minlength=2 * len(scores)).reshape(-1, 2)
     wrong, good = counts.unbind(1)

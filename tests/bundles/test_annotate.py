@@ -28,7 +28,10 @@ def test_a_run_s_images_are_listed_and_written(trained, tmp_path, capsys):
 
 
 def test_of_what_is_no_run(trained, tmp_path):
-    with pytest.raises(FileNotFoundError, match="must be the folder of a run with a model, got none of its"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"must be the folder of a finished run .*, got none of its configs/train\.json, models",
+    ):
         open_order(tmp_path)
     damaged = tmp_path / "run"
     shutil.copytree(trained, damaged)
