@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_roc_auc
 
 from common.metrics import weight_statistics
 from common.metrics.weights import PIXELS, area_under_curve
@@ -84,6 +85,8 @@ def test_area_is_that_of_pairs_with_ties():
     assert area_under_curve(torch.tensor(scores), torch.tensor(right)).item() == pytest.approx(
         plain_area(scores, right)
     )
+    by_monai = compute_roc_auc(torch.tensor(scores), torch.tensor(right).int())
+    assert area_under_curve(torch.tensor(scores), torch.tensor(right)).item() == pytest.approx(by_monai)
     assert np.isnan(area_under_curve(torch.ones(3), torch.ones(3, dtype=torch.bool)).item())
     assert np.isnan(area_under_curve(torch.ones(0), torch.ones(0, dtype=torch.bool)).item())
 
