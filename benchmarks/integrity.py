@@ -1,9 +1,10 @@
-"""What check sums, lengths and fingerprints of files cost when a data set is read for the first time.
+"""What check sums, fingerprints and the search for copies cost when a data set is read for the first time.
 
     python benchmarks/integrity.py [--images 100] [--volumes 3] [--rounds 3]
 
 Images are decoded, preprocessed and cached with the package's checks and without any, in turns. Files per second are of
-the process's own time on one thread, the best of the rounds.
+the process's own time on one thread, the best of the rounds. ``copies`` is what `python -m common check` takes to search
+the last fifth of the images, as a test part, in all others, as a share of the reading with checks.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from PIL import Image
 from scipy import ndimage
 
 from common.data import DecodedImages
+from common.data.near_duplicates import Seen, near_copies
 from common.transforms import LoadRadiographd, LoadVolumed
 
 SHAPE = (160, 192, 96)
@@ -103,6 +105,20 @@ def seconds(items: list[dict], transform: Compose, cache: Path) -> float:
     return time.process_time() - start
 
 
+def search(items: list[dict], transform: Compose) -> float:
+    """Seconds for the thumbnails of all images and the likeness of pairs; that they are read is not counted."""
+    spent, seen = 0.0, []
+    for index, item in enumerate(items):
+        image = transform.transforms[0](item)["image"][0].numpy()
+        start = time.process_time()
+        part = "test" if index >= len(items) * 4 // 5 else "unlabeled"
+        seen.append(Seen.of({**item, "patient": index}, part, bytes(f"{index}", "ascii"), image))
+        spent += time.process_time() - start
+    start = time.process_time()
+    near_copies(seen)
+    return spent + time.process_time() - start
+
+
 def measure(case: tuple, number: int, rounds: int, folder: Path) -> dict:
     name, write, transform, shape = case
     values, items = smooth(shape), []
@@ -116,7 +132,13 @@ def measure(case: tuple, number: int, rounds: int, folder: Path) -> dict:
         with without_checks():
             plain.append(seconds(items, transform, folder / f"plain{turn}"))
     rates = {"without /s": number / min(plain), "with /s": number / min(checked)}
-    return {"files": f"{number} {name}", **rates, "longer": f"{min(checked) / min(plain) - 1:+.0%}"}
+    copies = min(search(items, transform) for _ in range(rounds)) / min(checked)
+    return {
+        "files": f"{number} {name}",
+        **rates,
+        "longer": f"{min(checked) / min(plain) - 1:+.0%}",
+        "copies": f"{copies:.0%}",
+    }
 
 
 def main() -> None:
