@@ -3,8 +3,8 @@
     python benchmarks/integrity.py [--images 100] [--volumes 3] [--rounds 3]
 
 Images are decoded, preprocessed and cached with the package's checks and without any, in turns. Files per second are of
-the process's own time on one thread, the best of the rounds. ``copies`` is what `python -m common check` takes to search
-the last fifth of the images, as a test part, in all others, as a share of the reading with checks.
+the process's own time on one thread, the best of the rounds. ``copies`` is what `python -m common check` takes to
+search the last fifth of the images, as a test part, in all others, as a share of the reading with checks.
 """
 
 from __future__ import annotations

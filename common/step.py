@@ -25,11 +25,33 @@ class Noted(NamedTuple):
 
     Attributes:
         factors: of a product of weights those that were multiplied, by their classes' names.
+        viewed: the view that was to match it.
+        outputs: what the network made of that view, without gradients.
     """
 
     pseudo: PseudoLabel
     weight: Tensor
     factors: dict[str, Tensor] | None = None
+    viewed: Viewed | None = None
+    outputs: Tensor | None = None
+
+
+class Compared:
+    """A label that outputs were compared with, and the loss's gradient that came back to the outputs.
+
+    Attributes:
+        outputs: ``B C H W [D]``, without gradients.
+        label, weight: what the loss got, in its forms.
+        gradient: of the whole loss through this comparison alone, as the outputs; None before the backward pass, or
+            where there is none.
+    """
+
+    def __init__(self, outputs: Tensor, label: Tensor, weight: Tensor | None) -> None:
+        self.outputs, self.label, self.weight = outputs.detach(), label, weight
+        self.gradient: Tensor | None = None
+
+    def take(self, gradient: Tensor) -> None:
+        self.gradient = gradient.detach()
 
 
 class Judged(NamedTuple):
@@ -97,6 +119,8 @@ class Step:
         self.notes: dict[str, Noted] = {}
         self.noted: Noted | None = None
         self.judged: Judged | None = None
+        self.term = "supervised"  # the name of the term that is at work
+        self.compared: dict[str, list[Compared]] = {}  # by term
         self.factors: dict[int, dict[str, Tensor]] = {}  # of each product of weights, by its id
         self.numbers: dict[str, Tensor] = {}  # scalars that parts want in the log, by column
         self.taught: dict[tuple[int, int], Any] = {}  # by source and weight, which terms may share
@@ -163,6 +187,21 @@ class Step:
     def note(self, pseudo: PseudoLabel, weight: Tensor, factors: dict[str, Tensor] | None = None) -> None:
         """Remembers what a term taught, for the log and for pictures."""
         self.noted = Noted(pseudo, weight.detach(), factors)
+
+    def show(self, viewed: Viewed, outputs: Tensor) -> None:
+        """Remembers the view that is to match what was noted, and what the network made of it."""
+        self.shown, self.noted = viewed, self.noted._replace(viewed=viewed, outputs=outputs.detach())
+
+    def compare(
+        self, loss: Callable[..., Tensor], outputs: Tensor, label: Tensor, weight: Tensor | None, term: str = ""
+    ) -> Tensor:
+        """A loss of outputs and a label; remembered for the log, by the name of a term or of the one at work."""
+        compared = Compared(outputs, label, weight)
+        if outputs.requires_grad:
+            outputs = outputs.view_as(outputs)  # others may compare the same outputs, with gradients of their own
+            outputs.register_hook(compared.take)
+        self.compared.setdefault(term or self.term, []).append(compared)
+        return loss(self.labels, outputs, label, weight)
 
     def judge(self, scores: Tensor, accepted: Tensor) -> None:
         """Remembers what a gate said, for the log; of several gates, the first."""

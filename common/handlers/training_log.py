@@ -14,9 +14,10 @@ from common.files import replacing
 from common.handlers.gate_examples import GateExamples
 from common.handlers.gate_record import GateRecord
 from common.label_space import LabelSpace
-from common.metrics import pseudo_label_statistics, weight_statistics
+from common.metrics import comparison_statistics, pseudo_label_statistics, view_statistics, weight_statistics
 from common.pseudo_label import PseudoLabel
 from common.ranks import is_first_rank
+from common.step import Noted
 from common.weights.confidence import probability_of
 
 
@@ -24,9 +25,11 @@ class TrainingLog:
     """Writes ``train.csv``: one row for every ``interval`` iterations with the means since the row before.
 
     Columns: ``iteration``, ``epoch``, ``seconds`` (of training, over all resumed parts), ``learning_rate``, ``loss``,
-    ``loss_<term>``, and for methods with pseudo-labels those of
-    :func:`~common.metrics.pseudo_label.pseudo_label_statistics` and, where the truth is known,
-    :func:`~common.metrics.weights.weight_statistics` for the first of them, measured at the row's own iteration.
+    ``loss_<term>``, and, measured at the row's own iteration, those of
+    :func:`~common.metrics.comparisons.comparison_statistics`, and for methods with pseudo-labels those of
+    :func:`~common.metrics.pseudo_label.pseudo_label_statistics` and, where the truth is known, of
+    :func:`~common.metrics.weights.weight_statistics` for the first of them, and of
+    :func:`~common.metrics.comparisons.view_statistics` for all.
     Methods with a gate have those of :func:`~common.metrics.gate_statistics` over all images since the row
     before, and numbers of their parts (``discriminator_loss``) as means since then; a gate that accepts everything or
     nothing for a whole epoch is warned of, and pictures of the last one are kept (``GateExamples``). The numbers of the
@@ -76,16 +79,9 @@ class TrainingLog:
             "learning_rate": engine.optimizer.param_groups[0]["lr"],
             **{name: float(total) / self.counts[name] for name, total in self.sums.items()},
         }
-        for noted in list(engine.state.output["notes"].values())[:1]:
-            truth = engine.state.batch["unlabeled"]["truth"]()
-            if truth is not None and noted.pseudo.grid is not None:
-                truth = noted.pseudo.grid.of(truth)
-            row |= pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
-            if truth is not None:
-                weights = {"weight": noted.weight, **(noted.factors or {})}
-                row |= weight_statistics(
-                    self.labels, noted.pseudo.label, weights, truth, self._confidence(noted.pseudo)
-                )
+        row |= comparison_statistics(self.labels, engine.state.output["compared"])
+        if engine.state.output["notes"]:
+            row |= self._taught(engine.state.output["notes"], engine.state.batch["unlabeled"]["truth"]())
         row |= self.gate.row()
         if is_first_rank():
             self.examples.add(engine)
@@ -93,6 +89,18 @@ class TrainingLog:
         self.sums.clear()
         self.counts.clear()
         engine.state.log = row
+
+    def _taught(self, notes: dict[str, Noted], truth: Tensor | None) -> dict[str, float]:
+        """Numbers of the first of the pseudo-labels, and of the views of all."""
+        views = {} if truth is None else view_statistics(self.labels, notes, truth)
+        noted = next(iter(notes.values()))
+        if truth is not None and noted.pseudo.grid is not None:
+            truth = noted.pseudo.grid.of(truth)
+        row = pseudo_label_statistics(self.labels, noted.pseudo.label, noted.weight, truth)
+        if truth is not None:
+            weights, known = {"weight": noted.weight, **(noted.factors or {})}, self._confidence(noted.pseudo)
+            row |= weight_statistics(self.labels, noted.pseudo.label, weights, truth, known)
+        return row | views
 
     def _confidence(self, pseudo: PseudoLabel) -> Tensor | None:
         outputs = pseudo.known.get("outputs", pseudo.known.get("predicted"))

@@ -65,4 +65,4 @@ class AEL(Method):
             image, (label, weight) = viewed.image, viewed.change.of_label(label, weight)
         outputs = step.see(image).outputs
         self.bank.note(self.labels, outputs, label)
-        return self.loss(self.labels, outputs, label, weight)
+        return step.compare(self.loss, outputs, label, weight)

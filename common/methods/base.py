@@ -35,9 +35,9 @@ class Method(nn.Module):
 
     An object of this class is the ``iteration_update`` of MONAI's ``SupervisedTrainer``. A subclass puts the parts of a
     paper together; by configuration alone, this class puts together any others. What it returns is the trainer's
-    output: ``loss``, ``terms`` (by name), ``notes`` (what each :class:`~common.terms.Match` taught), ``judged`` (what a
-    gate said of the unlabelled images, or None) and ``numbers`` (those of parts, by name), as tensors on the device:
-    nobody waits for it until somebody wants a number.
+    output: ``loss``, ``terms`` (by name), ``notes`` (what each :class:`~common.terms.Match` taught), ``compared`` (what
+    each term compared outputs with), ``judged`` (what a gate said of the unlabelled images, or None) and ``numbers``
+    (those of parts, by name), as tensors on the device: nobody waits for it until somebody wants a number.
 
     Args:
         labels: the label space.
@@ -216,13 +216,13 @@ class Method(nn.Module):
         """
         labeled = step.labeled
         outputs = step.see(labeled["image"]).outputs
-        return self.loss(self.labels, outputs, labeled["label"], labeled.get("weight"))
+        return step.compare(self.loss, outputs, labeled["label"], labeled.get("weight"))
 
     def others(self, step: Step) -> dict[str, Tensor]:
         """The terms beside the supervised one, each with its own factor."""
         found = {}
         for name, term in self.terms.items():
-            step.noted = None
+            step.noted, step.term = None, name
             found[name] = term.factor * term(step)
             if step.noted is not None:
                 step.notes[name] = step.noted
@@ -267,6 +267,7 @@ class Method(nn.Module):
             "loss": loss.detach(),
             "terms": {name: term.detach() for name, term in terms.items()},
             "notes": step.notes,
+            "compared": step.compared,
             "judged": step.judged,
             "numbers": step.numbers,
         }

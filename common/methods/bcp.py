@@ -70,7 +70,7 @@ class BCP(Method):
         number = len(labeled[0])
         if step.progress < self.supervised_share:
             first = np.arange((number + 1) // 2)
-            terms = self.way(step, labeled, first, labeled, (first + len(first)) % number, box)
+            terms = self.way(step, labeled, first, labeled, (first + len(first)) % number, box, "supervised")
             return {"supervised": sum(terms), "unsupervised": terms[0].new_zeros(())}
         match = self.terms["unsupervised"]
         pseudo, weight = match.taught(step)
@@ -89,20 +89,31 @@ class BCP(Method):
         return image, self.labels.one_hot(part["label"]), weight
 
     def way(
-        self, step: Step, one: Images, rows: np.ndarray, two: Images, others: np.ndarray, place: Tensor
+        self,
+        step: Step,
+        one: Images,
+        rows: np.ndarray,
+        two: Images,
+        others: np.ndarray,
+        place: Tensor,
+        term: str = "unsupervised",
     ) -> tuple[Tensor, Tensor]:
-        """Lseg of each of the two parts of mixed images, whose second images are at a place ``1 1 H W [D]``."""
+        """Lseg of each of the two parts of mixed images, whose second images are at a place ``1 1 H W [D]``.
+
+        That of the second ones is noted by the name of a term, that of the first ones as the supervised one.
+        """
         pairs = [
             (first[on_device(rows, first)], second[on_device(others, second)])
             for first, second in zip(one, two, strict=True)
         ]
         image, target, weight = (torch.where(place, second, first) for first, second in pairs)
         outputs = step.see(image).outputs
-        return self.loss_on(outputs, target, weight, ~place), self.loss_on(outputs, target, weight, place)
-
-    def loss_on(self, outputs: Tensor, target: Tensor, weight: Tensor, place: Tensor) -> Tensor:
-        """Lseg of some pixels alone, as a mean over them."""
-        return self.loss(self.labels, outputs, target, weight * place / place.float().mean().clamp(min=1e-6))
+        # of some pixels alone, a mean over them
+        weights = [weight * each / each.float().mean().clamp(min=1e-6) for each in (~place, place)]
+        return (
+            step.compare(self.loss, outputs, target, weights[0], "supervised"),
+            step.compare(self.loss, outputs, target, weights[1], term),
+        )
 
     def box(self, step: Step) -> Tensor:
         """The box of the step, ``1 1 H W [D]``."""

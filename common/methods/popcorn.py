@@ -76,6 +76,6 @@ class Popcorn(Method):
         labeled, outputs = step.labeled, step.see(step.labeled["image"]).outputs
         weight = labeled.get("weight")
         return sum(
-            self.loss(self.labels, outputs[half], labeled["label"][half], None if weight is None else weight[half])
+            step.compare(self.loss, outputs[half], labeled["label"][half], None if weight is None else weight[half])
             for half in labeled["pairs"].unbind(1)
         )

@@ -1,5 +1,6 @@
 """Numbers about segmentations and pseudo-labels that MONAI does not have."""
 
+from common.metrics.comparisons import comparison_statistics, view_statistics
 from common.metrics.gate import gate_statistics, image_dice
 from common.metrics.lesions import lesion_scores
 from common.metrics.mask import mask_scores
@@ -9,6 +10,7 @@ from common.metrics.slices import slice_scores
 from common.metrics.weights import weight_statistics
 
 __all__ = [
+    "comparison_statistics",
     "gate_statistics",
     "image_dice",
     "lesion_scores",
@@ -16,5 +18,6 @@ __all__ = [
     "presence_scores",
     "pseudo_label_statistics",
     "slice_scores",
+    "view_statistics",
     "weight_statistics",
 ]

@@ -180,8 +180,28 @@ def pseudo_label_charts(run: Run, colors: dict[str, str]) -> list[Chart]:
         ("Pixels that count", counts, {"pixel_share": ("pixels that count", "ink")}),
         ("Weight of the pseudo-labels", weight, weights),
     )
+    plans += _term_plans(run, colors)
     found = [] if run.train is None else [(*words, lines_of(run.train, columns)) for *words, columns in plans]
     return [line_chart(title, caption, lines) for title, caption, lines in found if lines]
+
+
+def _term_plans(run: Run, colors: dict[str, str]) -> tuple[tuple[str, str, dict[str, tuple[str, str]]], ...]:
+    """Of the terms that compare outputs: whose gradients there are, of which classes, and what is learnt already."""
+    columns = () if run.train is None else run.train
+    terms = [name.removeprefix("agreement_") for name in columns if name.startswith("agreement_")]
+    if len(terms) < 2:
+        return ()
+    lines = {name: (name, f"series-{place + 1}") for place, name in enumerate(terms)}
+    share = "Each term's share of the gradient with respect to the network's outputs."
+    learnt = "Share of pixels, as they count, in which the outputs say already what the term asks: the rest is learnt."
+    seen = "Share of right pixels in what the network says of each term's view, by the truth hidden from training."
+    classes = "Share of the term's gradient that comes from pixels labelled as the class; the rest is background's."
+    return (
+        ("Gradient by term", share, {f"gradient_{name}": line for name, line in lines.items()}),
+        *((f"Gradient of {name} by class", classes, _of_classes(f"gradient_{name}", colors)) for name in terms),
+        ("Agreement with what is asked", learnt, {f"agreement_{name}": line for name, line in lines.items()}),
+        ("Accuracy on the view", seen, {f"view_accuracy_{name}": line for name, line in lines.items()}),
+    )
 
 
 def _weight_columns(run: Run) -> tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]]:

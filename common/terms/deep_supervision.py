@@ -107,7 +107,8 @@ class DeepMatch(DeepSupervision):
     def forward(self, step: Step) -> Tensor:
         if not step.notes:
             raise ValueError("DeepMatch must come after the term whose pseudo-labels it matches, got none before it.")
-        (pseudo, weight, _), shown = next(reversed(step.notes.values())), step.shown
+        noted, shown = next(reversed(step.notes.values())), step.shown
+        pseudo, weight = noted.pseudo, noted.weight
         if pseudo.grid is not None:
             some = " x ".join(map(str, pseudo.grid.shape))
             raise ValueError(

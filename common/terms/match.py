@@ -45,8 +45,9 @@ class Match(Term):
     def forward(self, step: Step) -> Tensor:
         pseudo, weight = self.taught(step)
         step.note(pseudo, weight, step.factors.get(id(self.weight)))
-        viewed = step.shown = step.view(self.view, step.unlabeled["image"])
+        viewed = step.view(self.view, step.unlabeled["image"])
         outputs = step.see(viewed.image, viewed.perturb).outputs
+        step.show(viewed, outputs)
         return self.compared(step, viewed, outputs, pseudo, weight)
 
     def compared(self, step: Step, viewed: Viewed, outputs: Tensor, pseudo: PseudoLabel, weight: Tensor) -> Tensor:
@@ -57,8 +58,7 @@ class Match(Term):
         elif grid is not None:  # the label's pixels move with the image, and no other pixel counts
             share = label[0, 0].numel() / outputs[0, 0].numel()
             label, weight = grid.spread(label), grid.spread(weight) / share
-        loss = self.loss or CrossEntropy()
-        return loss(step.labels, outputs, *viewed.change.of_label(label, weight))
+        return step.compare(self.loss or CrossEntropy(), outputs, *viewed.change.of_label(label, weight))
 
     def taught(self, step: Step) -> tuple[PseudoLabel, Tensor]:
         """The pseudo-label, and the weight of its pixels; made once for all terms that share source and weight."""

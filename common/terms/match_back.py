@@ -40,5 +40,4 @@ class MatchBack(Match):
             raise ValueError(f"{error} Or let the pseudo-label move instead, by Match or mapped_back false.") from error
         back = back if pseudo.grid is None else pseudo.grid.of(back)
         inside = (back[:, -1:] > WHOLE).float()
-        loss = self.loss or CrossEntropy()
-        return loss(step.labels, back[:, :-1], pseudo.label, weight * inside)
+        return step.compare(self.loss or CrossEntropy(), back[:, :-1], pseudo.label, weight * inside)

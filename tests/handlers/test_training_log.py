@@ -15,7 +15,7 @@ from common.handlers import Checkpoint, TrainingLog
 from common.handlers.training_log import rows_up_to, write_table
 from common.label_space import LabelSpace
 from common.methods import RPG, RPGPlus, Supervised, UniMatch
-from common.metrics import pseudo_label_statistics, weight_statistics
+from common.metrics import comparison_statistics, pseudo_label_statistics, view_statistics, weight_statistics
 from common.weights import ConfidencePower, RankSimilarity
 from common.weights.confidence import probability_of
 
@@ -86,14 +86,26 @@ def test_the_weight_s_numbers_and_its_factors_stand_beside(make_run, tmp_path, l
         assert last[name] == pytest.approx(value, rel=1e-4)
 
 
+def test_terms_and_views_stand_beside(make_run, tmp_path, labels):
+    trainer = make_run(RPGPlus(labels, threshold=0.501), epochs=1)
+    trainer.run()
+    output, truth = trainer.state.output, trainer.state.batch["unlabeled"]["truth"]()
+    expected = comparison_statistics(labels, output["compared"]) | view_statistics(labels, output["notes"], truth)
+    assert {"gradient_consistency_lung", "agreement_unsupervised", "view_accuracy_consistency"} <= set(expected)
+    last = pd.read_csv(tmp_path / "train.csv").iloc[-1]
+    for name, value in expected.items():
+        assert last[name] == pytest.approx(value, rel=1e-4)
+
+
 def test_factors_are_those_of_the_term_that_is_looked_at(make_run, tmp_path, multilabel):
     """The references weigh at the queries; the second term has other factors, at all pixels."""
     trainer = make_run(RPGPlus(multilabel, query_size=4, added_weight=RankSimilarity(k=1)), epochs=1)
     trainer.run()
     first = next(iter(trainer.state.output["notes"].values()))
     assert all(factor.shape[-2:] == (4, 4) for factor in first.factors.values())
-    names = {name.removeprefix("accuracy_") for name in pd.read_csv(tmp_path / "train.csv") if "accuracy_" in name}
-    assert names - {"pseudo_accuracy"} == {"weight", *first.factors} - {"Ones"}
+    columns = pd.read_csv(tmp_path / "train.csv").columns
+    names = {name.removeprefix("accuracy_") for name in columns if name.startswith("accuracy_")}
+    assert names == {"weight", *first.factors} - {"Ones"}
 
 
 def test_fine_classes_are_judged_by_the_classes_that_they_are_fused_to():
@@ -116,7 +128,8 @@ def test_truth_is_compared_at_the_queries(make_run, tmp_path, labels):
 def test_supervised_has_no_columns_of_pseudo_labels(make_run, tmp_path, labels):
     make_run(Supervised(labels), epochs=1).run()
     columns = pd.read_csv(tmp_path / "train.csv").columns.tolist()
-    assert columns == ["iteration", "epoch", "seconds", "learning_rate", "loss", "loss_supervised"]
+    supervised = [f"gradient_supervised{name}" for name in ("", "_lung", "_heart")] + ["agreement_supervised"]
+    assert columns == ["iteration", "epoch", "seconds", "learning_rate", "loss", "loss_supervised", *supervised]
 
 
 @pytest.mark.parametrize("stop", [7, 10, 11], ids=["within an epoch", "before it is saved", "after"])
