@@ -280,7 +280,7 @@ class Commands:
     def annotate(
         self,
         run_dir: str,
-        strategy: str = "disagreement",
+        strategy: str = "distance",
         by: str = "image",
         count: int = 10,
         output: str | None = None,
@@ -290,8 +290,8 @@ class Commands:
 
         Args:
             run_dir: folder of a run; the images are those that its datalist has no label of.
-            strategy: disagreement of the network with itself on changed images, weight that the method gives
-                pseudo-labels, distance from all labelled images, or random.
+            strategy: distance from all labelled images, disagreement of the network with itself on changed images,
+                weight that the method gives pseudo-labels, or random.
             by: image, or patient with all images.
             count: how many to list, the most promising first, each with its score.
             output: CSV file to write, with all images in their order.

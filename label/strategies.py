@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from common.annotation import open_order
 
 logger = logging.getLogger(__name__)
-ASKED = ("disagreement", "weight", "distance")
+ASKED = ("distance", "disagreement", "weight")
 
 
 class Next(Strategy):

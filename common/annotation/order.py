@@ -19,7 +19,7 @@ from common.draws import generator
 from common.methods import Method
 from common.views import Strong
 
-STRATEGIES = ("disagreement", "weight", "distance", "random")
+STRATEGIES = ("distance", "disagreement", "weight", "random")
 CHANGES = ("brightness", "contrast", "gamma", "sharpness", "blur")
 VIEWS = 4  # of each window, all with the same changes of the same strengths
 WINDOWS = 8  # that are looked at together
@@ -41,12 +41,12 @@ class AnnotationOrder:
     ================  ================================================================================================
     strategy          first comes
     ================  ================================================================================================
+    ``distance``      what is farthest, as the proximity graph measures it (Kamraoui et al. 2021, eq. 6), from all
+                      labelled images and from what comes before
     ``disagreement``  where the network says another thing once brightness, contrast, gamma, sharpness and blur are
                       changed: 1 - Dice of the probabilities over 0.05, mean over classes and 4 views, the same for all
     ``weight``        whose pseudo-label the method trusts least: 1 - its gate's score, or 1 - the mean weight of the
                       pixels that are not 0
-    ``distance``      what is farthest, as the proximity graph measures it (Kamraoui et al. 2021, eq. 6), from all
-                      labelled images and from what comes before
     ``random``        any
     ================  ================================================================================================
 
@@ -65,7 +65,7 @@ class AnnotationOrder:
         self.labeled, self.unlabeled = batches.stores["labeled"], batches.stores["unlabeled"]
         self.view = Strong(operations=2, geometry=False, cutout=0, names=CHANGES)
 
-    def places(self, strategy: str = "disagreement", by: str = "image") -> list[Place]:
+    def places(self, strategy: str = "distance", by: str = "image") -> list[Place]:
         """All unlabelled images, or patients, in their order.
 
         Args:

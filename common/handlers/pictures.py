@@ -49,7 +49,7 @@ class TensorBoardPictures:
         notes = engine.state.output["notes"]
         if not notes:
             return
-        pseudo, weight, _ = next(iter(notes.values()))
+        pseudo, weight = next(iter(notes.values()))[:2]
         image = engine.state.batch["unlabeled"]["image"]
         image = torch.from_numpy(picture(image if pseudo.grid is None else pseudo.grid.of(image)))
         masks = torch.from_numpy(picture(self.labels.masks(pseudo.label)))
