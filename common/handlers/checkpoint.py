@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import zipfile
 from collections.abc import Mapping
@@ -79,8 +80,16 @@ class Checkpoint:
         with replacing(self.path) as temporary:
             torch.save(state, temporary)
             if self.path.exists() and not self.damaged:
-                self.path.replace(self.previous)
+                self.keep()
         self.damaged = False
+
+    def keep(self) -> None:
+        """Gives the file a second name, so that at no moment there is none of the first."""
+        self.previous.unlink(missing_ok=True)
+        try:
+            os.link(self.path, self.previous)
+        except OSError:  # a file system without such links: a moment later there is one of the first name again
+            self.path.replace(self.previous)
 
     def read(self) -> dict[str, Any] | None:
         """What the last checkpoint holds, or the one before where that one is damaged; None where there is none."""

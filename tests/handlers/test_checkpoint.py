@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -312,6 +313,20 @@ def test_a_damaged_checkpoint_never_replaces_the_one_before(tmp_path):
     engine.state.epoch, engine.state.iteration = 3, 15
     again.save(engine)
     assert again.previous.read_bytes() == last
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_keeping_the_one_before(tmp_path, monkeypatch, links):
+    """Where files can have two names, there is a checkpoint at every moment."""
+    checkpoint, engine = saved(tmp_path)
+    first = checkpoint.path.read_bytes()
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("not supported")))
+    checkpoint.keep()
+    assert checkpoint.path.exists() == links
+    checkpoint.save(engine)
+    assert load_checkpoint(checkpoint.path)["trainer"]["epoch"] == engine.state.epoch
+    assert checkpoint.previous.read_bytes() == first
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
