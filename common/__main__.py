@@ -357,6 +357,7 @@ def commands() -> dict[str, Any]:
     """All commands by name. What they need is imported when they run: explaining them takes no time."""
     from common.data import (
         acdc_datalist,
+        decathlon_datalist,
         folder_datalist,
         isbi_datalist,
         jsrt_datalist,
@@ -376,6 +377,7 @@ def commands() -> dict[str, Any]:
             "acdc": acdc_datalist,
             "retouch": retouch_datalist,
             "lgg": lgg_datalist,
+            "decathlon": decathlon_datalist,
             "patients": patients_datalist,
             "isbi": isbi_datalist,
             "monailabel": monailabel_datalist,

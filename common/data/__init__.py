@@ -6,6 +6,7 @@ from common.data.datalist import find_datalist, load_datalist, not_among, save_d
 from common.data.duplicates import refuse_duplicates
 from common.data.folder import folder_datalist
 from common.data.layouts.acdc import acdc_datalist
+from common.data.layouts.decathlon import decathlon_datalist
 from common.data.layouts.jsrt import find_jsrt, jsrt_datalist
 from common.data.layouts.lgg import lgg_datalist
 from common.data.layouts.monailabel import monailabel_datalist
@@ -18,6 +19,7 @@ __all__ = [
     "DecodedImages",
     "PatientStacks",
     "acdc_datalist",
+    "decathlon_datalist",
     "find_datalist",
     "find_jsrt",
     "folder_datalist",

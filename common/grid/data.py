@@ -21,6 +21,7 @@ LAYOUTS = {
     "jsrt": ("jsrt_datalist", "dir"),
     "retouch": ("retouch_datalist", "folder"),
     "lgg": ("lgg_datalist", "folder"),
+    "decathlon": ("decathlon_datalist", "folder"),
     "isbi": ("isbi_datalist", "folder"),
     "patients": ("patients_datalist", "folder"),
     "folder": ("folder_datalist", "images"),

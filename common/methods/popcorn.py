@@ -43,7 +43,7 @@ class Popcorn(Method):
         selection: which images join next: ``"proximity"`` (eq. 6 and 7), ``"random"``, or ``"none"`` for training on
             the labelled images alone.
         step_size, step_epochs, neighbors, share: see :class:`~common.curriculum.Joining`.
-        squared: see :class:`~common.terms.BottleneckConsistency`.
+        squared, similarity: see :class:`~common.terms.BottleneckConsistency`.
         loss: L_seg; the Dice of a batch's images together where not given. ``Dice(per_image=True)`` is eq. 1 to the
             letter.
         options: see :class:`~common.methods.Method`.
@@ -62,11 +62,12 @@ class Popcorn(Method):
         share: float = 1.0,
         squared: bool = True,
         loss: Loss | None = None,
+        similarity: str = "mse",
         **options: Any,
     ) -> None:
         if selection not in (*SELECTIONS, "none"):
             raise ValueError(f"selection must be one of {', '.join(SELECTIONS)} and none, got {selection!r}.")
-        consistency = BottleneckConsistency(consistency_weight, squared)
+        consistency = BottleneckConsistency(consistency_weight, squared, similarity)
         joining = None if selection == "none" else Joining(selection, step_size, step_epochs, neighbors, share)
         terms = {"consistency": consistency} if consistency_weight > 0 else {}
         super().__init__(labels, terms, joining, loss or Dice(), **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def test_a_list_spans_an_axis_but_for_settings_that_are_lists(write, tiny):
 @pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.name)
 def test_the_grids_that_come_along_are_valid(file):
     assert read_grid(file).tables
+
+
+def test_all_unlabelled_volumes_of_the_hippocampus_join_within_the_epochs():
+    images, grid = 205 - 5 - 5 - 40, read_grid(GRIDS / "hippocampus.yaml")
+    for table in grid.tables:
+        steps = math.ceil(images / table.settings["method#step_size"])
+        needed = table.settings["supervised_epochs"] + table.settings["method#step_epochs"] * steps
+        assert needed < table.settings["epochs"]
 
 
 def change(*path, value):

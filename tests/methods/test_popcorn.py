@@ -126,6 +126,16 @@ def test_voxels_without_weight_are_left_out():
     assert terms["supervised"].item() == pytest.approx(expected["supervised"].item(), abs=1e-6)
 
 
+def test_the_similarity_is_handed_on():
+    assert Popcorn(LABELS).terms["consistency"].similarity == "mse"
+    method = Popcorn(LABELS, similarity="dice")
+    assert method.terms["consistency"].similarity == "dice" and method.keywords()["similarity"] == "dice"
+    batch, network, _ = case()
+    batch["labeled"]["label"][:3], batch["labeled"]["label"][3:] = 0, 1  # Dice 0, where exp(-mse) is 0.37
+    assert losses(method, network, batch)[0]["consistency"].item() == 0
+    assert losses(Popcorn(LABELS), network, batch)[0]["consistency"].item() > 0.1
+
+
 def test_one_patch_twice_has_no_distance():
     batch, network, _ = case()
     network.bottleneck.data[3:] = network.bottleneck.data[:3]
@@ -172,6 +182,7 @@ def test_steps(settings, images, expected):
     [
         ({"consistency_weight": -1}, "factor of a term must not be negative, got -1"),
         ({"selection": "best"}, "selection must be one of"),
+        ({"similarity": "iou"}, "similarity must be one of mse, dice, got 'iou'"),
         ({"step_size": 0}, "step_size must be at least 1"),
         ({"step_epochs": 0}, "step_epochs must be at least 1"),
         ({"neighbors": 0}, "neighbors must be at least 1"),

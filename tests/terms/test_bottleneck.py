@@ -13,7 +13,7 @@ from common.label_space import LabelSpace
 from common.methods import Step
 from common.networks import Seen
 from common.terms import BottleneckConsistency
-from common.terms.bottleneck import bottleneck_distance, label_similarity
+from common.terms.bottleneck import bottleneck_distance, dice_similarity, label_similarity
 
 
 class GivenBottleneck(nn.Module):
@@ -30,7 +30,21 @@ class GivenBottleneck(nn.Module):
         return Seen(image, image, self.bottleneck)
 
 
-def plain_consistency(bottleneck, masks, pairs, squared):
+def plain_similarity(yi, yj, similarity):
+    """Eq. 3, or the mean over the classes of Dice, of two masks ``C H W [D]`` in float64 loops."""
+    if similarity == "mse":
+        yi, yj = yi.flatten().tolist(), yj.flatten().tolist()
+        return math.exp(-sum((a - b) ** 2 for a, b in zip(yi, yj, strict=True)) / len(yi))
+    dice = []
+    for one, other in zip(yi, yj, strict=True):
+        overlap = total = 0.0
+        for a, b in zip(one.flatten().tolist(), other.flatten().tolist(), strict=True):
+            overlap, total = overlap + a * b, total + a * a + b * b
+        dice.append(2 * overlap / total if total else 1.0)
+    return sum(dice) / len(dice)
+
+
+def plain_consistency(bottleneck, masks, pairs, squared, similarity="mse"):
     """Eq. 2 to 4 for a batch's pairs, in float64 loops."""
     total = 0.0
     for i, j in pairs:
@@ -41,15 +55,13 @@ def plain_consistency(bottleneck, masks, pairs, squared):
             distance = 2 * difference / (norms[0] + norms[1])
         else:
             distance = 2 * math.sqrt(difference) / (math.sqrt(norms[0]) + math.sqrt(norms[1]))
-        yi, yj = masks[i].flatten().tolist(), masks[j].flatten().tolist()
-        mse = sum((a - b) ** 2 for a, b in zip(yi, yj, strict=True)) / len(yi)
-        total += distance * math.exp(-mse)
+        total += distance * plain_similarity(masks[i], masks[j], similarity)
     return total / len(pairs)
 
 
 @pytest.mark.parametrize("soft", [False, True])
-@pytest.mark.parametrize("squared", [True, False])
-def test_equals_plain_loops(labels, squared, soft):
+@pytest.mark.parametrize(("squared", "similarity"), [(True, "mse"), (False, "mse"), (True, "dice")])
+def test_equals_plain_loops(labels, squared, similarity, soft):
     rng = np.random.default_rng(0)
     bottleneck = rng.normal(size=(6, 5, 2, 1, 1))
     if soft:
@@ -63,8 +75,8 @@ def test_equals_plain_loops(labels, squared, soft):
     pairs = [(0, 3), (1, 4), (2, 5)]
     labeled = {"image": torch.zeros(6, 1, 3, 4, 2), "label": torch.tensor(label), "pairs": torch.tensor(pairs)}
     step = Step(labels, GivenBottleneck(bottleneck), {"labeled": labeled})
-    found = BottleneckConsistency(0.7, squared)(step)  # the factor is the method's to multiply with
-    assert found.item() == pytest.approx(plain_consistency(bottleneck, masks, pairs, squared), rel=1e-6)
+    found = BottleneckConsistency(0.7, squared, similarity)(step)  # the factor is the method's to multiply with
+    assert found.item() == pytest.approx(plain_consistency(bottleneck, masks, pairs, squared, similarity), rel=1e-6)
 
 
 def test_pairs_say_which_images_belong_together():
@@ -108,9 +120,35 @@ def test_similarity_by_hand():
     assert label_similarity(one, other).tolist() == pytest.approx([1, math.exp(-0.25)])
 
 
+def test_dice_similarity_by_hand():
+    """Pairs: the same; one voxel of two in common; one class in one mask alone; no foreground at all; soft ones."""
+    one, other = torch.zeros(5, 2, 2, 2, 1), torch.zeros(5, 2, 2, 2, 1)
+    one[0, :, 0] = other[0, :, 0] = 1
+    one[1, :, 0, 0], other[1, :, 0] = 1, 1  # Dice 2 x 1 / (1 + 2) for both classes
+    one[2, 0, 0], other[2, 0, 0], one[2, 1, 0] = 1, 1, 1  # 1 and 0
+    one[4], other[4] = 0.3, 0.3
+    assert dice_similarity(one, other).tolist() == pytest.approx([1, 2 / 3, 1 / 2, 1, 1])
+    assert dice_similarity(other, one).tolist() == pytest.approx([1, 2 / 3, 1 / 2, 1, 1])
+
+
+def test_dice_tells_small_lesions_apart_that_exp_of_mse_does_not():
+    one, other = torch.zeros(1, 1, 16, 16, 16), torch.zeros(1, 1, 16, 16, 16)
+    one[..., :2, :2, :2], other[..., 8:10, 8:10, 8:10] = 1, 1
+    assert label_similarity(one, other).item() > 0.99 and dice_similarity(one, other).item() == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_dice_similarity_counts_whole_masks_in_half_precision(value):
+    full = torch.full((1, 1, 64, 64, 64), value, dtype=torch.float16)  # more voxels than half precision counts
+    assert dice_similarity(full, full).item() == pytest.approx(1)
+
+
 def test_what_it_needs_and_refuses():
     needs = BottleneckConsistency().needs
     assert needs.pairs and needs.features and needs.unlabeled == 0
     assert BottleneckConsistency().factor == 0.2
     with pytest.raises(ValueError, match="factor of a term must not be negative, got -1"):
         BottleneckConsistency(-1)
+    assert BottleneckConsistency().similarity == "mse"
+    with pytest.raises(ValueError, match="similarity must be one of mse, dice, got 'iou'"):
+        BottleneckConsistency(similarity="iou")
