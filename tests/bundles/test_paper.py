@@ -1,0 +1,95 @@
+"""The papers' own protocols: what paper.json says reaches what is built, and it trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc import locate
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bundle_runs import FEATURES, ROOT, configs, options, run_here
+from monai.bundle import ConfigParser
+from torch.optim.lr_scheduler import LRScheduler
+
+from common.settings import keywords
+
+BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/paper.json"))
+TINY = {"image_size": [32, 32], "network_def#features": FEATURES, "epochs": 1, "iterations": 2, "val_interval": 1}
+
+
+def overlay(bundle: str) -> dict[str, Any]:
+    return json.loads((ROOT / configs("paper", bundle=bundle)[0]).read_text())
+
+
+def unknown(given: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
+    """Ids that name no value of a configuration, and no keyword of a class in it: MONAI passes over such."""
+    for key in given:
+        *parents, last = key.split("#")
+        inside = known
+        for name in parents:
+            inside = inside.get(name, {}) if isinstance(inside, dict) else {}
+        target = locate(inside["_target_"]) if "_target_" in inside else None
+        if last not in inside and (target is None or last not in keywords(target)):
+            yield key
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_no_key_is_passed_over(bundle):
+    train = json.loads((ROOT / configs("train", bundle=bundle)[0]).read_text())
+    assert list(unknown(overlay(bundle), train)) == []
+    wrong = {"learnin_rate": 1, "network_def#featurs": [], "lr_scheduler#powers": 0, "train#weak#view": []}
+    assert list(unknown(wrong, train)) == list(wrong)
+
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_it_trains(bundle, data_of, tmp_path):
+    run_here("training", configs("train", "paper", bundle=bundle), options(tmp_path, data_of(bundle), bundle, TINY))
+    assert np.isfinite(pd.read_csv(tmp_path / "train.csv")["loss"]).all()
+    assert (tmp_path / "models" / "model.pt").is_file()
+
+
+def built(bundle: str, data: Path, folder: Path, *ids: str) -> list[Any]:
+    """What the configuration with the paper's protocol makes at full size, by id."""
+    parser = ConfigParser()
+    parser.read_config(configs("train", "paper", bundle=bundle))
+    parser.update(options(folder, data, bundle, {}))
+    return [parser.get_parsed_content(name) for name in ids]
+
+
+def rates(scheduler: LRScheduler, epochs: int) -> list[float]:
+    """The learning rate in each epoch."""
+    found = []
+    for _ in range(epochs):
+        found += scheduler.get_last_lr()
+        scheduler.optimizer.step()
+        scheduler.step()
+    return found
+
+
+def widths(network: torch.nn.Module) -> list[int]:
+    """Channels of the encoder's levels from fine to coarse, and of the penultimate layer."""
+    names = ("conv_0", "down_1.convs", "down_2.convs", "down_3.convs", "down_4.convs", "upcat_1.convs")
+    return [network.get_submodule(f"{name}.conv_1.conv").out_channels for name in names]
+
+
+def test_rpg_on_radiographs(phantom, tmp_path):
+    """Seibold et al. 2022, implementation details."""
+    ids = ("method", "network_def", "optimizer", "lr_scheduler", "train#batches", "epochs", "val_interval")
+    method, network, optimizer, scheduler, batches, epochs, interval = built("jsrt_rpg", phantom, tmp_path, *ids)
+    source = method.terms["unsupervised"].source
+    assert method.joint and (source.neighbors, source.reference_size, source.query_size) == (7000, 64, None)
+    assert not source.background
+    assert widths(network) == [64, 128, 256, 512, 1024, 64]
+    assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["weight_decay"] == 0.0005
+    assert (epochs, interval) == (100, 10) and set(rates(scheduler, epochs)) == {0.0005}
+    assert (batches.labeled_batch, batches.unlabeled_batch, len(batches.labeled)) == (3, 2, 3)
+    assert len(batches.unlabeled) == 12 - 5  # the whole first half, the labelled ones among them; without validation
+    batch = batches[0]
+    assert batch["labeled"]["image"].shape[2:] == batch["unlabeled"]["image"].shape[2:] == (448, 448)
+    assert [type(view).__name__ for view in batches.weak.views] == ["Flip", "Affine", "IntensityJitter"]
