@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc import locate
@@ -16,6 +17,7 @@ from bundle_runs import FEATURES, ROOT, configs, options, run_here
 from monai.bundle import ConfigParser
 from torch.optim.lr_scheduler import LRScheduler
 
+from common.grid.settings import configuration, own_method
 from common.settings import keywords
 
 BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/paper.json"))
@@ -46,7 +48,6 @@ def test_no_key_is_passed_over(bundle):
     assert list(unknown(wrong, train)) == list(wrong)
 
 
-
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_it_trains(bundle, data_of, tmp_path):
     run_here("training", configs("train", "paper", bundle=bundle), options(tmp_path, data_of(bundle), bundle, TINY))
@@ -54,11 +55,19 @@ def test_it_trains(bundle, data_of, tmp_path):
     assert (tmp_path / "models" / "model.pt").is_file()
 
 
-def built(bundle: str, data: Path, folder: Path, *ids: str) -> list[Any]:
+def test_the_baseline_of_the_protocol_trains(phantom, tmp_path):
+    """A method that lacks keywords of the paper's is given as a whole, as pages say and grids do."""
+    own = own_method("Supervised", configuration(ROOT / "bundles" / "jsrt_rpg", "train.json,paper.json"))
+    assert own["method"].keys() == {"_target_", "labels", "seed", "joint"}
+    run_here("training", configs("train", "paper"), options(tmp_path, phantom, tiny=TINY, **own))
+    assert json.loads((tmp_path / "run.json").read_text())["method"] == "Supervised"
+
+
+def built(bundle: str, data: Path, folder: Path, *ids: str, **changes: Any) -> list[Any]:
     """What the configuration with the paper's protocol makes at full size, by id."""
     parser = ConfigParser()
     parser.read_config(configs("train", "paper", bundle=bundle))
-    parser.update(options(folder, data, bundle, {}))
+    parser.update(options(folder, data, bundle, {}, **changes))
     return [parser.get_parsed_content(name) for name in ids]
 
 
@@ -93,3 +102,13 @@ def test_rpg_on_radiographs(phantom, tmp_path):
     batch = batches[0]
     assert batch["labeled"]["image"].shape[2:] == batch["unlabeled"]["image"].shape[2:] == (448, 448)
     assert [type(view).__name__ for view in batches.weak.views] == ["Flip", "Affine", "IntensityJitter"]
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_a_pool_of_more_images_than_are_labelled_repeats_them(phantom, tmp_path, size):
+    """Rows p = 4 and 5 of table 2 with 3 labelled images."""
+    (batches,) = built("jsrt_rpg", phantom, tmp_path, "train#batches", labeled_batch=size, image_size=[64, 64])
+    for iteration in range(5):
+        drawn = Counter(batches[iteration]["labeled"]["name"])
+        assert len(drawn) == 3 and sum(drawn.values()) == size
+        assert max(drawn.values()) - min(drawn.values()) <= 1
