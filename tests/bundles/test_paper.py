@@ -17,6 +17,7 @@ from bundle_runs import FEATURES, ROOT, configs, options, run_here
 from monai.bundle import ConfigParser
 from torch.optim.lr_scheduler import LRScheduler
 
+from common.batches import Batches
 from common.grid.settings import configuration, own_method
 from common.settings import keywords
 
@@ -87,21 +88,31 @@ def widths(network: torch.nn.Module) -> list[int]:
     return [network.get_submodule(f"{name}.conv_1.conv").out_channels for name in names]
 
 
-def test_rpg_on_radiographs(phantom, tmp_path):
+def check_rpg(bundle: str, data: Path, folder: Path, epochs: int, batch: tuple[int, int], side: int) -> Batches:
     """Seibold et al. 2022, implementation details."""
     ids = ("method", "network_def", "optimizer", "lr_scheduler", "train#batches", "epochs", "val_interval")
-    method, network, optimizer, scheduler, batches, epochs, interval = built("jsrt_rpg", phantom, tmp_path, *ids)
+    method, network, optimizer, scheduler, batches, *numbers = built(bundle, data, folder, *ids)
     source = method.terms["unsupervised"].source
     assert method.joint and (source.neighbors, source.reference_size, source.query_size) == (7000, 64, None)
-    assert not source.background
     assert widths(network) == [64, 128, 256, 512, 1024, 64]
     assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["weight_decay"] == 0.0005
-    assert (epochs, interval) == (100, 10) and set(rates(scheduler, epochs)) == {0.0005}
-    assert (batches.labeled_batch, batches.unlabeled_batch, len(batches.labeled)) == (3, 2, 3)
-    assert len(batches.unlabeled) == 12 - 5  # the whole first half, the labelled ones among them; without validation
-    batch = batches[0]
-    assert batch["labeled"]["image"].shape[2:] == batch["unlabeled"]["image"].shape[2:] == (448, 448)
+    assert numbers == [epochs, 10] and set(rates(scheduler, epochs)) == {0.0005}
+    assert (batches.labeled_batch, batches.unlabeled_batch) == batch
+    images = [batches[0][part]["image"] for part in ("labeled", "unlabeled")]
+    assert [tuple(image.shape) for image in images] == [(number, 1, side, side) for number in batch]
     assert [type(view).__name__ for view in batches.weak.views] == ["Flip", "Affine", "IntensityJitter"]
+    assert source.background == (bundle != "jsrt_rpg")  # on OCT it is a class of the softmax anyway
+    return batches
+
+
+def test_rpg_on_radiographs(phantom, tmp_path):
+    batches = check_rpg("jsrt_rpg", phantom, tmp_path, epochs=100, batch=(3, 2), side=448)
+    # the whole first half, the labelled ones among them, without those for validation
+    assert (len(batches.labeled), len(batches.unlabeled)) == (3, 12 - 5)
+
+
+def test_rpg_on_oct(retouch_data, tmp_path):
+    check_rpg("retouch_rpg", retouch_data, tmp_path, epochs=50, batch=(3, 5), side=224)
 
 
 @pytest.mark.parametrize("size", [4, 5])
