@@ -19,10 +19,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from common.batches import Batches
 from common.grid.settings import configuration, own_method
+from common.losses import Dice
 from common.settings import keywords
 
 BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/paper.json"))
-TINY = {"image_size": [32, 32], "network_def#features": FEATURES, "epochs": 1, "iterations": 2, "val_interval": 1}
+TINY = {"network_def#features": FEATURES, "epochs": 2, "iterations": 1, "val_interval": 2}
+VOLUMES = {"spacing": [2.0, 2.0, 2.0], "patch_size": [32, 32, 32], "labeled_batch": 2, "supervised_epochs": 1}
+SIZES = {"ms_popcorn": VOLUMES}
 
 
 def overlay(bundle: str) -> dict[str, Any]:
@@ -51,7 +54,9 @@ def test_no_key_is_passed_over(bundle):
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_it_trains(bundle, data_of, tmp_path):
-    run_here("training", configs("train", "paper", bundle=bundle), options(tmp_path, data_of(bundle), bundle, TINY))
+    size = SIZES.get(bundle, {"image_size": [32, 32]})
+    settings = options(tmp_path, data_of(bundle), bundle, TINY, **size)
+    run_here("training", configs("train", "paper", bundle=bundle), settings)
     assert np.isfinite(pd.read_csv(tmp_path / "train.csv")["loss"]).all()
     assert (tmp_path / "models" / "model.pt").is_file()
 
@@ -60,7 +65,7 @@ def test_the_baseline_of_the_protocol_trains(phantom, tmp_path):
     """A method that lacks keywords of the paper's is given as a whole, as pages say and grids do."""
     own = own_method("Supervised", configuration(ROOT / "bundles" / "jsrt_rpg", "train.json,paper.json"))
     assert own["method"].keys() == {"_target_", "labels", "seed", "joint"}
-    run_here("training", configs("train", "paper"), options(tmp_path, phantom, tiny=TINY, **own))
+    run_here("training", configs("train", "paper"), options(tmp_path, phantom, tiny=TINY, image_size=[32, 32], **own))
     assert json.loads((tmp_path / "run.json").read_text())["method"] == "Supervised"
 
 
@@ -123,3 +128,19 @@ def test_a_pool_of_more_images_than_are_labelled_repeats_them(phantom, tmp_path,
         drawn = Counter(batches[iteration]["labeled"]["name"])
         assert len(drawn) == 3 and sum(drawn.values()) == size
         assert max(drawn.values()) - min(drawn.values()) <= 1
+
+
+def test_popcorn_on_brains(ms_data, tmp_path):
+    """Kamraoui et al. 2021, section 3.3, with its 2901 unlabelled images."""
+    ids = ("method", "optimizer", "lr_scheduler", "train#batches", "train#curriculum", "epochs", "keep_last")
+    method, optimizer, scheduler, batches, curriculum, epochs, last = built("ms_popcorn", ms_data, tmp_path, *ids)
+    joining = method.joining
+    assert (joining.step_size, joining.step_epochs, joining.neighbors, joining.share) == (200, 2, 5, 1)
+    assert curriculum.start + len(joining.plan(2901)) * joining.step_epochs == epochs == 130
+    assert isinstance(method.loss, Dice) and method.loss.per_image
+    assert method.terms["consistency"].factor == 0.2
+    assert isinstance(optimizer, torch.optim.Adam) and optimizer.defaults["betas"][0] == 0.9
+    assert set(rates(scheduler, epochs)) == {0.0001}
+    assert (batches.patch_size, batches.foreground, batches.labeled_share) == ((64, 64, 64), 0, None)
+    assert [type(view).__name__ for view in batches.weak.views] == ["ImageQuality"]
+    assert last
