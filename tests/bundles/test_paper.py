@@ -19,8 +19,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from common.batches import Batches
 from common.grid.settings import configuration, own_method
-from common.losses import Dice
+from common.losses import CrossEntropy, Dice
 from common.settings import keywords
+from common.weights import Discriminator
 
 BUNDLES = sorted(path.parents[1].name for path in ROOT.glob("bundles/*/configs/paper.json"))
 TINY = {"network_def#features": FEATURES, "epochs": 2, "iterations": 1, "val_interval": 2}
@@ -144,3 +145,16 @@ def test_popcorn_on_brains(ms_data, tmp_path):
     assert (batches.patch_size, batches.foreground, batches.labeled_share) == ((64, 64, 64), 0, None)
     assert [type(view).__name__ for view in batches.weak.views] == ["ImageQuality"]
     assert last
+
+
+def test_segmatch_on_gliomas(lgg_data, tmp_path):
+    """Cross-entropy on labels and on pseudo-labels (section 3.1, algorithm 1), a discriminator, a wide U-Net."""
+    ids = ("method", "network_def", "optimizer", "lr_scheduler", "train#batches")
+    method, network, optimizer, scheduler, batches = built("lgg_segmatch", lgg_data, tmp_path, *ids)
+    term = method.terms["unsupervised"]
+    assert isinstance(method.loss, CrossEntropy) and isinstance(term.loss, CrossEntropy)
+    assert isinstance(term.weight, Discriminator)
+    assert widths(network) == [64, 128, 256, 512, 1024, 64]
+    assert isinstance(optimizer, torch.optim.Adam) and set(rates(scheduler, 100)) == {0.0001}
+    assert [type(view).__name__ for view in batches.weak.views] == ["Flip", "Affine"]
+    assert (batches.labeled_batch, batches.unlabeled_batch) == (16, 16)
