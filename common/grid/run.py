@@ -23,6 +23,7 @@ from common.grid.cells import Cell, Grid
 from common.grid.data import Source
 from common.grid.job import DESCRIPTION, FAILED
 from common.grid.lock import lock
+from common.grid.settings import own_method
 
 SNAKEFILE = Path(__file__).with_name("Snakefile")
 # What a job asks a cluster for; another value by --set-resources cell:mem_mb=16000, say.
@@ -109,7 +110,7 @@ def describe(cell: Cell, grid: Grid, source: Source, output: Path) -> None:
         "bundle": str(grid.file.bundle),
         "method": cell.method,
         "config": grid.file.config,
-        "settings": {"name": cell.title, **cell.settings},
+        "settings": {"name": cell.title, **own_method(cell.method, grid.file.merged), **cell.settings},
         "datalist": str(source.write(output, cell.labeled, cell.split).resolve()),
         "directory": str(Path.cwd()),
     }

@@ -47,6 +47,13 @@ def given_to(method: str, merged: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name in known}
 
 
+def own_method(method: str, merged: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting that leaves out what the bundle gives its method and this one does not have; empty for nothing."""
+    given, known = merged.get("method", {}), {"_target_", *keywords(getattr(all_methods, method))}
+    kept = {name: value for name, value in given.items() if name in known}
+    return {} if len(kept) == len(given) else {"method": {**kept, "_target_": f"common.methods.{method}"}}
+
+
 def configuration(bundle: Path, config: str) -> dict[str, Any]:
     """The bundle's configuration files merged as MONAI merges them: later ones replace single values by their id.
 

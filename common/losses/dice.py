@@ -26,10 +26,13 @@ class Dice(Loss):
         background: let softmax's background count as a class.
         absent: let classes count that the label shows nowhere, as in the papers. Their loss is near 1 for the least
             probability: pseudo-labels without a class, since the network is not sure of it, unlearn it.
+        squared: squares of p and y in the denominator, as in Milletari et al. and in UniMatch's medical branch.
     """
 
-    def __init__(self, per_image: bool = False, background: bool = False, absent: bool = True) -> None:
-        self.per_image, self.background, self.absent = per_image, background, absent
+    def __init__(
+        self, per_image: bool = False, background: bool = False, absent: bool = True, squared: bool = False
+    ) -> None:
+        self.per_image, self.background, self.absent, self.squared = per_image, background, absent, squared
 
     def __call__(self, labels: LabelSpace, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
         probabilities, masks = labels.probabilities(logits.float()), labels.masks(label).float()
@@ -45,7 +48,8 @@ class Dice(Loss):
         over = [*([] if self.per_image else [0]), *range(2, masks.ndim)]
         weight = 1.0 if weight is None else weight.float()
         overlap = (weight * probabilities * masks).sum(over)
-        total = (weight * probabilities).sum(over) + (weight * masks).sum(over)
+        sizes = [part.square() if self.squared else part for part in (probabilities, masks)]
+        total = sum((weight * size).sum(over) for size in sizes)
         loss = 1 - (2 * overlap + SMOOTH) / (total + SMOOTH)
         if self.absent:
             return loss.mean()

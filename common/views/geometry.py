@@ -54,7 +54,10 @@ class Affine(Geometry):
 
 
 class Flip(Geometry):
-    """Mirrors each image along each of some axes with a probability. Left and right classes change places in truth.
+    """Mirrors each image along each of some axes with a probability.
+
+    A class keeps its name and moves with its pixels: a mirrored right lung lies where left ones do. No classes are
+    swapped, so that a network that is to tell sides apart is better off without mirrored images.
 
     Args:
         axes: the axes, 0 for the first of H, W, D.

@@ -117,6 +117,15 @@ def test_a_pool_larger_than_all_labelled_images_is_left_out(spread_out, tiny):
     assert list(table.rows[1].cells) == [(4, (0, 0)), (4, (1, 0))]
 
 
+def test_a_larger_pool_is_trained_where_images_are_cut(spread_out, tiny):
+    """As in paper.json: windows of one image differ."""
+    tiny |= {"config": "train.json,paper.json", "labeled": [3]}
+    tiny["tables"] = {"shares": {"baseline": "RPG, p = 3", "rows": [{"method": "RPG", "labeled_batch": [3, 5]}]}}
+    table = spread_out(tiny).tables[0]
+    assert not table.left_out
+    assert [len(row.cells) for row in table.rows] == [2, 2]
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -39,6 +39,24 @@ def test_it_runs_where_the_grid_was_started(cell, tmp_path, monkeypatch):
     )
 
 
+def test_a_method_gets_no_keyword_of_the_bundle_s_that_it_lacks(spread_out, tiny, tmp_path):
+    """The paper's queries and background are of the references; one pass is of all methods."""
+    tiny["config"] = "train.json,paper.json"
+    grid = spread_out(tiny)
+
+    class Made:
+        def write(self, output, labeled, split):
+            return Path("datalist.json")
+
+    found = {}
+    for cell in grid.cells.values():
+        describe(cell, grid, Made(), tmp_path)
+        found[cell.method] = json.loads((cell.folder(tmp_path) / "cell.json").read_text())["settings"]
+    own = {"_target_": "common.methods.Supervised", "labels": "@labels", "seed": "@seed", "joint": True}
+    assert found["Supervised"]["method"] == own
+    assert "method" not in found["RPG"] and "method" not in found["NearestNeighbor"]
+
+
 @pytest.mark.parametrize(
     "error", [RuntimeError("no such luck"), OSError("no such luck"), ZeroDivisionError("no such luck")]
 )

@@ -64,12 +64,14 @@ def test_equals_plain_loops(labels, per_image, weighted, background, soft):
     assert found.item() == pytest.approx(plain(probabilities, masks, weight, per_image), abs=1e-6)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("per_image", [False, True])
-def test_equals_monai(labels, per_image):
-    logits, label, probabilities, masks = case(labels)
-    theirs = DiceLoss(batch=not per_image, smooth_nr=1.0, smooth_dr=1.0)
+def test_equals_monai(labels, per_image, squared, soft):
+    logits, label, probabilities, masks = case(labels, soft)
+    theirs = DiceLoss(batch=not per_image, squared_pred=squared, smooth_nr=1.0, smooth_dr=1.0)
     expected = theirs(torch.tensor(probabilities[:, -2:]), torch.tensor(masks[:, -2:])).item()
-    found = Dice(per_image)(labels, torch.tensor(logits), torch.tensor(label))
+    found = Dice(per_image, squared=squared)(labels, torch.tensor(logits), torch.tensor(label))
     assert found.item() == pytest.approx(expected, abs=1e-6)
 
 
