@@ -11,7 +11,7 @@ from torch import Tensor
 from common.label_space import LabelSpace
 from common.parts import Needs, Part
 from common.pseudo_label import Grid, PseudoLabel
-from common.sources.nearest import reference_labels
+from common.sources.nearest import labels_by_class, reference_labels
 
 if TYPE_CHECKING:
     from common.step import Step
@@ -42,6 +42,10 @@ class References(Part):
         background: make background (no class at all) a class of its own in multi-label tasks. With the literal formula
             (``False``) a background pixel has the distance 1 to all classes, hence the weight 0, and is never learnt.
         moving_grid: draw anew in each iteration which pixel of a cell is asked, instead of the one in the middle.
+        per_class: ``neighbors`` are of each class's own references, a share of them or so many, and the distance to a
+            class is the mean distance to these (:func:`~common.sources.nearest.labels_by_class`). Among the k nearest
+            of all, there is another class as soon as k exceeds the number of a class's references: ``ClassEntropy``
+            then says how many these are.
 
     Raises:
         ValueError: when a setting is out of range.
@@ -56,6 +60,7 @@ class References(Part):
         query_size: int | None = 64,
         background: bool = True,
         moving_grid: bool = False,
+        per_class: bool = False,
     ) -> None:
         super().__init__()
         for name, size in (("reference_size", reference_size), ("query_size", query_size)):
@@ -64,7 +69,7 @@ class References(Part):
         if neighbors <= 0 or (isinstance(neighbors, float) and neighbors > 1):
             raise ValueError(f"neighbors must be a positive number or a share in (0, 1], got {neighbors}.")
         self.neighbors, self.background, self.moving_grid = neighbors, background, moving_grid
-        self.reference_size, self.query_size = reference_size, query_size
+        self.reference_size, self.query_size, self.per_class = reference_size, query_size, per_class
         self.warned = False
 
     def check(self, labels: LabelSpace) -> None:
@@ -87,7 +92,8 @@ class References(Part):
             references, label = pool.of(references), pool.of(label)
         label = pixels(step.labels.hard(label.float()))
         self.warn(len(label))
-        found = reference_labels(
+        search = labels_by_class if self.per_class else reference_labels
+        found = search(
             pixels(queries),
             pixels(references),
             label if step.labels.multilabel else label.squeeze(1).long(),
@@ -103,7 +109,8 @@ class References(Part):
 
     def warn(self, references: int) -> None:
         """Says once when all references are among the k nearest."""
-        if isinstance(self.neighbors, int) and self.neighbors >= references > 1 and not self.warned:
+        all_of_them = isinstance(self.neighbors, int) and not self.per_class and self.neighbors >= references > 1
+        if all_of_them and not self.warned:
             logger.warning(
                 f"neighbors = {self.neighbors} are all {references} references of this pool, so that every class is "
                 f"among the nearest and weights say little: give a share, such as 0.57 for the paper's."

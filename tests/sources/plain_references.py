@@ -1,0 +1,77 @@
+"""Loops over references in float64, and small maps to ask them of."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from methods.plain_terms import Pixels
+
+from common.methods import Step
+
+
+def step_of(labels, references, label, queries, **options):
+    """A step with a network whose features are the images."""
+    batch = {"labeled": {"image": references, "label": label}, "unlabeled": {"image": queries}}
+    network = Pixels(references.shape[1], labels.num_outputs)
+    if references.ndim == 5:
+        network.final_conv = torch.nn.Conv3d(references.shape[1], labels.num_outputs, 1)
+    return Step(labels, network, batch, **options)
+
+
+def random_task(labels, size=(10, 12), pool=2, batch=2, channels=4, seed=0):
+    rng = np.random.default_rng(seed)
+    references = rng.normal(size=(pool, channels, *size)) + 0.3
+    queries = rng.normal(size=(batch, channels, *size)) + 0.3
+    if labels.multilabel:
+        label = rng.integers(0, 2, (pool, labels.num_classes, *size)) * rng.integers(0, 2, (pool, 1, *size))
+    else:
+        label = rng.integers(0, labels.num_classes + 1, (pool, 1, *size))
+    return references, label.astype(np.float64), queries
+
+
+def tensors(*arrays, dtype=torch.float32):
+    return [torch.from_numpy(array).to(dtype) for array in arrays]
+
+
+def members_of(labels, classes, background=True):
+    """Whether each reference is of each class of the weight, lists of lists."""
+    if labels.ndim == 1:
+        return [[value == j for value in labels.tolist()] for j in range(classes)]
+    rows = labels.tolist()
+    masks = [[row[j] == 1 for row in rows] for j in range(classes)]
+    return [[not any(row) for row in rows], *masks] if background else masks
+
+
+def mean_distances(query, references, members, k):
+    """Mean distance (eq. 3) to the nearest k of the references that are members, one after the other."""
+    distances = []
+    for reference, member in zip(references.tolist(), members, strict=True):
+        if member:
+            product = sum(a * b for a, b in zip(query, reference, strict=True))
+            lengths = math.sqrt(sum(a * a for a in query)) * math.sqrt(sum(b * b for b in reference))
+            distances.append(1 - max(product / (lengths + 1e-8), 0))
+    if not distances:
+        return 1.0
+    number = max(1, round(k * len(distances))) if isinstance(k, float) else min(k, len(distances))
+    return sum(sorted(distances)[:number]) / number
+
+
+def plain_distances(queries, references, labels, k, classes, background=True):
+    """Mean distance of each query to the nearest k of each class's references."""
+    groups = members_of(labels, classes, background)
+    queries, references = queries.double(), references.double()
+    return np.array([[mean_distances(q, references, group, k) for group in groups] for q in queries.tolist()])
+
+
+def rows_of(maps):
+    """Maps ``B C H W [D]`` as a list of pixels."""
+    return torch.from_numpy(np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1]))
+
+
+def distance_maps(labels, references, label, queries, k):
+    """:func:`plain_distances` at each pixel of maps ``B C H W [D]``."""
+    said = rows_of(label) if labels.multilabel else rows_of(label)[:, 0].long()
+    found = plain_distances(rows_of(queries), rows_of(references), said, k, 2 if labels.multilabel else 3)
+    return np.moveaxis(found.reshape(queries.shape[0], *queries.shape[2:], -1), -1, 1)

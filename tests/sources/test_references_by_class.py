@@ -1,0 +1,33 @@
+"""References of which as large a share of each class counts, on whole images and volumes."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from sources.plain_references import distance_maps, random_task, step_of, tensors
+
+from common.sources import References
+from common.weights import ClassEntropy
+
+
+@pytest.mark.parametrize("k", [0.3, 3])
+@pytest.mark.parametrize("size", [(6, 5), (3, 4, 2)])
+def test_neighbours_of_each_class(labels, size, k):
+    """The distances of loops, whose entropy is the weight; the label is still the nearest reference's."""
+    task = random_task(labels, size)
+    step = step_of(labels, *tensors(*task))
+    found, nearest = References(k, 64, None, per_class=True)(step), References(7, 64, None)(step)
+    np.testing.assert_allclose(found.known["distances"].numpy(), distance_maps(labels, *task, k), atol=1e-6)
+    assert torch.equal(found.label, nearest.label)
+    assert not torch.equal(found.known["distances"], nearest.known["distances"])
+    weight = ClassEntropy()(step, found)
+    assert weight.shape == (2, 1, *size) and weight.min() > 0 and weight.max() < 1
+
+
+def test_all_references_of_each_class_are_not_warned_about(multilabel, caplog):
+    with caplog.at_level(logging.WARNING):
+        References(7000, 4, 4, per_class=True)(step_of(multilabel, *tensors(*random_task(multilabel))))
+    assert not caplog.records
