@@ -23,7 +23,7 @@ class NearestNeighbor(Method):
 
     Args:
         labels: the label space.
-        neighbors, reference_size, query_size, background, moving_grid, per_class: see
+        neighbors, reference_size, query_size, background, moving_grid, per_class, label: see
             :class:`~common.sources.References`.
         view: what is learnt on; the weakly augmented image itself where not given.
         weight: how much each pixel counts; all alike where not given.
@@ -41,9 +41,10 @@ class NearestNeighbor(Method):
         view: View | None = None,
         weight: Weight | None = None,
         per_class: bool = False,
+        label: str = "nearest",
         **options: Any,
     ) -> None:
-        source = References(neighbors, reference_size, query_size, background, moving_grid, per_class)
+        source = References(neighbors, reference_size, query_size, background, moving_grid, per_class, label)
         terms = {"unsupervised": Match(source, weight or Ones(), view or Weak())}
         super().__init__(labels, {**terms, **options.pop("terms", {})}, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from common.step import Step
 
 logger = logging.getLogger(__name__)
+
+LABELS = ("nearest", "votes")
 
 
 class References(Part):
@@ -46,6 +49,8 @@ class References(Part):
             class is the mean distance to these (:func:`~common.sources.nearest.labels_by_class`). Among the k nearest
             of all, there is another class as soon as k exceeds the number of a class's references: ``ClassEntropy``
             then says how many these are.
+        label: ``"nearest"``, or ``"votes"`` for the class whose distance is smallest where ``per_class`` is set: these
+            references' votes, each weighted by its similarity, in the mean of each class.
 
     Raises:
         ValueError: when a setting is out of range.
@@ -61,6 +66,7 @@ class References(Part):
         background: bool = True,
         moving_grid: bool = False,
         per_class: bool = False,
+        label: str = "nearest",
     ) -> None:
         super().__init__()
         for name, size in (("reference_size", reference_size), ("query_size", query_size)):
@@ -68,9 +74,16 @@ class References(Part):
                 raise ValueError(f"{name} must be at least 1, got {size}.")
         if neighbors <= 0 or (isinstance(neighbors, float) and neighbors > 1):
             raise ValueError(f"neighbors must be a positive number or a share in (0, 1], got {neighbors}.")
+        if label not in LABELS:
+            raise ValueError(f"label must be one of {LABELS}, got {label!r}.")
+        if label == "votes" and not per_class:
+            raise ValueError(
+                "label 'votes' needs per_class, got none: among the nearest of all, a class's distance is that of a "
+                "single reference, and the smallest one is the nearest's. Set per_class to true."
+            )
         self.neighbors, self.background, self.moving_grid = neighbors, background, moving_grid
         self.reference_size, self.query_size, self.per_class = reference_size, query_size, per_class
-        self.warned = False
+        self.label, self.warned = label, False
 
     def check(self, labels: LabelSpace) -> None:
         if labels.num_outputs + (labels.multilabel and self.background) < 2:
@@ -92,7 +105,7 @@ class References(Part):
             references, label = pool.of(references), pool.of(label)
         label = pixels(step.labels.hard(label.float()))
         self.warn(len(label))
-        search = labels_by_class if self.per_class else reference_labels
+        search = partial(labels_by_class, votes=self.label == "votes") if self.per_class else reference_labels
         found = search(
             pixels(queries),
             pixels(references),

@@ -65,13 +65,28 @@ def plain_distances(queries, references, labels, k, classes, background=True):
     return np.array([[mean_distances(q, references, group, k) for group in groups] for q in queries.tolist()])
 
 
+def plain_votes(queries, references, labels, k, classes):
+    """The class with the highest mean vote 1 - D, a query at a time; each class against what is without it."""
+    found = []
+    for query in queries.double().tolist():
+        if labels.ndim == 1:
+            votes = [1 - mean_distances(query, references.double(), g, k) for g in members_of(labels, classes)]
+            found.append(votes.index(max(votes)))  # the first of equals
+        else:
+            having = members_of(labels, classes, background=False)
+            lacking = [[not member for member in group] for group in having]
+            votes = [[1 - mean_distances(query, references.double(), g, k) for g in side] for side in (having, lacking)]
+            found.append([int(mine > other) for mine, other in zip(*votes, strict=True)])
+    return np.array(found)
+
+
 def rows_of(maps):
     """Maps ``B C H W [D]`` as a list of pixels."""
     return torch.from_numpy(np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1]))
 
 
-def distance_maps(labels, references, label, queries, k):
-    """:func:`plain_distances` at each pixel of maps ``B C H W [D]``."""
+def at_pixels(plain, labels, references, label, queries, k):
+    """:func:`plain_distances` or :func:`plain_votes` at each pixel of maps ``B C H W [D]``."""
     said = rows_of(label) if labels.multilabel else rows_of(label)[:, 0].long()
-    found = plain_distances(rows_of(queries), rows_of(references), said, k, 2 if labels.multilabel else 3)
+    found = plain(rows_of(queries), rows_of(references), said, k, 2 if labels.multilabel else 3)
     return np.moveaxis(found.reshape(queries.shape[0], *queries.shape[2:], -1), -1, 1)

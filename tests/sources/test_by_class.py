@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from sources.plain_references import plain_distances
+from sources.plain_references import plain_distances, plain_votes
 
 from common.sources.nearest import by_class as module
 from common.sources.nearest import labels_by_class, reference_labels
@@ -69,6 +69,57 @@ def test_equals_plain_loops(k, multilabel, background):
     nearest = reference_labels(queries, references, labels, 7, num_classes=classes, background=background)
     assert torch.equal(found.labels, nearest.labels)
     assert found.labels.dtype == labels.dtype and found.distances.dtype == torch.float32
+
+
+@pytest.mark.parametrize("multilabel", [True, False])
+@pytest.mark.parametrize("k", [1, 4, 1000, 0.1, 0.57])
+def test_votes_equal_plain_loops(k, multilabel):
+    queries, references, labels = normal(15, 1), normal(100, 2), drawn_labels(100, multilabel)
+    found = labels_by_class(queries, references, labels, k, num_classes=2 if multilabel else 3, votes=True)
+    np.testing.assert_array_equal(
+        found.labels.numpy(), plain_votes(queries, references, labels, k, 2 if multilabel else 3)
+    )
+    nearest = labels_by_class(queries, references, labels, k)
+    assert torch.equal(found.distances, nearest.distances) and found.labels.dtype == labels.dtype
+    assert torch.equal(found.labels, nearest.labels) == (k == 1)  # with a vote each, the nearest's counts most
+
+
+@pytest.mark.parametrize(("k", "voted"), [(1, 0), (2, 0), (3, 1), (0.4, 0), (1.0, 1)])
+def test_votes_by_hand(k, voted):
+    """The nearest is of class 0, at distance 0; its mean with 0.4 is 0.2, and with 1 it is 0.467; class 1 has 0.3."""
+    references = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, 0.6], [0.6, -0.8]])
+    found = labels_by_class(EAST, references, torch.tensor([0, 0, 0, 1, 1]), k, votes=True)
+    assert found.labels.tolist() == [voted]
+
+
+def signs(number, seed):
+    """Vectors of +1 and -1 of norm 4, whose similarities are multiples of 1/8 in any precision."""
+    return torch.randint(0, 2, (number, 16), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1
+
+
+@pytest.mark.parametrize("multilabel", [True, False])
+def test_of_equally_near_classes_the_first_is_voted(multilabel):
+    queries, references, labels = signs(60, 1), signs(40, 2), drawn_labels(40, multilabel)
+    found = labels_by_class(queries, references, labels, 2, votes=True)
+    np.testing.assert_array_equal(
+        found.labels.numpy(), plain_votes(queries, references, labels, 2, 2 if multilabel else 3)
+    )
+    if multilabel:
+        having, lacking = (plain_distances(queries, references, side, 2, 2, False) for side in (labels, 1 - labels))
+        tied = having == lacking  # as near with it as without: it is not there
+        assert tied.any() and not found.labels.numpy()[tied].any()
+    else:
+        distances = np.sort(plain_distances(queries, references, labels, 2, 3), 1)
+        assert (distances[:, 0] == distances[:, 1]).any()
+
+
+def test_nothing_similar_is_background_and_a_class_that_is_everywhere_is_there():
+    west = torch.tensor([[-1.0, 0.0]])
+    found = labels_by_class(west, FAN[:4], torch.tensor([2, 1, 1, 2]), 2, num_classes=3, votes=True)
+    assert found.labels.tolist() == [0] and found.distances.tolist() == [[1, 1, 1]]
+    labels = torch.tensor([[1, 0], [1, 1], [1, 0], [1, 0], [1, 1]])
+    assert labels_by_class(EAST, FAN, labels, 1, votes=True).labels.tolist() == [[1, 0]]
+    assert labels_by_class(west, FAN[:4], labels[:4], 1, votes=True).labels.tolist() == [[0, 0]]
 
 
 def test_one_of_each_class_is_the_distance_to_its_nearest():

@@ -28,17 +28,22 @@ def labels_by_class(
     *,
     num_classes: int | None = None,
     background: bool = True,
+    votes: bool = False,
     check: bool = True,
 ) -> ReferenceLabels:
-    """The nearest reference's label (eq. 4 of Seibold et al. 2022), and mean distances to the nearest of each class.
+    """Mean distances to the nearest references of each class, and the nearest reference's label or that of their votes.
 
-    With D = 1 - max(cos, 0) (eq. 3), the distance to class j is the mean of the k_j smallest D to its references,
-    1 for a class without any. Memory is bounded as in :func:`~common.sources.nearest.reference_labels`, apart from a
-    copy of one class's references.
+    With D = 1 - max(cos, 0) (eq. 3 of Seibold et al. 2022), the distance to class j is the mean of the k_j smallest D
+    to its references, 1 for a class without any. Memory is bounded as in
+    :func:`~common.sources.nearest.reference_labels`, apart from a copy of one class's references.
 
     Args: as for :func:`~common.sources.nearest.reference_labels`, but for
         k: how many of each class's references: a share of them in (0, 1], of which k_j is the whole number next to it
             and at least 1; a number, at most all of them; or ``None`` for all.
+        votes: each of these references votes for its class by 1 - D, and the class with the highest mean vote, so with
+            the smallest distance, is the label; of equally near classes the first. Multi-label, a class is there
+            where the distance to it is below that to the references without it, both by their nearest k. Else the label
+            is the nearest reference's (eq. 4).
 
     Returns:
         labels of the form and type given, distances in float32 between 0 and 1.
@@ -54,8 +59,14 @@ def labels_by_class(
         check_finite(norms(references), "references")
     members = class_members(labels, classes, multilabel, background)
     distances = distances_to(queries, references, members, k)
-    options = {"num_classes": num_classes, "background": background, "check": False}
-    return ReferenceLabels(reference_labels(queries, references, labels, None, **options).labels, distances)
+    if votes and not multilabel:
+        found = distances.argmin(1).to(labels.dtype)
+    elif votes:
+        found = (distances[:, -classes:] < distances_to(queries, references, labels.T == 0, k)).to(labels.dtype)
+    else:
+        options = {"num_classes": num_classes, "background": background, "check": False}
+        found = reference_labels(queries, references, labels, None, **options).labels
+    return ReferenceLabels(found, distances)
 
 
 def distances_to(queries: Tensor, references: Tensor, groups: Tensor, k: int | float | None) -> Tensor:
