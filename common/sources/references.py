@@ -13,6 +13,7 @@ from common.label_space import LabelSpace
 from common.parts import Needs, Part
 from common.pseudo_label import Grid, PseudoLabel
 from common.sources.nearest import labels_by_class, reference_labels
+from common.sources.teacher import Teacher
 
 if TYPE_CHECKING:
     from common.step import Step
@@ -51,6 +52,9 @@ class References(Part):
             then says how many these are.
         label: ``"nearest"``, or ``"votes"`` for the class whose distance is smallest where ``per_class`` is set: these
             references' votes, each weighted by its similarity, in the mean of each class.
+        teacher: decay of an exponential average of the network's weights, or a :class:`~common.sources.Teacher` that
+            other terms may share: features, of queries and references, and ``predicted`` are then this network's, in
+            evaluation. ``None`` for those of the network itself.
 
     Raises:
         ValueError: when a setting is out of range.
@@ -67,6 +71,7 @@ class References(Part):
         moving_grid: bool = False,
         per_class: bool = False,
         label: str = "nearest",
+        teacher: float | Teacher | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("reference_size", reference_size), ("query_size", query_size)):
@@ -84,6 +89,7 @@ class References(Part):
         self.neighbors, self.background, self.moving_grid = neighbors, background, moving_grid
         self.reference_size, self.query_size, self.per_class = reference_size, query_size, per_class
         self.label, self.warned = label, False
+        self.teacher = teacher if teacher is None or isinstance(teacher, Teacher) else Teacher(teacher)
 
     def check(self, labels: LabelSpace) -> None:
         if labels.num_outputs + (labels.multilabel and self.background) < 2:
@@ -97,10 +103,11 @@ class References(Part):
         size = tuple(unlabeled["image"].shape[2:])
         phases = step.draw("query grid").random(len(size)).tolist() if self.moving_grid else None
         grid = Grid.of_cells(size, cells(self.query_size, len(size)), phases)
-        seen = step.see(unlabeled["image"])
+        network = None if self.teacher is None else self.teacher.network  # None, too, without a training
+        seen = step.see(unlabeled["image"], network=network)
         queries, predicted = (each if grid is None else grid.of(each) for each in (seen.features, seen.outputs))
         pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), cells(self.reference_size, len(size)))
-        references, label = step.see(labeled["image"]).features, labeled["label"]
+        references, label = step.see(labeled["image"], network=network).features, labeled["label"]
         if pool is not None:
             references, label = pool.of(references), pool.of(label)
         label = pixels(step.labels.hard(label.float()))
@@ -118,7 +125,7 @@ class References(Part):
         shape = (len(queries), *queries.shape[2:])
         nearest = found.labels.float() if step.labels.multilabel else found.labels.float().unsqueeze(1)
         known = {"distances": maps(found.distances, shape), "predicted": predicted.detach().float()}
-        return PseudoLabel(maps(nearest, shape), grid, known)
+        return PseudoLabel(maps(nearest, shape), grid, known, network)
 
     def warn(self, references: int) -> None:
         """Says once when all references are among the k nearest."""
