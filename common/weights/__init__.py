@@ -1,6 +1,6 @@
 """Weights: how much each pixel of a pseudo-label counts. They multiply."""
 
-from common.weights.agreement import DetectorAgreement, Reliable
+from common.weights.agreement import DetectorAgreement, PredictionAgreement, Reliable
 from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
 from common.weights.discriminator import Discriminator
@@ -23,6 +23,7 @@ __all__ = [
     "Gate",
     "MeanConfidence",
     "Ones",
+    "PredictionAgreement",
     "Product",
     "RankSimilarity",
     "Reliable",
