@@ -10,6 +10,7 @@ from common.weights.power import ClassSample, ConfidencePower
 from common.weights.rank_similarity import RankSimilarity
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
+from common.weights.within_class import WithinClass
 
 __all__ = [
     "ClassEntropy",
@@ -29,4 +30,5 @@ __all__ = [
     "Reliable",
     "Uncertainty",
     "Weight",
+    "WithinClass",
 ]
