@@ -50,8 +50,8 @@ class References(Part):
             class is the mean distance to these (:func:`~common.sources.nearest.labels_by_class`). Among the k nearest
             of all, there is another class as soon as k exceeds the number of a class's references: ``ClassEntropy``
             then says how many these are.
-        label: ``"nearest"``, or ``"votes"`` for the class whose distance is smallest where ``per_class`` is set: these
-            references' votes, each weighted by its similarity, in the mean of each class.
+        label: ``"nearest"``, or with ``per_class`` ``"votes"`` for the class, of overlapping ones the combination,
+            whose own nearest references are nearest in the mean: each votes for it by its similarity.
         teacher: decay of an exponential average of the network's weights, or a :class:`~common.sources.Teacher` that
             other terms may share: features, of queries and references, and ``predicted`` are then this network's, in
             evaluation. ``None`` for those of the network itself.

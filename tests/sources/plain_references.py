@@ -65,19 +65,16 @@ def plain_distances(queries, references, labels, k, classes, background=True):
     return np.array([[mean_distances(q, references, group, k) for group in groups] for q in queries.tolist()])
 
 
-def plain_votes(queries, references, labels, k, classes):
-    """The class with the highest mean vote 1 - D, a query at a time; each class against what is without it."""
+def plain_votes(queries, references, labels, k):
+    """Of the labels that there are the one with the highest mean vote 1 - D, a query at a time."""
+    rows = labels.reshape(len(labels), -1).tolist()
+    candidates = sorted(map(list, set(map(tuple, rows))))
+    groups = [[row == candidate for row in rows] for candidate in candidates]
     found = []
     for query in queries.double().tolist():
-        if labels.ndim == 1:
-            votes = [1 - mean_distances(query, references.double(), g, k) for g in members_of(labels, classes)]
-            found.append(votes.index(max(votes)))  # the first of equals
-        else:
-            having = members_of(labels, classes, background=False)
-            lacking = [[not member for member in group] for group in having]
-            votes = [[1 - mean_distances(query, references.double(), g, k) for g in side] for side in (having, lacking)]
-            found.append([int(mine > other) for mine, other in zip(*votes, strict=True)])
-    return np.array(found)
+        votes = [1 - mean_distances(query, references.double(), group, k) for group in groups]
+        found.append(candidates[votes.index(max(votes))])  # the first of equals
+    return np.array(found).reshape(len(queries), *labels.shape[1:])
 
 
 def rows_of(maps):
@@ -85,8 +82,8 @@ def rows_of(maps):
     return torch.from_numpy(np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1]))
 
 
-def at_pixels(plain, labels, references, label, queries, k):
+def at_pixels(plain, labels, references, label, queries, *settings):
     """:func:`plain_distances` or :func:`plain_votes` at each pixel of maps ``B C H W [D]``."""
     said = rows_of(label) if labels.multilabel else rows_of(label)[:, 0].long()
-    found = plain(rows_of(queries), rows_of(references), said, k, 2 if labels.multilabel else 3)
+    found = plain(rows_of(queries), rows_of(references), said, *settings)
     return np.moveaxis(found.reshape(queries.shape[0], *queries.shape[2:], -1), -1, 1)

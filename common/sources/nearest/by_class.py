@@ -40,10 +40,9 @@ def labels_by_class(
     Args: as for :func:`~common.sources.nearest.reference_labels`, but for
         k: how many of each class's references: a share of them in (0, 1], of which k_j is the whole number next to it
             and at least 1; a number, at most all of them; or ``None`` for all.
-        votes: each of these references votes for its class by 1 - D, and the class with the highest mean vote, so with
-            the smallest distance, is the label; of equally near classes the first. Multi-label, a class is there
-            where the distance to it is below that to the references without it, both by their nearest k. Else the label
-            is the nearest reference's (eq. 4).
+        votes: each label that references have, of overlapping classes each combination, is a candidate: its references
+            vote by 1 - D, the nearest k of them, and the one with the highest mean vote is taken; of equals the first
+            in ascending order, background before all. Else the label is the nearest reference's (eq. 4).
 
     Returns:
         labels of the form and type given, distances in float32 between 0 and 1.
@@ -58,15 +57,16 @@ def labels_by_class(
         check_finite(norms(queries), "queries")
         check_finite(norms(references), "references")
     members = class_members(labels, classes, multilabel, background)
-    distances = distances_to(queries, references, members, k)
-    if votes and not multilabel:
-        found = distances.argmin(1).to(labels.dtype)
-    elif votes:
-        found = (distances[:, -classes:] < distances_to(queries, references, labels.T == 0, k)).to(labels.dtype)
-    else:
+    if not votes:
         options = {"num_classes": num_classes, "background": background, "check": False}
-        found = reference_labels(queries, references, labels, None, **options).labels
-    return ReferenceLabels(found, distances)
+        nearest = reference_labels(queries, references, labels, None, **options).labels
+        return ReferenceLabels(nearest, distances_to(queries, references, members, k))
+    candidates, which = labels.unique(dim=0, return_inverse=True)
+    voters = which == torch.arange(len(candidates), device=labels.device).unsqueeze(1)
+    # most candidates are a class on its own, whose distance is asked once
+    groups, places = torch.cat([members, voters]).unique(dim=0, return_inverse=True)
+    distances = distances_to(queries, references, groups, k)[:, places]
+    return ReferenceLabels(candidates[distances[:, len(members) :].argmin(1)], distances[:, : len(members)])
 
 
 def distances_to(queries: Tensor, references: Tensor, groups: Tensor, k: int | float | None) -> Tensor:
