@@ -10,6 +10,10 @@ from methods.plain_terms import Pixels
 
 from common.methods import Step
 
+# similarities to (1, 0): 1, 0.8, 0.6, 0, -1
+FAN = torch.tensor([[2.0, 0.0], [0.4, 0.3], [0.6, 0.8], [0.0, 5.0], [-1.0, 0.0]])
+EAST = torch.tensor([[3.0, 0.0]])
+
 
 def step_of(labels, references, label, queries, **options):
     """A step with a network whose features are the images."""
@@ -87,3 +91,15 @@ def at_pixels(plain, labels, references, label, queries, *settings):
     said = rows_of(label) if labels.multilabel else rows_of(label)[:, 0].long()
     found = plain(rows_of(queries), rows_of(references), said, *settings)
     return np.moveaxis(found.reshape(queries.shape[0], *queries.shape[2:], -1), -1, 1)
+
+
+def normal(number, seed, features=6):
+    return torch.randn(number, features, generator=torch.Generator().manual_seed(seed)) + 0.3
+
+
+def drawn_labels(number, multilabel, seed=3):
+    """Classes of very different sizes: of 100 references some 70, 25 and 5."""
+    generator = torch.Generator().manual_seed(seed)
+    if multilabel:
+        return (torch.rand(number, 2, generator=generator) < torch.tensor([0.3, 0.06])).long()
+    return torch.multinomial(torch.tensor([0.7, 0.25, 0.05]), number, True, generator=generator)
