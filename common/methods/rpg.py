@@ -8,7 +8,7 @@ from torch import Tensor
 
 from common.label_space import LabelSpace
 from common.methods.base import Method
-from common.sources import Prediction, References
+from common.sources import Prediction, References, Teacher
 from common.step import Step
 from common.terms import Match
 from common.views import Strong, View, Weak
@@ -23,7 +23,8 @@ class NearestNeighbor(Method):
 
     Args:
         labels: the label space.
-        neighbors, reference_size, query_size, background, moving_grid: see :class:`~common.sources.References`.
+        neighbors, reference_size, query_size, background, moving_grid, per_class, label, teacher: see
+            :class:`~common.sources.References`.
         view: what is learnt on; the weakly augmented image itself where not given.
         weight: how much each pixel counts; all alike where not given.
         options: see :class:`~common.methods.Method`.
@@ -39,9 +40,12 @@ class NearestNeighbor(Method):
         moving_grid: bool = False,
         view: View | None = None,
         weight: Weight | None = None,
+        per_class: bool = False,
+        label: str = "nearest",
+        teacher: float | Teacher | None = None,
         **options: Any,
     ) -> None:
-        source = References(neighbors, reference_size, query_size, background, moving_grid)
+        source = References(neighbors, reference_size, query_size, background, moving_grid, per_class, label, teacher)
         terms = {"unsupervised": Match(source, weight or Ones(), view or Weak())}
         super().__init__(labels, {**terms, **options.pop("terms", {})}, **options)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,12 +12,15 @@ from torch import Tensor
 from common.label_space import LabelSpace
 from common.parts import Needs, Part
 from common.pseudo_label import Grid, PseudoLabel
-from common.sources.nearest import reference_labels
+from common.sources.nearest import labels_by_class, reference_labels
+from common.sources.teacher import Teacher
 
 if TYPE_CHECKING:
     from common.step import Step
 
 logger = logging.getLogger(__name__)
+
+LABELS = ("nearest", "votes")
 
 
 class References(Part):
@@ -42,6 +46,15 @@ class References(Part):
         background: make background (no class at all) a class of its own in multi-label tasks. With the literal formula
             (``False``) a background pixel has the distance 1 to all classes, hence the weight 0, and is never learnt.
         moving_grid: draw anew in each iteration which pixel of a cell is asked, instead of the one in the middle.
+        per_class: ``neighbors`` are of each class's own references, a share of them or so many, and the distance to a
+            class is the mean distance to these (:func:`~common.sources.nearest.labels_by_class`). Among the k nearest
+            of all, there is another class as soon as k exceeds the number of a class's references: ``ClassEntropy``
+            then says how many these are.
+        label: ``"nearest"``, or with ``per_class`` ``"votes"`` for the class, of overlapping ones the combination,
+            whose own nearest references are nearest in the mean: each votes for it by its similarity.
+        teacher: decay of an exponential average of the network's weights, or a :class:`~common.sources.Teacher` that
+            other terms may share: features, of queries and references, and ``predicted`` are then this network's, in
+            evaluation. ``None`` for those of the network itself.
 
     Raises:
         ValueError: when a setting is out of range.
@@ -56,6 +69,9 @@ class References(Part):
         query_size: int | None = 64,
         background: bool = True,
         moving_grid: bool = False,
+        per_class: bool = False,
+        label: str = "nearest",
+        teacher: float | Teacher | None = None,
     ) -> None:
         super().__init__()
         for name, size in (("reference_size", reference_size), ("query_size", query_size)):
@@ -63,9 +79,17 @@ class References(Part):
                 raise ValueError(f"{name} must be at least 1, got {size}.")
         if neighbors <= 0 or (isinstance(neighbors, float) and neighbors > 1):
             raise ValueError(f"neighbors must be a positive number or a share in (0, 1], got {neighbors}.")
+        if label not in LABELS:
+            raise ValueError(f"label must be one of {LABELS}, got {label!r}.")
+        if label == "votes" and not per_class:
+            raise ValueError(
+                "label 'votes' needs per_class, got none: among the nearest of all, a class's distance is that of a "
+                "single reference, and the smallest one is the nearest's. Set per_class to true."
+            )
         self.neighbors, self.background, self.moving_grid = neighbors, background, moving_grid
-        self.reference_size, self.query_size = reference_size, query_size
-        self.warned = False
+        self.reference_size, self.query_size, self.per_class = reference_size, query_size, per_class
+        self.label, self.warned = label, False
+        self.teacher = teacher if teacher is None or isinstance(teacher, Teacher) else Teacher(teacher)
 
     def check(self, labels: LabelSpace) -> None:
         if labels.num_outputs + (labels.multilabel and self.background) < 2:
@@ -79,15 +103,17 @@ class References(Part):
         size = tuple(unlabeled["image"].shape[2:])
         phases = step.draw("query grid").random(len(size)).tolist() if self.moving_grid else None
         grid = Grid.of_cells(size, cells(self.query_size, len(size)), phases)
-        seen = step.see(unlabeled["image"])
+        network = None if self.teacher is None else self.teacher.network  # None, too, without a training
+        seen = step.see(unlabeled["image"], network=network)
         queries, predicted = (each if grid is None else grid.of(each) for each in (seen.features, seen.outputs))
         pool = Grid.of_cells(tuple(labeled["image"].shape[2:]), cells(self.reference_size, len(size)))
-        references, label = step.see(labeled["image"]).features, labeled["label"]
+        references, label = step.see(labeled["image"], network=network).features, labeled["label"]
         if pool is not None:
             references, label = pool.of(references), pool.of(label)
         label = pixels(step.labels.hard(label.float()))
         self.warn(len(label))
-        found = reference_labels(
+        search = partial(labels_by_class, votes=self.label == "votes") if self.per_class else reference_labels
+        found = search(
             pixels(queries),
             pixels(references),
             label if step.labels.multilabel else label.squeeze(1).long(),
@@ -99,11 +125,12 @@ class References(Part):
         shape = (len(queries), *queries.shape[2:])
         nearest = found.labels.float() if step.labels.multilabel else found.labels.float().unsqueeze(1)
         known = {"distances": maps(found.distances, shape), "predicted": predicted.detach().float()}
-        return PseudoLabel(maps(nearest, shape), grid, known)
+        return PseudoLabel(maps(nearest, shape), grid, known, network)
 
     def warn(self, references: int) -> None:
         """Says once when all references are among the k nearest."""
-        if isinstance(self.neighbors, int) and self.neighbors >= references > 1 and not self.warned:
+        all_of_them = isinstance(self.neighbors, int) and not self.per_class and self.neighbors >= references > 1
+        if all_of_them and not self.warned:
             logger.warning(
                 f"neighbors = {self.neighbors} are all {references} references of this pool, so that every class is "
                 f"among the nearest and weights say little: give a share, such as 0.57 for the paper's."

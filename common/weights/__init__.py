@@ -1,6 +1,6 @@
 """Weights: how much each pixel of a pseudo-label counts. They multiply."""
 
-from common.weights.agreement import DetectorAgreement, Reliable
+from common.weights.agreement import DetectorAgreement, PredictionAgreement, Reliable
 from common.weights.class_entropy import ClassEntropy
 from common.weights.confidence import Confidence
 from common.weights.discriminator import Discriminator
@@ -10,6 +10,7 @@ from common.weights.power import ClassSample, ConfidencePower
 from common.weights.rank_similarity import RankSimilarity
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
+from common.weights.within_class import WithinClass
 
 __all__ = [
     "ClassEntropy",
@@ -23,9 +24,11 @@ __all__ = [
     "Gate",
     "MeanConfidence",
     "Ones",
+    "PredictionAgreement",
     "Product",
     "RankSimilarity",
     "Reliable",
     "Uncertainty",
     "Weight",
+    "WithinClass",
 ]

@@ -1,4 +1,4 @@
-"""Pixels count where a segmentation and a detector say the same."""
+"""Pixels count where a pseudo-label and the network, or a detector, say the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ from common.weights.weight import Weight
 
 if TYPE_CHECKING:
     from common.step import Step
+
+
+class PredictionAgreement(Weight):
+    """1 where the network predicts what the pseudo-label says, else 0, however sure it is (no paper).
+
+    It is for labels that are not the network's own, as of :class:`~common.sources.References`, with whose teacher the
+    prediction is the teacher's; of the network's own it lets all pixels through. Multi-label, each class of a pixel
+    counts for itself. :class:`Confidence` asks in addition that the network is sure of it.
+    """
+
+    asks, accepts = "outputs", ("predicted",)
+
+    @torch.no_grad()
+    def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
+        return (step.labels.predict(self.known(pseudo)) == step.labels.hard(pseudo.label)).float()
 
 
 class Reliable(Weight):

@@ -103,6 +103,29 @@ def test_other_settings_give_other_weights(whole, ms_data, tmp_path):
     assert not same(weights(tmp_path), weights(whole))
 
 
+# all that references and their weights have beside the paper's form, as it is written in a configuration
+USEFUL = {
+    "method#per_class": True,
+    "method#label": "votes",
+    "method#teacher": 0.9,
+    "method#weight": {"_target_": "common.weights.WithinClass", "weight": {"_target_": "common.weights.ClassEntropy"}},
+    "method#added_weight": {"_target_": "common.weights.PredictionAgreement"},
+}
+
+
+@pytest.mark.parametrize("changes", [{}, USEFUL], ids=["paper", "useful"])
+def test_references_in_patches_of_volumes(ms_data, tmp_path, changes):
+    """RPG's nearest labelled voxels: every patch of the pool is of a volume, and every class is in some patch."""
+    settings = options(tmp_path, ms_data, epochs=2, **{"method#_target_": "common.methods.RPG"})
+    settings = {key: value for key, value in settings.items() if key not in ("method#step_size", "method#step_epochs")}
+    run_here("training", CONFIG, {**settings, "method#neighbors": 0.1, **changes})
+    log = train_log(tmp_path)
+    assert log["loss_unsupervised"].gt(0).all() and log["weight_mean"].between(0, 1, inclusive="neither").all()
+    assert json.loads((tmp_path / "run.json").read_text())["method"] == "RPG"
+    if changes:
+        assert {"auc_WithinClass", "auc_PredictionAgreement"} <= set(log.columns)
+
+
 def test_monai_label_overrides(ms_data, tmp_path):
     """Labelled pairs, validation pairs, epochs and handlers are written into train.json before it is parsed."""
     pairs = [make_volume(tmp_path / "studies", f"image{i}", i) for i in range(3)]

@@ -275,7 +275,8 @@ def test_keywords_are_the_settings_as_they_are_in_use():
     assert FixMatch(labels, threshold=0.9, seed=3, view=Strong()).keywords() == {**common, "threshold": 0.9, "seed": 3}
     assert FixMatch(labels, 0.9).keywords()["threshold"] == 0.9
     found = RPG(labels, neighbors=0.5, query_size=None, moving_grid=True).keywords()
-    assert found == {**common, "neighbors": 0.5, "reference_size": 64, "background": True, "moving_grid": True}
+    mine = {"neighbors": 0.5, "reference_size": 64, "background": True, "moving_grid": True}
+    assert found == {**common, **mine, "per_class": False, "label": "nearest"}
     assert UncertaintyGuided(labels, 7, falloff=1.5).keywords() == {**common, "passes": 7, "falloff": 1.5, "share": 1.0}
     assert copy.deepcopy(FixMatch(labels, 0.9)).keywords()["threshold"] == 0.9
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from plain_terms import Pixels, losses, plain_loss, random_batch
 
-from common.methods import RPG, NearestNeighbor, RPGPlus
+from common.methods import RPG, BalancedRPG, NearestNeighbor, RPGPlus
 from common.views import Strong, Weak
 from common.weights import ClassEntropy, EntropyShare, Ones, Product
 
@@ -146,10 +146,17 @@ def test_the_papers_settings_are_the_defaults(labels):
     term = RPG(labels).terms["unsupervised"]
     source = term.source
     assert (source.neighbors, source.reference_size, source.query_size) == (7000, 64, 64)
-    assert source.background and not source.moving_grid and type(term.weight) is ClassEntropy
+    assert (
+        source.background
+        and not source.moving_grid
+        and not source.per_class
+        and source.label == "nearest"
+        and type(term.weight) is ClassEntropy
+    )
     assert type(NearestNeighbor(labels).terms["unsupervised"].weight) is Ones
     assert RPG(labels).unsupervised_weight == 1 and term.factor == 1
     options = {"neighbors": 9, "reference_size": 5, "query_size": None, "background": False, "moving_grid": True}
-    for method in (NearestNeighbor, RPG, RPGPlus):
+    options |= {"per_class": True, "label": "votes"}
+    for method in (NearestNeighbor, RPG, RPGPlus, BalancedRPG):
         source = method(labels, **options).terms["unsupervised"].source
         assert {name: getattr(source, name) for name in options} == options

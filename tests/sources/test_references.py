@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from methods.plain_terms import Pixels
+from sources.plain_references import random_task, step_of, tensors
 
 from common.label_space import LabelSpace
-from common.methods import Step
 from common.sources import Grid, References
 from common.terms import Match
 from common.weights import ClassEntropy
@@ -59,32 +58,11 @@ def plain_source(references, label, queries, labels, k, reference_size, query_si
     return [np.moveaxis(np.reshape(rows, shape), -1, 1) for rows in (found, distances, weights)]
 
 
-def step_of(labels, references, label, queries, **options):
-    """A step with a network whose features are the images."""
-    batch = {"labeled": {"image": references, "label": label}, "unlabeled": {"image": queries}}
-    return Step(labels, Pixels(references.shape[1], labels.num_outputs), batch, **options)
-
-
 def found_by(source, labels, task, **options):
     """Pseudo-label, class distances and their weight."""
     step = step_of(labels, *task, **options)
     pseudo = source(step)
     return pseudo, (pseudo.label, pseudo.known["distances"], ClassEntropy()(step, pseudo))
-
-
-def random_task(labels, size=(10, 12), pool=2, batch=2, channels=4, seed=0):
-    rng = np.random.default_rng(seed)
-    references = rng.normal(size=(pool, channels, *size)) + 0.3
-    queries = rng.normal(size=(batch, channels, *size)) + 0.3
-    if labels.multilabel:
-        label = rng.integers(0, 2, (pool, labels.num_classes, *size)) * rng.integers(0, 2, (pool, 1, *size))
-    else:
-        label = rng.integers(0, labels.num_classes + 1, (pool, 1, *size))
-    return references, label.astype(np.float64), queries
-
-
-def tensors(*arrays, dtype=torch.float32):
-    return [torch.from_numpy(array).to(dtype) for array in arrays]
 
 
 def same(found, expected):
