@@ -36,22 +36,20 @@ class Noted(NamedTuple):
     outputs: Tensor | None = None
 
 
-class Compared:
+class Compared(NamedTuple):
     """A label that outputs were compared with, and the loss's gradient that came back to the outputs.
 
     Attributes:
         outputs: ``B C H W [D]``, without gradients.
         label, weight: what the loss got, in its forms.
-        gradient: of the whole loss through this comparison alone, as the outputs; None before the backward pass, or
-            where there is none.
+        gradients: of the whole loss through this comparison alone, as the outputs; empty before the backward pass, or
+            where none comes back.
     """
 
-    def __init__(self, outputs: Tensor, label: Tensor, weight: Tensor | None) -> None:
-        self.outputs, self.label, self.weight = outputs.detach(), label, weight
-        self.gradient: Tensor | None = None
-
-    def take(self, gradient: Tensor) -> None:
-        self.gradient = gradient.detach()
+    outputs: Tensor
+    label: Tensor
+    weight: Tensor | None
+    gradients: list[Tensor]
 
 
 class Judged(NamedTuple):
@@ -196,10 +194,10 @@ class Step:
         self, loss: Callable[..., Tensor], outputs: Tensor, label: Tensor, weight: Tensor | None, term: str = ""
     ) -> Tensor:
         """A loss of outputs and a label; remembered for the log, by the name of a term or of the one at work."""
-        compared = Compared(outputs, label, weight)
+        compared = Compared(outputs.detach(), label, weight, [])
         if outputs.requires_grad:
             outputs = outputs.view_as(outputs)  # others may compare the same outputs, with gradients of their own
-            outputs.register_hook(compared.take)
+            outputs.register_hook(lambda gradient: compared.gradients.append(gradient.detach()))
         self.compared.setdefault(term or self.term, []).append(compared)
         return loss(self.labels, outputs, label, weight)
 

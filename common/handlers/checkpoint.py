@@ -85,11 +85,15 @@ class Checkpoint:
 
     def keep(self) -> None:
         """Gives the file a second name, so that at no moment there is none of the first."""
-        self.previous.unlink(missing_ok=True)
+        second = self.previous.with_name(f".{self.previous.stem}.{os.getpid()}.part{self.previous.suffix}")
+        second.unlink(missing_ok=True)
         try:
-            os.link(self.path, self.previous)
+            os.link(self.path, second)
         except OSError:  # a file system without such links: a moment later there is one of the first name again
             self.path.replace(self.previous)
+            return
+        second.replace(self.previous)
+        second.unlink(missing_ok=True)  # it stays where both were names of one file
 
     def read(self) -> dict[str, Any] | None:
         """What the last checkpoint holds, or the one before where that one is damaged; None where there is none."""
@@ -97,7 +101,10 @@ class Checkpoint:
             return None
         try:
             return load_checkpoint(self.path)
-        except (ValueError, FileNotFoundError) as error:  # it is missing where a run was killed between two renamings
+        except (
+            ValueError,
+            FileNotFoundError,
+        ) as error:  # it is missing where a run was killed between two renamings, without links
             if not self.previous.exists():
                 raise
             state = load_checkpoint(self.previous)

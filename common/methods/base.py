@@ -104,8 +104,11 @@ class Method(nn.Module):
             raise ValueError(f"supervised_share must be in [0, 1), got {supervised_share}.")
         if not 0 <= average < 1:
             raise ValueError(f"average must be in [0, 1), got {average}: 0.98 and 0.99 are usual.")
-        if "supervised" in (terms or {}):
-            raise ValueError("a term must not be named supervised, as the loss on the labelled images is: rename it.")
+        of_classes = [f"{term}_{name}" for term in ("supervised", *(terms or {})) for name in labels.classes]
+        for name in {"supervised", *of_classes} & set(terms or {}):
+            raise ValueError(
+                f"a term must not be named {name}, which columns of train.csv are for another one: rename it."
+            )
         self.labels, self.loss, self.unsupervised_loss = labels, loss or CrossEntropy(), unsupervised_loss
         self.terms, self.joining = nn.ModuleDict(terms or {}), joining
         for term in self.terms.values():
@@ -246,6 +249,7 @@ class Method(nn.Module):
 
     def forward(self, engine: SupervisedTrainer, batch: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """One iteration of MONAI's trainer, in its order and with its options."""
+        engine.state.output = None  # what the step before compared is read by now, and needs memory
         if not self.checked:
             self.check_trainer(engine)
             check_dimensions(engine.network, batch["labeled"]["image"])

@@ -23,16 +23,21 @@ def comparison_statistics(labels: LabelSpace, compared: Mapping[str, Sequence[Co
         compared: what each term compared, with gradients, see :class:`~common.step.Compared`.
 
     Returns:
-        ``gradient_<term>``, the term's share of the sum over all terms and pixels of |dL/d outputs|;
-        ``gradient_<term>_<class>``, of the term's own sum the share of pixels whose label is of the class (the rest is
-        background's); and ``agreement_<term>``, the share of pixels, each counting as its weight says, in which the
-        outputs say the label already. What is undefined has no value.
+        ``gradient_<term>``, the term's share of the sum over these terms and all pixels of |dL/d outputs|, where there
+        are several; ``gradient_<term>_<class>``, of the term's own sum the share of pixels whose label is of the class
+        (where classes do not overlap, the rest is background's); and ``agreement_<term>``, the share of pixels, or of
+        classes of pixels where weights are of these, each counting as its weight says, in which the outputs say the
+        label already. Terms that compare nothing with a label (an equivariance, say) are not among them. What is
+        undefined, or not finite, has no value.
     """
     numbers: dict[str, Tensor] = {}
-    sums = {name: sum(map(_gradients, [labels] * len(of), of)) for name, of in compared.items()}
+    sums = {name: sum(_gradients(labels, each) for each in of) for name, of in compared.items()}
     whole = sum(each[0] for each in sums.values())
+    if sums:  # of half precision one may be infinite, beside which the shares of others would be 0
+        sums = {name: torch.where(whole.isfinite(), each, torch.nan) for name, each in sums.items()}
     for name, (total, *classes) in sums.items():
-        numbers[f"gradient_{name}"] = total / whole
+        if len(sums) > 1:
+            numbers[f"gradient_{name}"] = total / whole
         numbers |= {f"gradient_{name}_{of}": part / total for of, part in zip(labels.classes, classes, strict=True)}
         agreed = sum(_agreed(labels, each) for each in compared[name])
         numbers[f"agreement_{name}"] = agreed[0] / agreed[1]
@@ -70,20 +75,25 @@ def view_statistics(labels: LabelSpace, notes: Mapping[str, Noted], truth: Tenso
 
 def _gradients(labels: LabelSpace, compared: Compared) -> Tensor:
     """Sums of |dL/d outputs| over all pixels, and over those of each class."""
-    if compared.gradient is None:
+    if not compared.gradients:
         return torch.zeros(1 + labels.num_classes, device=compared.outputs.device)
-    size = compared.gradient.abs().sum(1, keepdim=True, dtype=torch.float32)
-    masks = labels.masks(compared.label) > 0.5
+    size = compared.gradients[-1].abs().sum(1, keepdim=True, dtype=torch.float32)
+    masks = labels.masks(labels.hard(compared.label)) > 0.5
     return torch.cat([size.sum()[None], (size * masks).sum([0, *range(2, masks.ndim)])])
 
 
 def _agreed(labels: LabelSpace, compared: Compared) -> Tensor:
-    """Sums of the weights of pixels whose outputs say the label, and of all; of labelled pixels alone."""
-    masks, asked = (labels.masks(each) > 0.5 for each in (labels.predict(compared.outputs), compared.label))
-    weight = (compared.label >= 0).all(1, keepdim=True).float()
+    """Sums of the weights of pixels, or their classes, whose outputs say the label, and of all that have a label."""
+    label, weight = compared.label, torch.ones_like(compared.label[:, :1]).float()
+    said, asked = labels.predict(compared.outputs), labels.hard(label)
     if compared.weight is not None:
-        weight = weight * compared.weight.float().mean(1, keepdim=True)
-    return torch.stack([(weight * (masks == asked).all(1, keepdim=True)).sum(), weight.sum()])
+        weight = compared.weight.float()
+    if labels.multilabel and weight.shape[1] == label.shape[1] > 1:  # each class counts for itself
+        agreed, known = said == asked, label >= 0
+    else:
+        agreed = (labels.masks(said) == labels.masks(asked)).all(1, keepdim=True)
+        known, weight = (label >= 0).all(1, keepdim=True), weight.mean(1, keepdim=True)
+    return torch.stack([(weight * agreed * known).sum(), (weight * known).sum()])
 
 
 def _defined(numbers: Mapping[str, Tensor]) -> dict[str, float]:

@@ -192,10 +192,10 @@ def _term_plans(run: Run, colors: dict[str, str]) -> tuple[tuple[str, str, dict[
     if len(terms) < 2:
         return ()
     lines = {name: (name, f"series-{place + 1}") for place, name in enumerate(terms)}
-    share = "Each term's share of the gradient with respect to the network's outputs."
+    share = "Of the terms that compare outputs with a label, each one's share of the gradient of these outputs."
     learnt = "Share of pixels, as they count, in which the outputs say already what the term asks: the rest is learnt."
     seen = "Share of right pixels in what the network says of each term's view, by the truth hidden from training."
-    classes = "Share of the term's gradient that comes from pixels labelled as the class; the rest is background's."
+    classes = "Share of the term's gradient that comes from pixels labelled as the class."
     return (
         ("Gradient by term", share, {f"gradient_{name}": line for name, line in lines.items()}),
         *((f"Gradient of {name} by class", classes, _of_classes(f"gradient_{name}", colors)) for name in terms),

@@ -128,7 +128,7 @@ def test_truth_is_compared_at_the_queries(make_run, tmp_path, labels):
 def test_supervised_has_no_columns_of_pseudo_labels(make_run, tmp_path, labels):
     make_run(Supervised(labels), epochs=1).run()
     columns = pd.read_csv(tmp_path / "train.csv").columns.tolist()
-    supervised = [f"gradient_supervised{name}" for name in ("", "_lung", "_heart")] + ["agreement_supervised"]
+    supervised = ["gradient_supervised_lung", "gradient_supervised_heart", "agreement_supervised"]
     assert columns == ["iteration", "epoch", "seconds", "learning_rate", "loss", "loss_supervised", *supervised]
 
 

@@ -98,7 +98,7 @@ def test_one_step_is_the_optimizer_s_on_the_sum_of_terms(labels, make_trainer):
     (3 * loss).backward()
     optimizer.step()
     output = trainer.state.output
-    assert set(output) == {"loss", "terms", "notes", "judged", "numbers"}
+    assert set(output) == {"loss", "terms", "notes", "compared", "judged", "numbers"}
     assert output["notes"] == output["numbers"] == {} and output["judged"] is None
     assert all(
         type(value) is Tensor and not value.requires_grad for value in (output["loss"], *output["terms"].values())
@@ -472,7 +472,7 @@ def test_events_of_an_iteration_fire_once_each_and_in_order(labels):
         lambda e: seen.append(("gradient", network.final_conv.weight.grad.abs().sum() > 0)),
     )
     trainer.run()
-    output = {"loss", "terms", "notes", "judged", "numbers"}
+    output = {"loss", "terms", "notes", "compared", "judged", "numbers"}
     assert seen[:6] == [
         ("FORWARD_COMPLETED", False, output),
         ("gradient", None),

@@ -74,7 +74,7 @@ def test_augseg_shows_pixels_of_labelled_images_with_their_label(multiclass):
     step = Step(multiclass, network, batch, 1)
     match = method.terms["unsupervised"]
     match(step)
-    pseudo, weight, _ = step.noted
+    pseudo, weight = step.noted[:2]
     label, counts = step.shown.change.of_label(pseudo.label.float(), weight)
     inside = step.shown.image.mean(1, keepdim=True) > 5
     assert inside.any() and torch.equal(counts > 0, inside)

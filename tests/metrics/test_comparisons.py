@@ -9,7 +9,7 @@ from methods.plain_terms import random_batch
 
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy
-from common.methods import BCP, RPG, Popcorn, RPGPlus, SegMatch, Supervised, UniMatch
+from common.methods import AEL, BCP, RPG, AugSeg, MeanTeacher, Popcorn, RPGPlus, SegMatch, Supervised, UniMatch
 from common.metrics import comparison_statistics, view_statistics
 from common.pseudo_label import PseudoLabel
 from common.step import Compared, Noted, Step, Viewed
@@ -17,9 +17,7 @@ from common.views.change import Cut, Moved
 
 
 def compared(outputs, label, weight=None, gradient=None):
-    found = Compared(outputs, label, weight)
-    found.gradient = gradient
-    return found
+    return Compared(outputs, label, weight, [] if gradient is None else [gradient])
 
 
 def test_by_hand(multiclass):
@@ -54,6 +52,30 @@ def test_pixels_without_a_label_agree_with_nobody(multilabel):
     assert numbers == {"agreement_supervised": 0}  # no gradient has come: its share is not defined
 
 
+def test_weights_of_classes_ask_for_classes(multilabel):
+    """The second class of the first pixel is wrong, and not asked for; the first of the second one has no label."""
+    outputs, label = torch.tensor([[[[1.0, 1]], [[1, 1]]]]), torch.tensor([[[[1.0, -1]], [[0, 0]]]])
+    weight = torch.tensor([[[[1.0, 1]], [[0, 0.5]]]])
+    numbers = comparison_statistics(multilabel, {"one": [compared(outputs, label, weight)]})
+    assert numbers == pytest.approx({"agreement_one": 1 / 1.5})
+
+
+def test_a_soft_label_is_its_most_probable_class(multiclass):
+    soft = torch.tensor([[[[0.3]], [[0.4]], [[0.3]]]])
+    of = {"one": [compared(soft.log(), soft, gradient=torch.ones(1, 3, 1, 1))]}
+    assert comparison_statistics(multiclass, of) == {
+        "gradient_one_lung": 1,
+        "gradient_one_heart": 0,
+        "agreement_one": 1,
+    }
+
+
+def test_shares_beside_an_infinite_gradient_are_not_known(multilabel):
+    outputs, label = torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1, 1)
+    of = {name: [compared(outputs, label, None, value * outputs)] for name, value in (("one", 1), ("two", torch.inf))}
+    assert comparison_statistics(multilabel, of) == {"agreement_one": 1, "agreement_two": 1}
+
+
 def test_a_term_that_compares_nothing_is_left_out(multilabel):
     assert comparison_statistics(multilabel, {}) == {}
 
@@ -67,15 +89,16 @@ def test_gradients_are_autograd_s(mode):
     asked = [torch.randint(0, 2, (2, 2 if labels.multilabel else 1, 5, 4)).float() for _ in range(2)]
     weight = torch.rand(2, 1, 5, 4)
     step = Step(labels, torch.nn.Identity(), {})
-    losses = [step.compare(CrossEntropy(), 1 * outputs, asked[0], None)]
+    shared = 1 * outputs
+    losses = [step.compare(CrossEntropy(), shared, asked[0], None)]
     step.term = "other"
-    losses.append(3 * step.compare(CrossEntropy(), 1 * outputs, asked[1], weight))
+    losses.append(3 * step.compare(CrossEntropy(), shared, asked[1], weight))
     sum(losses).backward()
     plain = {}
     for name, label, given, factor in (("supervised", asked[0], None, 1), ("other", asked[1], weight, 3)):
         leaf = outputs.detach().clone().requires_grad_()
         (factor * CrossEntropy()(labels, leaf, label, given)).backward()
-        torch.testing.assert_close(step.compared[name][0].gradient, leaf.grad)
+        torch.testing.assert_close(step.compared[name][0].gradients[0], leaf.grad)
         plain[name] = leaf.grad.abs().double().numpy()
     numbers = comparison_statistics(labels, step.compared)
     whole = sum(values.sum() for values in plain.values())
@@ -108,7 +131,7 @@ def test_views_by_hand(multiclass):
     assert view_statistics(multiclass, {"strong": noted}, truth.expand(1, 2, 1, 4)) == {}
 
 
-@pytest.mark.parametrize("kind", [Supervised, RPG, RPGPlus, UniMatch, SegMatch, BCP])
+@pytest.mark.parametrize("kind", [Supervised, RPG, RPGPlus, UniMatch, SegMatch, AEL, AugSeg, MeanTeacher, BCP])
 def test_every_comparison_of_a_step_is_noted(kind, multilabel, tiny_network):
     """Whatever a method compares, the gradients of its outputs are there after the backward pass."""
     options = {"supervised_share": 0} if kind is BCP else {}
@@ -118,9 +141,11 @@ def test_every_comparison_of_a_step_is_noted(kind, multilabel, tiny_network):
     sum(method.losses(step).values()).backward()
     others = {"consistency", "strong", "features", "unsupervised"} & set(method.terms)
     assert set(step.compared) == {"supervised", *others}
+    assert all(each.gradients for of in step.compared.values() for each in of)
     numbers = comparison_statistics(multilabel, step.compared)
-    assert sum(numbers[f"gradient_{name}"] for name in step.compared) == pytest.approx(1)
-    assert numbers["gradient_supervised"] > 0
+    if others:
+        assert sum(numbers[f"gradient_{name}"] for name in step.compared) == pytest.approx(1)
+        assert numbers["gradient_supervised"] > 0
     assert all(0 <= numbers[f"agreement_{name}"] <= 1 for name in step.compared if f"agreement_{name}" in numbers)
 
 
@@ -130,4 +155,4 @@ def test_popcorn_compares_both_halves_of_its_pairs(multilabel, tiny_network):
     step = Step(multilabel, network, batch, iteration=1)
     method.losses(step)["supervised"].backward()
     assert [len(of.outputs) for of in step.compared["supervised"]] == [1, 1]
-    assert comparison_statistics(multilabel, step.compared)["gradient_supervised"] == 1
+    assert all(of.gradients[0].any() for of in step.compared["supervised"])
