@@ -2,7 +2,8 @@
 
     python benchmarks/instruments.py [--rounds 3] [--device cpu]
 
-UniMatch on three classes; a row is written every 10 iterations. One thread, its own time on a processor.
+UniMatch on three classes; a row is written every 10 iterations, and what it takes is shown as a share of these 10
+steps. One thread, its own time on a processor.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def measure(size: int, number: int, features: list[int], rounds: int, device: st
     }
     spent = {name: milliseconds(part, rounds, device) for name, part in {"step": step, **parts}.items()}
     share = sum(spent[name] for name in parts) / (INTERVAL * spent["step"])
-    return {f"{name} ms": value for name, value in spent.items()} | {"of a step": f"{share:.1%}"}
+    return {f"{name} ms": value for name, value in spent.items()} | {"of all steps": f"{share:.1%}"}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from common.curriculum import grid_of, image_latents
 from common.data.decoded import DecodedImages
 from common.draws import generator
 from common.methods import Method
+from common.networks import unwrapped
 from common.views import Strong
 
 STRATEGIES = ("distance", "disagreement", "weight", "random")
@@ -73,7 +75,8 @@ class AnnotationOrder:
             by: ``"image"`` or ``"patient"``.
 
         Raises:
-            ValueError: for another strategy, a method without weights, or without an unlabelled image.
+            ValueError: for another strategy, a method without weights, a network without features where distances are
+                asked for, or without an unlabelled image.
         """
         if strategy not in STRATEGIES or by not in ("image", "patient"):
             raise ValueError(
@@ -85,6 +88,12 @@ class AnnotationOrder:
         for row, item in enumerate(self.unlabeled.data):
             name = self.unlabeled.name(row) if by == "image" else str(item.get("patient", self.unlabeled.name(row)))
             groups.setdefault(name, []).append(row)
+        network = unwrapped(self.network)
+        if strategy == "distance" and "bottleneck_only" not in inspect.signature(network.forward).parameters:
+            raise ValueError(
+                f"distance needs a network that gives its features, as common.networks.BasicUNet, got a "
+                f"{type(network).__name__}: take disagreement."
+            )
         if strategy == "distance":
             order, scores = farthest_first(self.latents(self.labeled), self.latents(self.unlabeled), [*groups.values()])
         else:

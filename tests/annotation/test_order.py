@@ -152,6 +152,18 @@ def test_the_same_order_each_time(store, multilabel, strategy):
     assert {place.name for place in order.places(strategy)} == {"a", "b", "c"}
 
 
+def test_the_farthest_comes_first_unless_another_order_is_wanted(store, multilabel):
+    order = order_of(store, multilabel, [0.25, 1.0, 0.5])
+    assert order.places() == order.places("distance")
+
+
+def test_distances_need_features(store, multilabel):
+    order = order_of(store, multilabel, [0.1, 0.2])
+    order.network = torch.nn.Conv2d(1, 2, 1)
+    with pytest.raises(ValueError, match=r"distance needs a network that gives its features, .*got a Conv2d"):
+        order.places()
+
+
 def test_errors(store, multilabel):
     order = order_of(store, multilabel, [0.1])
     with pytest.raises(ValueError, match=r"strategy must be one of .*, got 'entropy' and 'image'"):

@@ -40,8 +40,9 @@ def test_the_grids_that_come_along_are_valid(file):
     assert read_grid(file).tables
 
 
-def test_all_unlabelled_volumes_of_the_hippocampus_join_within_the_epochs():
-    images, grid = 205 - 5 - 5 - 40, read_grid(GRIDS / "hippocampus.yaml")
+@pytest.mark.parametrize("images", [260 + 130 - 5 - 5 - 40, 205 - 5 - 5 - 40])
+def test_all_unlabelled_volumes_of_the_hippocampus_join_within_the_epochs(images):
+    grid = read_grid(GRIDS / "hippocampus.yaml")
     for table in grid.tables:
         steps = math.ceil(images / table.settings["method#step_size"])
         needed = table.settings["supervised_epochs"] + table.settings["method#step_epochs"] * steps

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from common.class_names import require_class_names
 from common.data.files import file_stem, first_few
 from common.data.layouts.by_patient import written
 from common.data.splits import make_datalist
@@ -82,6 +85,7 @@ def read_task(folder: str | Path) -> dict[str, Any]:
         _paths(file, "test", {"image": entry} if isinstance(entry, str) else entry, ("image",))
         for entry in _entries(file, task, "test", [])
     ]
+    _require_names(file, [*labeled, *unlabeled])
     _require_files(file, labeled, unlabeled)
     _require_one_contrast([*labeled, *unlabeled], task.get("modality"))
     found = {"name": str(task.get("name") or folder.name), "classes": classes_of(file, task.get("labels"))}
@@ -98,9 +102,14 @@ def classes_of(file: Path, labels: Any) -> list[str]:
     if len(values) < 2 or set(values) != set(labels):
         raise ValueError(
             f'{file}: labels must name all values from 0, the background, on, as {{"0": "background", "1": "liver"}}, '
-            f"got {labels!r}: correct it."
+            f"got {str(labels)[:80]}: correct it."
         )
-    return [labels[value] for value in values[1:]]
+    names = [labels[value] for value in values[1:]]
+    try:
+        require_class_names(names)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: labels must name classes, got {str(names)[:80]}: {error}") from error
+    return names
 
 
 def _entries(file: Path, task: dict, key: str, default: list | None = None) -> list:
@@ -113,9 +122,22 @@ def _entries(file: Path, task: dict, key: str, default: list | None = None) -> l
 def _paths(file: Path, key: str, entry: Any, keys: tuple[str, ...]) -> dict[str, str]:
     """An item of whole paths; the patient is called as the image."""
     if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in keys):
-        raise ValueError(f"{file}: each of {key} must give the file of {' and '.join(keys)}, got {entry!r}: {_AGAIN}.")
+        raise ValueError(
+            f"{file}: each of {key} must give the file of {' and '.join(keys)}, got {repr(entry)[:80]}: {_AGAIN}."
+        )
     item = {name: os.path.normpath(file.parent / entry[name]) for name in keys}
     return item | {"patient": file_stem(item["image"])}
+
+
+def _require_names(file: Path, items: list[dict]) -> None:
+    """Refuses volumes of one name, which would be one patient's."""
+    counts = Counter(item["patient"] for item in items)
+    twice = [item["image"] for item in items if counts[item["patient"]] > 1]
+    if twice:
+        raise ValueError(
+            f"{file}: each volume must have a name of its own, got {len(twice)} that share theirs: {first_few(twice)}. "
+            "Rename them, or take entries out that are there twice."
+        )
 
 
 def _require_files(file: Path, labeled: list[dict], unlabeled: list[dict]) -> None:
@@ -147,6 +169,6 @@ def _require_one_contrast(items: list[dict], modality: Any) -> None:
         if len(shape) > 3 and max(shape[3:]) > 1:
             names = f" ({first_few(modality.values())})" if isinstance(modality, dict) else ""
             raise ValueError(
-                f"{item['image']} must be a volume of one contrast, got {shape[3]}{names}: write the one to learn from "
-                "of each volume as a file of its own."
+                f"{item['image']} must be a volume of one contrast, got {math.prod(shape[3:])}{names}: write the one "
+                "to learn from of each volume as a file of its own."
             )

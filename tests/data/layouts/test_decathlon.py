@@ -180,7 +180,15 @@ def test_labels_that_do_not_name_all_values(task, labels):
 
 def test_a_class_that_no_file_can_be_called_after(task):
     describe(task, described(task) | {"labels": {"0": "background", "1": "a/b", "2": "c"}})
-    with pytest.raises(ValueError, match=r"a class must have a name that can be a file's.*'a/b'"):
+    with pytest.raises(ValueError, match=r"dataset.json: labels must name classes, got .*can be a file's.*'a/b'"):
+        decathlon_datalist(task)
+
+
+@pytest.mark.parametrize("key", ["training", "test"])
+def test_volumes_of_one_name_would_be_one_patient_s(task, key):
+    again = {"image": "./other/v03.nii.gz", "label": "./labelsTr/v03.nii.gz"}
+    describe(task, described(task) | {key: [*described(task)[key], again if key == "training" else again["image"]]})
+    with pytest.raises(ValueError, match=r"must have a name of its own, got 2 that share theirs: .*v03\.nii\.gz"):
         decathlon_datalist(task)
 
 
@@ -203,6 +211,12 @@ def test_volumes_of_several_contrasts(task, place):
     describe(task, described(task) | {"modality": {"0": "FLAIR", "1": "T1w"}})
     save(task / place, np.arange(128).reshape(4, 4, 4, 2))
     with pytest.raises(ValueError, match=rf"{place} must be a volume of one contrast, got 2 \(FLAIR, T1w\): write"):
+        decathlon_datalist(task)
+
+
+def test_channels_behind_a_fourth_axis_of_one(task):
+    save(task / "imagesTr" / "v05.nii.gz", np.arange(192).reshape(4, 4, 4, 1, 3))
+    with pytest.raises(ValueError, match="must be a volume of one contrast, got 3"):
         decathlon_datalist(task)
 
 
