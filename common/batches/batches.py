@@ -251,14 +251,23 @@ class Batches:
         return Draw(image, np.clip(centre - np.array(self.patch_size) // 2, 0, room))
 
     def _centre(self, image: TrainingImage, draw: np.random.Generator, labeled: bool = True) -> np.ndarray:
-        """A pixel of a class or, in an unlabelled image always, any pixel that is not 0."""
+        """A pixel of a class or, in an unlabelled image always, any pixel that is not 0.
+
+        Along an axis of which a window is more than three quarters, nearly all centres are too near to a border, and
+        windows would lie at one: there the window is drawn, not its centre.
+        """
         if labeled and self.foreground and draw.random() < self.foreground:
             places = image.foreground(self.labels)
             if len(places):
                 return np.array(np.unravel_index(places[draw.integers(len(places))], image.shape))
         values = image.store.arrays(image.index)["image"]
+        size, shape = np.array(self.patch_size), np.array(image.shape)
+        large = (4 * size > 3 * shape) & (shape > size)
         for _ in range(TRIES):
             centre = draw.integers(*image.box)
+            if large.any():
+                first = draw.integers(0, np.maximum(shape - size, 0) + 1)
+                centre = np.where(large, first + size // 2, centre)
             if values[(slice(None), *centre)].any():
                 break
         return centre

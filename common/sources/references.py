@@ -129,11 +129,13 @@ class References(Part):
 
     def warn(self, references: int) -> None:
         """Says once when all references are among the k nearest."""
-        all_of_them = isinstance(self.neighbors, int) and not self.per_class and self.neighbors >= references > 1
-        if all_of_them and not self.warned:
+        if isinstance(self.neighbors, int) and self.neighbors >= references > 1 and not self.warned:
+            what, share = "every class is among the nearest", "0.57 for the paper's"
+            if self.per_class:
+                what, share = "the distance to a class is the mean over all of its references", "0.1"
             logger.warning(
-                f"neighbors = {self.neighbors} are all {references} references of this pool, so that every class is "
-                f"among the nearest and weights say little: give a share, such as 0.57 for the paper's."
+                f"neighbors = {self.neighbors} are all {references} references of this pool, so that {what} and "
+                f"weights say little: give a share, such as {share}."
             )
             self.warned = True
 

@@ -478,6 +478,19 @@ def test_a_centre_is_any_pixel_that_is_not_zero(store):
     assert len(set(centres)) > 300
 
 
+def test_large_windows_lie_anywhere(store):
+    """Random crops of nearly all of a side: not nearly always in a corner."""
+    place = np.arange(1, 72 * 64 + 1).reshape(72, 64).astype(np.float32) / 4608
+    arrays = {"scan": {"image": place[None], "label": np.ones((1, 72, 64))}}
+    options = {"patch_size": (64, 48), "value_range": (0, 1), "labeled_batch": 4}
+    batches = Batches(store(arrays), None, LESION, Supervised(LESION), **options)
+    firsts = [round(4608 * float(image[0, 0, 0])) - 1 for image in labeled_images(batches, 200)]
+    corners = np.stack(np.unravel_index(firsts, (72, 64)), axis=1)
+    counts = np.bincount(corners[:, 0], minlength=9) / len(corners)
+    assert len(counts) == 9 and (np.abs(counts - 1 / 9) < 0.05).all()
+    assert (corners[:, 1] == 0).mean() > 0.2  # of 3/4 as before: around any pixel, moved inwards
+
+
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_windows_centre_on_a_class_with_a_probability(patches, probability):
     arrays = volumes([(64, 64, 64)], lesion=False)

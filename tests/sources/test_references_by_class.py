@@ -46,7 +46,9 @@ def test_what_is_voted_needs_distances_of_each_class():
         References(0.3, label="mean")
 
 
-def test_all_references_of_each_class_are_not_warned_about(multilabel, caplog):
+@pytest.mark.parametrize(("neighbors", "warned"), [(7000, True), (0.1, False)])
+def test_all_references_of_each_class_are_warned_about(multilabel, caplog, neighbors, warned):
+    """The paper's k, which is the default, says little here."""
     with caplog.at_level(logging.WARNING):
-        References(7000, 4, 4, per_class=True)(step_of(multilabel, *tensors(*random_task(multilabel))))
-    assert not caplog.records
+        References(neighbors, 4, 4, per_class=True)(step_of(multilabel, *tensors(*random_task(multilabel))))
+    assert ("mean over all of its references and weights say little: give a share" in caplog.text) == warned
