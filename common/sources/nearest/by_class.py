@@ -40,9 +40,10 @@ def labels_by_class(
     Args: as for :func:`~common.sources.nearest.reference_labels`, but for
         k: how many of each class's references: a share of them in (0, 1], of which k_j is the whole number next to it
             and at least 1; a number, at most all of them; or ``None`` for all.
-        votes: each label that references have, of overlapping classes each combination, is a candidate: its references
-            vote by 1 - D, the nearest k of them, and the one with the highest mean vote is taken; of equals, up to rounding,
-            the first in ascending order, background before all. Else the label is the nearest reference's (eq. 4).
+        votes: each label that references have, of overlapping classes each combination, is a candidate: its
+            references vote by 1 - D, the nearest k of them, and the one with the highest mean vote is taken; of
+            equals, up to rounding, the first in ascending order, background before all. Else the label is the nearest
+            reference's (eq. 4).
 
     Returns:
         labels of the form and type given, distances in float32 between 0 and 1.
