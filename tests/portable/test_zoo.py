@@ -64,7 +64,7 @@ def test_a_folder_that_passes_stays_as_it_is(bundle, capsys):
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     verify(bundle)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == f"{bundle}: 15 files, 0 errors"
+    assert lines[-1] == f"{bundle}: 16 files, 0 errors"
     assert "known: configs/inference.json: network: $@network_def.to(@device)" in lines
     assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
 
