@@ -8,9 +8,7 @@ from torch import Tensor
 from common.precision import full_precision
 from common.sources.nearest.labels import (
     ReferenceLabels,
-    check_features,
-    check_finite,
-    check_labels,
+    check_task,
     number_of_neighbors,
     plain_tensor,
     reference_labels,
@@ -51,12 +49,9 @@ def labels_by_class(
     Raises:
         ValueError: if shapes, devices, values or k do not fit; it says what was found and what to do.
     """
-    queries, references, labels = (plain_tensor(values) for values in (queries, references, labels))
-    check_features(queries, references)
-    multilabel, classes = check_labels(labels, references, num_classes, background, check)
-    if check:
-        check_finite(norms(queries), "queries")
-        check_finite(norms(references), "references")
+    tensors = tuple(plain_tensor(values) for values in (queries, references, labels))
+    queries, references, labels = tensors
+    multilabel, classes = check_task(*tensors, num_classes, background, check)
     members = class_members(labels, classes, multilabel, background)
     if not votes:
         options = {"num_classes": num_classes, "background": background, "check": False}

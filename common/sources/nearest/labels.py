@@ -67,13 +67,10 @@ def reference_labels(
     Raises:
         ValueError: if shapes, devices, values or k do not fit; it says what was found and what to do.
     """
-    queries, references, labels = (plain_tensor(values) for values in (queries, references, labels))
-    check_features(queries, references)
-    multilabel, classes = check_labels(labels, references, num_classes, background, check)
+    tensors = tuple(plain_tensor(values) for values in (queries, references, labels))
+    queries, references, labels = tensors
+    multilabel, classes = check_task(*tensors, num_classes, background, check)
     k = number_of_neighbors(k, references.shape[0])
-    if check:
-        check_finite(norms(queries), "queries")
-        check_finite(norms(references), "references")
     tile = tile_size(chunk_size, queries)
     with full_precision(queries.device):
         if len(queries) and kernels.available(queries.device):
@@ -120,6 +117,22 @@ def tile_size(chunk_size: int | tuple[int, int] | None, queries: Tensor) -> tupl
     if min(rows, columns) < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}. Leave it out for the device's default.")
     return rows, columns
+
+
+def check_task(
+    queries: Tensor, references: Tensor, labels: Tensor, num_classes: int | None, background: bool, check: bool
+) -> tuple[bool, int]:
+    """Whether labels are multi-label, and the number of classes, of a task that fits together; its values by ``check``.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    check_features(queries, references)
+    found = check_labels(labels, references, num_classes, background, check)
+    if check:
+        check_finite(norms(queries), "queries")
+        check_finite(norms(references), "references")
+    return found
 
 
 def plain_tensor(values: Tensor) -> Tensor:
