@@ -91,8 +91,8 @@ def without_checks() -> ExitStack:
         ("decoders.load_nifti", nibabel.load),
         ("volumes.load_nifti", nibabel.load),
         ("decoders._open_picture", open_picture),
-        ("metaimage._check_data", lambda *_: None),
-        ("nrrd._check_data", lambda *_: None),
+        ("itk_files.check_metaimage", lambda path: None),
+        ("itk_files.check_nrrd", lambda path: None),
         ("fingerprints._digest", lambda path: ""),
     ):
         stack.enter_context(mock.patch(f"common.data.{name}", plain))

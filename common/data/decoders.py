@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from common.data.files import file_suffix
+from common.data.itk_files import read_itk
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -135,30 +136,14 @@ def load_nifti(path: Path) -> Nifti1Image:
 
 
 def decode_itk(path: Path) -> np.ndarray:
-    """MHD, MHA, NRRD, axes as stored."""
-    import itk  # imported here: it takes seconds, and most data sets do without
-
-    return np.asarray(itk.array_from_image(itk.imread(str(path)))).T
-
-
-def itk_header(path: Path) -> Any:
-    """What ITK knows of an image before it reads the voxels.
+    """MHD, MHA, NRRD, axes as stored.
 
     Raises:
-        ValueError: naming a file that it knows nothing about.
+        ValueError: naming the file.
     """
-    import itk
+    import itk  # imported here: it takes seconds, and most data sets do without
 
-    try:
-        header = itk.ImageIOFactory.CreateImageIO(str(path), itk.CommonEnums.IOFileMode_ReadMode)
-        header.SetFileName(str(path))
-        header.ReadImageInformation()
-    except Exception as error:  # SWIG wraps all of ITK's exceptions; None where no reader takes the file
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path} must have a header that ITK reads, got one it cannot ({reason}): copy it again."
-        ) from error
-    return header
+    return np.asarray(itk.array_from_image(read_itk(path))).T
 
 
 def _open_picture(path: Path) -> Image.Image:

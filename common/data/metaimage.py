@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
 
 from common.data.files import file_suffix
+from common.data.stored_voxels import StoredVoxels
 
 METAIMAGE_SUFFIXES = (".mhd", ".mha")
 BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8}  # of MET_LONG four everywhere, as ITK has it
@@ -28,7 +28,6 @@ PLAIN = {
 LOCAL = "local"  # as ElementDataFile: in the file itself
 TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
 LONGEST = 2**16  # characters of a line
-CHUNK = 2**20
 _ENTRY = re.compile(r"(\w+)\s*[=:]\s*(.*)")
 
 
@@ -39,8 +38,10 @@ class Header(NamedTuple):
     end: int
 
 
-def check_metaimage(path: str | Path) -> None:
+def check_metaimage(path: str | Path) -> StoredVoxels | None:
     """Refuses an MHD or MHA file that ITK would read wrongly without a word; passes over files of other kinds.
+
+    Whether its voxels are whole is seen when they have been read, by what is returned.
 
     Left to itself, ITK reads whatever file the header names, wherever it lies; the first bytes of one that is too long;
     what little there is of compressed data that are cut off or damaged, and beyond them whatever the memory held;
@@ -51,7 +52,7 @@ def check_metaimage(path: str | Path) -> None:
     """
     path = Path(path)
     if file_suffix(path) not in METAIMAGE_SUFFIXES:
-        return
+        return None
     header = read_header(path)
     entries = header.entries
     shape = _numbers(path, entries, "DimSize", int)
@@ -62,7 +63,9 @@ def check_metaimage(path: str | Path) -> None:
         if not _same(entries.get(key, plain), plain):
             raise ValueError(f"{path} must have {key} = {plain} or none, got {entries[key]}: convert the file.")
     _check_voxels(path, entries, len(shape))
-    _check_data(path, header, TYPES[kind] * int(np.prod(shape, dtype=object)))
+    stored = _stored(path, header)
+    stored.require_possible(TYPES[kind] * int(np.prod(shape, dtype=object)))
+    return stored
 
 
 def read_header(path: Path) -> Header:
@@ -132,8 +135,8 @@ def _check_voxels(path: Path, entries: dict[str, str], dimensions: int) -> None:
                 )
 
 
-def _check_data(path: Path, header: Header, expected: int) -> None:
-    """As many bytes as the header says, and whole where they are compressed."""
+def _stored(path: Path, header: Header) -> StoredVoxels:
+    """Where the voxels are; as many bytes of compressed ones as the header says."""
     data, compressed = data_file(path), header.entries.get("CompressedData", "False")
     if not data.is_file():
         raise ValueError(f"{path} must have its voxels in {data.name} beside it, got no such file: copy both files.")
@@ -152,41 +155,10 @@ def _check_data(path: Path, header: Header, expected: int) -> None:
             f"{path} must have {said} bytes of compressed data in {data.name}, by its header, got {there}: the file "
             "has been cut off or exchanged. Copy it again."
         )
-    found = unpacked_size(path, data, start, expected) if packed else there
-    if found != expected:
-        size = " x ".join(header.entries["DimSize"].split())
-        found = "more" if packed and found > expected else found
-        raise ValueError(
-            f"{path} must have {expected} bytes in {data.name} for {size} voxels of {header.entries['ElementType']}, "
-            f"got {found}: the data have been cut off, or they or the header are another image's. Copy both again."
-        )
-
-
-def unpacked_size(path: Path, data: Path, start: int, expected: int) -> int:
-    """How many bytes the compressed data from a byte of a file on hold; no more than one piece too many is looked at.
-
-    Raises:
-        ValueError: naming the image and the file, where they are damaged, have no end, or do not end with the file.
-    """
-    engine, found, read = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32), 0, True  # zlib or gzip, as ITK
-    try:
-        with data.open("rb") as file:
-            file.seek(start)
-            while read and found <= expected and not engine.eof:
-                packed = engine.unconsumed_tail or file.read(CHUNK)
-                part = engine.decompress(packed, CHUNK)
-                found, read = found + len(part), bool(packed or part)
-            whole = engine.eof and not engine.unused_data and not file.read(1)
-    except zlib.error as error:
-        raise ValueError(
-            f"{path} must have whole compressed data in {data.name}, got damaged ones ({error}): copy it again."
-        ) from error
-    if found == expected and not whole:
-        raise ValueError(
-            f"{path} must have compressed data that end in {data.name} as they should, got "
-            f"{'more bytes after them' if engine.eof else 'no end'}: copy it again."
-        )
-    return found
+    high_first = [header.entries.get(key, "False") for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")]
+    size = " x ".join(header.entries["DimSize"].split())
+    swapped = any(value.lower() in TRUE for value in high_first)
+    return StoredVoxels(path, data, start, packed, swapped, size, header.entries["ElementType"])
 
 
 def _numbers(path: Path, entries: dict[str, str], key: str, kind: type, count: int | None = None) -> list:

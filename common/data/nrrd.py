@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from common.data.decoders import itk_header
-from common.data.metaimage import unpacked_size
+from common.data.stored_voxels import StoredVoxels
 
 LONGEST = 2**16  # characters of a line
 SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
 PLACES = {"domain", "space", "time", "none", "???"}  # kinds of axes along which there are voxels, not channels
 
 
-def check_nrrd(path: str | Path) -> None:
+def check_nrrd(path: str | Path) -> StoredVoxels | None:
     """Refuses a file with an NRRD header that ITK would read wrongly without a word; passes over other kinds of files.
 
     Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; voxels whose
@@ -25,7 +25,7 @@ def check_nrrd(path: str | Path) -> None:
     path = Path(path)
     with path.open("rb") as file:
         if not file.readline(64).startswith(b"NRRD"):
-            return
+            return None
         lines = [line.decode("latin-1") for line in iter(lambda: file.readline(LONGEST).strip(), b"")]  # up to an empty
         start = file.tell()
     parts = [line.partition(":") for line in lines if not line.startswith("#")]
@@ -45,24 +45,20 @@ def check_nrrd(path: str | Path) -> None:
             f"{path} must give the sides of its voxels in mm, got neither 'space directions' nor 'spacings': add them "
             "to the header, as spacings: 1.5 1.5 1.5."
         )
-    _check_data(path, entries, start)
+    return _stored(path, entries, start)
 
 
-def _check_data(path: Path, entries: dict[str, str], start: int) -> None:
-    """As many bytes as the header says, and whole where they are compressed."""
+def _stored(path: Path, entries: dict[str, str], start: int) -> StoredVoxels | None:
+    """Where the voxels are and how, if they are binary; ITK finds out what else the header must say."""
     if any(entries.get(key, "0") != "0" for key in SKIPS):
         raise ValueError(
             f"{path} must have its voxels right after its header, got a header that skips lines or bytes: write "
             "it again, as itk.imwrite does."
         )
-    encoding = entries.get("encoding", "").lower()
-    if encoding not in ("raw", "gzip", "gz"):
-        return
-    expected, found = itk_header(path).GetImageSizeInBytes(), path.stat().st_size - start
-    if encoding != "raw":
-        found = unpacked_size(path, path, start, expected)
-    if found != expected:
-        raise ValueError(
-            f"{path} must have {expected} bytes of voxels, by its sizes {entries['sizes']} and type {entries['type']}, "
-            f"got {'more' if found > expected else found}: it is cut off, or its header is another's. Copy it again."
-        )
+    encoding, sizes = entries.get("encoding", "").lower(), entries.get("sizes", "").split()
+    if encoding not in ("raw", "gzip", "gz") or not all(size.isdecimal() for size in sizes):
+        return None
+    swapped = entries.get("endian", "").lower() == "big"
+    stored = StoredVoxels(path, path, start, encoding != "raw", swapped, " x ".join(sizes), entries.get("type", "none"))
+    stored.require_possible(math.prod(map(int, sizes)))  # of a byte or more each
+    return stored

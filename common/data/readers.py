@@ -21,8 +21,6 @@ from common.data.files import (
     is_dicom,
 )
 from common.data.mask_values import two_sided, without_noise
-from common.data.metaimage import check_metaimage
-from common.data.nrrd import check_nrrd
 
 Decoder = Callable[[Path], np.ndarray]
 
@@ -153,8 +151,6 @@ def _medical_decoder(path: Path, decode_dicom: Decoder) -> Decoder:
     if suffix in NIFTI_SUFFIXES:
         return decoders.decode_nifti
     if suffix in ITK_SUFFIXES:
-        check_metaimage(path)
-        check_nrrd(path)
         return decoders.decode_itk
     if suffix in DICOM_SUFFIXES or is_dicom(path):
         return decode_dicom
@@ -176,6 +172,8 @@ def _decode_channels(path: Path) -> np.ndarray:
 
 
 def _attempt(path: Path, decoder: Decoder) -> np.ndarray:
+    if decoder is decoders.decode_itk:  # which says itself what is wrong
+        return decoder(path)
     try:
         return decoder(path)
     except decoders.UnfitError as error:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 
-from common.data.decoders import itk_header, load_nifti
+from common.data.decoders import load_nifti
 from common.data.dicom_volumes import frames_of, read_frames, require_whole_series
 from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
-from common.data.metaimage import check_metaimage
-from common.data.nrrd import check_nrrd
+from common.data.itk_files import imread, itk_header, read_itk
 
 # How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
 SAME_PLACE = 0.1
@@ -170,9 +170,7 @@ def read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if frames_of(path) > 1:  # of which ITK knows neither order nor place where they are given frame by frame
         values, affine = read_frames(path)
         return values, _sound(affine, path)
-    check_metaimage(path)
-    check_nrrd(path)
-    return _read_with_itk(path, str(path))
+    return _values_and_affine(path, read_itk(path))
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -188,14 +186,11 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return values, _sound(image.affine, path)
 
 
-def _read_with_itk(path: Path, source: str | list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _values_and_affine(path: Path, image: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Of an ITK image."""
     import itk  # imported here: it takes seconds, and most data sets do without
 
-    try:
-        image = itk.imread(source, itk.F)
-    except Exception as error:  # SWIG wraps all of ITK's exceptions
-        raise ValueError(f"{path} must be an image that ITK reads, got one it cannot: {_short(error)}") from error
-    values = itk.array_from_image(image)
+    values = itk.array_view_from_image(image).astype(np.float32)
     if values.ndim == 4 and values.shape[0] == 1:
         values = values[0]
     affine = np.eye(4)
@@ -223,7 +218,7 @@ def _read_series(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     if len(files) == 1 and frames_of(files[0]) > 1:
         return read_file(Path(files[0]))
     require_whole_series(folder, files)
-    return _read_with_itk(folder, files)
+    return _values_and_affine(folder, imread(folder, files, itk.F))
 
 
 def _sound(affine: np.ndarray | None, path: Path) -> np.ndarray:

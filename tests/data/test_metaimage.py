@@ -115,6 +115,66 @@ def test_data_in_many_compressed_pieces(tmp_path):
     np.testing.assert_array_equal(array(read_volume(tmp_path / "a.mha")), values)
 
 
+TYPES = {
+    "CHAR": "i1",
+    "UCHAR": "u1",
+    "SHORT": "i2",
+    "INT": "i4",
+    "ULONG": "u4",
+    "LONG_LONG": "i8",
+    "FLOAT": "f4",
+    "DOUBLE": "f8",
+}
+
+
+@pytest.mark.parametrize("high_first", [False, True])
+@pytest.mark.parametrize("kind", TYPES)
+def test_compressed_voxels_of_any_type(case, kind, high_first):
+    """Also of the types of which ITK has no images (CHAR and LONG_LONG)."""
+    stored = (VALUES % 100).astype((">" if high_first else "<") + TYPES[kind]).tobytes(order="F")
+    entries = {"ElementType": f"MET_{kind}", "BinaryDataByteOrderMSB": high_first, "CompressedData": True}
+    path = write(case, data=zlib.compress(stored), **entries)
+    np.testing.assert_array_equal(array(read_volume(path)), VALUES % 100)
+    damaged = bytearray(zlib.compress(stored, level=0))  # a flipped bit leaves what can be decompressed
+    damaged[20] ^= 1
+    (case / "oct.raw").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"oct\.mhd must have whole compressed data in oct.raw, got damaged ones"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("pack", [zlib.compress, gzip.compress])
+def test_whole_compressed_data_are_decompressed_once(case, monkeypatch, pack):
+    monkeypatch.delattr("common.data.stored_voxels.StoredVoxels._unpacked_size")
+    path = write(case, data=pack(RAW), CompressedData=True)
+    np.testing.assert_array_equal(array(read_volume(path)), VALUES)
+    (case / "oct.raw").write_bytes(pack(RAW)[:-1] + b"0")
+    with pytest.raises(AttributeError, match="_unpacked_size"):
+        read_volume(path)
+
+
+def test_a_size_that_cannot_be_is_refused_before_there_is_room_made_for_it(case, monkeypatch):
+    monkeypatch.delattr("common.data.itk_files.imread")
+    for entries in ({}, {"CompressedData": True}):
+        path = write(case, data=PACKED, DimSize="40000 50000 60000", **entries)
+        with pytest.raises(ValueError, match=r"must have 240000000000000 bytes in oct\.raw for 40000 x 50000 x 60000"):
+            read_volume(path)
+    header = "NRRD0004\ntype: uint16\ndimension: 3\nsizes: 40000 50000 60000\nencoding: {}\nspacings: 1 1 2\n\n"
+    for encoding, data in (("raw", RAW), ("gzip", gzip.compress(RAW))):
+        (case / "a.nrrd").write_bytes(header.format(encoding).encode() + data)
+        with pytest.raises(ValueError, match=r"must have 120000000000000 bytes in a\.nrrd for 40000 x 50000 x 60000"):
+            read_volume(case / "a.nrrd")
+
+
+@pytest.mark.parametrize(("encoding", "order"), [("raw", "<"), ("raw", ">"), ("gzip", "<"), ("gzip", ">")])
+def test_an_nrrd_with_high_bytes_first(case, encoding, order):
+    endian = {"<": "little", ">": "big"}[order]
+    header = "NRRD0004\ntype: uint16\ndimension: 3\nsizes: 4 5 6\nspacings: 1 1 2\n"
+    header += f"endian: {endian}\nencoding: {encoding}\n\n"
+    stored = VALUES.astype(order + "u2").tobytes(order="F")
+    (case / "a.nrrd").write_bytes(header.encode() + (gzip.compress(stored) if encoding == "gzip" else stored))
+    np.testing.assert_array_equal(array(read_volume(case / "a.nrrd")), VALUES)
+
+
 FLIPPED = PACKED[:60] + bytes([PACKED[60] ^ 255]) + PACKED[61:]
 ZRAW = {"CompressedData": True, "ElementDataFile": "oct.zraw"}
 
@@ -122,7 +182,7 @@ ZRAW = {"CompressedData": True, "ElementDataFile": "oct.zraw"}
 @pytest.mark.parametrize(
     ("entries", "data", "message"),
     [
-        ({}, RAW[:100], r"must have 240 bytes in oct\.raw for 4 x 5 x 6 voxels of MET_USHORT, got 100: .* Copy both"),
+        ({}, RAW[:100], r"must have 240 bytes in oct\.raw for 4 x 5 x 6 voxels of MET_USHORT, got 100: .* Copy them"),
         ({}, b"", "must have 240 bytes in oct.raw .* got 0"),
         ({}, RAW + RAW, "must have 240 bytes in oct.raw .* got 480"),
         ({"ElementType": "MET_UCHAR"}, RAW, "must have 120 bytes .* got 240"),
