@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from given import GivenLabel, GivenWeight
 from methods.plain_terms import Pixels, plain_dice, plain_entropies, plain_loss, random_batch
 from monai.transforms.utils import create_translate
 
@@ -12,34 +13,13 @@ from common.draws import generator
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Dice
 from common.methods import RPG, Method, Step
-from common.parts import Part
-from common.sources import Grid, Prediction, PseudoLabel
+from common.sources import Grid, Prediction
 from common.terms import Match
 from common.views import Chain, FeatureDropout, Geometry, Intensity, Strong, Viewed, Weak
-from common.weights import Ones, Product, Weight
+from common.weights import Ones, Product
 from common.weights.class_entropy import entropy_weight
 
 SIZE = 12
-
-
-class Given(Part):
-    """A source of a given pseudo-label."""
-
-    def __init__(self, label, grid=None):
-        super().__init__()
-        self.pseudo = PseudoLabel(label, grid)
-
-    def forward(self, step):
-        return self.pseudo
-
-
-class GivenWeight(Weight):
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, step, pseudo):
-        return self.weight
 
 
 class Shift(Geometry):
@@ -116,7 +96,7 @@ def grid(request):
 @pytest.mark.parametrize("loss", [None, Dice(), Dice(per_image=True)])
 def test_on_the_weak_view_the_loss_is_taken_at_the_grid_s_pixels(labels, batch, network, grid, soft, loss):
     label, weight = task(labels, grid, soft)
-    found, step = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight), loss=loss))
+    found, step = term_of(labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight), loss=loss))
     logits = network(batch["unlabeled"]["image"])
     logits = logits if grid is None else logits[..., list(grid.places[0]), :][..., list(grid.places[1])]
     plain = plain_loss if loss is None else lambda *a: plain_dice(*a, per_image=loss.per_image)
@@ -129,7 +109,7 @@ def test_on_the_weak_view_the_loss_is_taken_at_the_grid_s_pixels(labels, batch, 
 def test_a_shift_by_whole_pixels_gives_the_shifted_labels(labels, batch, network, grid, shift, soft):
     """Query by query: where it lies in the moved image, if within it, what the network says there and its label."""
     label, weight = task(labels, grid, soft)
-    found, _ = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight), Shift(shift)))
+    found, _ = term_of(labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight), Shift(shift)))
     image = batch["unlabeled"]["image"]
     moved = torch.zeros_like(image)
     for y, x in np.ndindex(SIZE, SIZE):
@@ -162,9 +142,11 @@ def test_moved_labels_lie_where_the_moved_image_says_so(labels):
     network.weight.data = 60 * torch.eye(channels)[..., None, None]
     network.bias.data.fill_(-30)
     for shift in [(0, 0), (3, -2), (-5, 1)]:
-        right, _ = term_of(labels, batch, network, Match(Given(grid.of(truth), grid), view=Shift(shift)))
+        right, _ = term_of(labels, batch, network, Match(GivenLabel(grid.of(truth), grid), view=Shift(shift)))
         assert right.item() < 1e-8
-        wrong, _ = term_of(labels, batch, network, Match(Given(grid.of(truth.roll(1, 2)), grid), view=Shift(shift)))
+        wrong, _ = term_of(
+            labels, batch, network, Match(GivenLabel(grid.of(truth.roll(1, 2)), grid), view=Shift(shift))
+        )
         assert wrong.item() > 1
 
 
@@ -172,8 +154,8 @@ def test_one_image_of_one_class():
     labels, grid = LabelSpace(["lung"]), Grid.of_cells((SIZE, SIZE), 4)
     batch = {"unlabeled": {"image": torch.rand(1, 3, SIZE, SIZE)}}
     label, network = torch.ones(1, 1, 4, 4), Pixels(3, 1)
-    weak, _ = term_of(labels, batch, network, Match(Given(label, grid)))
-    found, _ = term_of(labels, batch, network, Match(Given(label, grid), view=Copy()))
+    weak, _ = term_of(labels, batch, network, Match(GivenLabel(label, grid)))
+    found, _ = term_of(labels, batch, network, Match(GivenLabel(label, grid), view=Copy()))
     torch.testing.assert_close(found, weak)
 
 
@@ -181,7 +163,7 @@ def test_one_image_of_one_class():
 def test_the_sum_is_divided_by_the_number_of_queries(labels, batch, network, grid, view):
     """Whether the view's pixels are those of the grid or all of the image, one query counts as much."""
     label, weight = task(labels, grid)
-    source = Given(label, grid)
+    source = GivenLabel(label, grid)
     weak, _ = term_of(labels, batch, network, Match(source, GivenWeight(weight)))
     found, _ = term_of(labels, batch, network, Match(source, GivenWeight(weight), view))
     torch.testing.assert_close(found, weak)
@@ -189,7 +171,7 @@ def test_the_sum_is_divided_by_the_number_of_queries(labels, batch, network, gri
 
 def test_a_change_of_intensities_leaves_the_labels_in_place(labels, batch, network, grid):
     label, weight = task(labels, grid)
-    found, _ = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight), Brighter()))
+    found, _ = term_of(labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight), Brighter()))
     logits = network((batch["unlabeled"]["image"] + 0.25).clamp(0, 1))
     logits = logits if grid is None else grid.of(logits)
     assert found.item() == pytest.approx(plain_loss(labels, logits, label, weight), rel=1e-5)
@@ -242,7 +224,7 @@ def test_rpg_on_strong_views_is_the_plain_formula(labels, batch, network, query_
 
 def test_a_view_of_dropped_features_is_asked_at_the_grid_s_pixels(labels, batch, network, grid):
     label, weight = task(labels, grid)
-    found, _ = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight), FeatureDropout(0.5)))
+    found, _ = term_of(labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight), FeatureDropout(0.5)))
     keep = torch.from_numpy(generator(0, 4, "FeatureDropout 1").random((3, 3)) >= 0.5)
     logits = network(batch["unlabeled"]["image"] * keep[..., None, None] * 2)
     logits = logits if grid is None else grid.of(logits)
@@ -253,8 +235,10 @@ def test_weights_multiply(labels, batch, network, grid):
     label, weight = task(labels, grid)
     _, other = task(labels, grid, seed=1)
     both = Product([GivenWeight(weight), GivenWeight(other), Ones()])
-    found, step = term_of(labels, batch, network, Match(Given(label, grid), both, Shift((1, 0))))
-    expected, _ = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight * other), Shift((1, 0))))
+    found, step = term_of(labels, batch, network, Match(GivenLabel(label, grid), both, Shift((1, 0))))
+    expected, _ = term_of(
+        labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight * other), Shift((1, 0)))
+    )
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(step.noted.weight, weight * other)
 
@@ -263,7 +247,7 @@ def test_the_view_learns_and_label_and_weight_do_not(labels, batch, network, gri
     label, weight = task(labels, grid, soft=True)
     weight.requires_grad_()
     for view in (None, Shift((1, 1)), Brighter()):
-        found, step = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight), view))
+        found, step = term_of(labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight), view))
         (gradient,) = torch.autograd.grad(found, network.final_conv.weight)
         assert gradient.abs().sum() > 0
         assert not step.noted.weight.requires_grad
@@ -271,7 +255,7 @@ def test_the_view_learns_and_label_and_weight_do_not(labels, batch, network, gri
 
 def test_in_mixed_precision_places_and_weights_stay_what_they_are(labels, batch, network, grid):
     label, weight = task(labels, grid)
-    match = Match(Given(label, grid), GivenWeight(weight), Shift((2, 1)))
+    match = Match(GivenLabel(label, grid), GivenWeight(weight), Shift((2, 1)))
     expected, _ = term_of(labels, batch, network, match)
     with torch.autocast("cpu", torch.bfloat16):
         found, _ = term_of(labels, batch, network, match)
@@ -293,7 +277,7 @@ def test_chain_of_movement_and_dropped_features(labels, batch, network, grid):
     """Both what happens to the image and what happens to its features are seen."""
     label, weight = task(labels, grid)
     view = Chain([Shift((0, 0)), FeatureDropout(0.5)])
-    found, _ = term_of(labels, batch, network, Match(Given(label, grid), GivenWeight(weight), view))
+    found, _ = term_of(labels, batch, network, Match(GivenLabel(label, grid), GivenWeight(weight), view))
     keep = torch.from_numpy(generator(0, 4, "Chain 1").random((3, 3)) >= 0.5)
     logits = network(batch["unlabeled"]["image"] * keep[..., None, None] * 2)
     logits = logits if grid is None else grid.of(logits)

@@ -7,40 +7,19 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from given import GivenLabel, GivenWeight
 from methods.plain_terms import Pixels, plain_entropies, random_batch
 from monai.transforms.utils import create_rotate, create_translate
 
 from common.label_space import LabelSpace
 from common.losses import CrossEntropy, Loss
 from common.methods import Step
-from common.parts import Part
-from common.sources import Grid, Prediction, PseudoLabel
+from common.sources import Grid, Prediction
 from common.terms import Match, MatchBack
 from common.views import Chain, CutMix, CutOut, Elastic, FeatureDropout, Flip, Geometry, Strong
 from common.views.matrices import rotation, scaling, shear
-from common.weights import Weight
 
 SIZE = 12
-
-
-class Given(Part):
-    """A source of a given pseudo-label."""
-
-    def __init__(self, label, grid=None):
-        super().__init__()
-        self.pseudo = PseudoLabel(label, grid)
-
-    def forward(self, step):
-        return self.pseudo
-
-
-class GivenWeight(Weight):
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, step, pseudo):
-        return self.weight
 
 
 class Moving(Geometry):
@@ -90,7 +69,7 @@ def test_an_image_of_its_own_label_comes_back_where_it_was(labels, size):
     network.bias.data.fill_(-30)
     loss, matrices = Kept(), [any_matrix(seed, n) for seed in range(3)]
     step = Step(labels, network, {"unlabeled": {"image": labels.one_hot(truth)}})
-    MatchBack(Given(truth), view=Moving(*matrices), loss=loss)(step)
+    MatchBack(GivenLabel(truth), view=Moving(*matrices), loss=loss)(step)
     assert loss.label is truth
     right = (labels.predict(loss.logits) == truth).all(1, keepdim=True).numpy()
     pool = torch.nn.functional.max_pool2d if n == 2 else torch.nn.functional.max_pool3d
@@ -127,7 +106,7 @@ def test_where_pixels_move_onto_pixels_it_is_what_moving_the_label_gives(labels,
     label = torch.from_numpy(rng.integers(0, 2, (3, channels, SIZE, SIZE))).float()
     weight = torch.from_numpy(rng.uniform(0, 1, (3, channels, SIZE, SIZE))).float()
     found, expected = (
-        kind(Given(label), GivenWeight(weight), Moving(*[matrix] * 3))(Step(labels, network, batch))
+        kind(GivenLabel(label), GivenWeight(weight), Moving(*[matrix] * 3))(Step(labels, network, batch))
         for kind in (MatchBack, Match)
     )
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
@@ -156,7 +135,7 @@ def test_the_loss_equals_loops(labels, soft, grid):
     weight = torch.rand(3, 1, *label.shape[2:], generator=torch.Generator().manual_seed(0))
     view = Moving(*matrices)
     step = Step(labels, network, batch)
-    found = MatchBack(Given(label, grid), GivenWeight(weight), view)(step)
+    found = MatchBack(GivenLabel(label, grid), GivenWeight(weight), view)(step)
     strong = network(step.shown.image).detach().double().numpy()
     places = [range(SIZE)] * 2 if grid is None else grid.places
     total = count = inside = 0

@@ -6,23 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from given import GivenWeight
 from methods.plain_terms import Pixels, random_batch
 
 from common.methods import Method, Step
 from common.sources import MonteCarloDropout, Prediction, PseudoLabel, References
 from common.terms import Match
-from common.weights import ClassEntropy, Confidence, EntropyShare, Ones, Product, Uncertainty, Weight
-
-
-class Given(Weight):
-    """A weight that is what it is."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = value
-
-    def forward(self, step, pseudo):
-        return self.value
+from common.weights import ClassEntropy, Confidence, EntropyShare, Ones, Product, Uncertainty
 
 
 @pytest.mark.parametrize("size", [(4, 5), (3, 4, 2)])
@@ -34,11 +24,11 @@ def test_ones_are_one_for_each_pixel(size):
 def test_product_multiplies_also_weights_of_classes_with_weights_of_pixels():
     one, other, third = torch.rand(2, 1, 3, 3), torch.rand(2, 2, 3, 3), torch.rand(2, 1, 3, 3)
     step = SimpleNamespace(factors={})
-    product = Product([Given(one), Product([Given(other), Ones()]), Given(third)])
+    product = Product([GivenWeight(one), Product([GivenWeight(other), Ones()]), GivenWeight(third)])
     found = product(step, SimpleNamespace(label=other))
     factors = step.factors[id(product)]
-    assert list(factors) == ["Given", "Ones"]
-    assert torch.equal(factors["Given"], one)  # of equal names the first
+    assert list(factors) == ["GivenWeight", "Ones"]
+    assert torch.equal(factors["GivenWeight"], one)  # of equal names the first
     for b, c, y, x in torch.cartesian_prod(*map(torch.arange, (2, 2, 3, 3))):
         assert found[b, c, y, x].item() == pytest.approx(
             (one[b, 0, y, x] * other[b, c, y, x] * third[b, 0, y, x]).item()

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from given import GivenWeight
 from methods.plain_terms import Pixels, losses, random_batch
 
 from common.label_space import LabelSpace
@@ -14,25 +15,14 @@ from common.methods import RPG, BalancedRPG, Method, NearestNeighbor, RPGPlus, S
 from common.pseudo_label import PseudoLabel
 from common.sources import Prediction
 from common.terms import Match
-from common.weights import ClassEntropy, Confidence, DetectorAgreement, PredictionAgreement, Weight, WithinClass
+from common.weights import ClassEntropy, Confidence, DetectorAgreement, PredictionAgreement, WithinClass
 from common.weights.within_class import mid_ranks
 
 ROW = LabelSpace(["a", "b"], "multiclass")
 
 
-class Given(Weight):
-    """A weight that is what it is."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value = value
-
-    def forward(self, step, pseudo):
-        return self.value
-
-
 def ranked(labels, weight, label):
-    return WithinClass(Given(weight))(Step(labels, None, {}), PseudoLabel(label))
+    return WithinClass(GivenWeight(weight))(Step(labels, None, {}), PseudoLabel(label))
 
 
 def plain(weight, label):
