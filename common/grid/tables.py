@@ -139,10 +139,13 @@ def write_csv(contents: Contents, path: Path) -> Path:
                     "wilcoxon_p": against.p if against else None,
                     "cases": against.cases if against else None,
                     "draws": against.draws if against else None,
+                    "better_draws": against.better if against else None,
+                    "wilcoxon_p_draws": against.draws_p if against else None,
                 }
             )
     with replacing(path) as temporary:
-        pd.DataFrame(rows).astype({"runs": "Int64", "cases": "Int64", "draws": "Int64"}).to_csv(temporary, index=False)
+        whole = dict.fromkeys(["runs", "cases", "draws", "better_draws"], "Int64")
+        pd.DataFrame(rows).astype(whole).to_csv(temporary, index=False)
     return path
 
 

@@ -26,6 +26,7 @@ class Difference:
         cases: number of cases.
         draws: number of draws of the training that both have: splits, or seeds of a single split.
         better: number of draws in which the method is better.
+        draws_p: p of the same test over the draws, each the mean over its cases; with n draws at least 2 / 2^n.
     """
 
     mean: float
@@ -35,6 +36,7 @@ class Difference:
     cases: int
     draws: int
     better: int
+    draws_p: float
 
 
 def difference(method: pd.Series, baseline: pd.Series) -> Difference:
@@ -54,7 +56,7 @@ def difference(method: pd.Series, baseline: pd.Series) -> Difference:
     paired = pd.concat([method, baseline], axis=1, keys=["method", "baseline"], join="inner").dropna()
     if paired.empty:
         nan = float("nan")
-        return Difference(nan, nan, nan, nan, 0, 0, 0)
+        return Difference(nan, nan, nan, nan, 0, 0, 0, nan)
     found = (paired["method"] - paired["baseline"]).groupby(level=[*DRAW, CASE]).mean()
     draw = "split" if found.index.get_level_values("split").nunique() > 1 else "seed"
     table = found.groupby(level=[draw, CASE]).mean().unstack(CASE)
@@ -62,7 +64,8 @@ def difference(method: pd.Series, baseline: pd.Series) -> Difference:
     values = table.to_numpy()
     low, high = interval(values)
     better, p = int((of_draws > 0).sum()), signed_rank_p(of_cases)
-    return Difference(float(np.nanmean(values)), low, high, p, len(of_cases), len(of_draws), better)
+    mean, draws_p = float(np.nanmean(values)), signed_rank_p(of_draws)
+    return Difference(mean, low, high, p, len(of_cases), len(of_draws), better, draws_p)
 
 
 def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:

@@ -78,6 +78,7 @@ def test_csv_of_a_table(grid, scores, tmp_path):
     table = pd.read_csv(write_csv(fill(grid.tables[0], scores, CLASSES), tmp_path / "methods.csv"))
     row = table[(table["row"] == "RPG") & (table["column"] == "all")].iloc[0]
     assert (row["baseline"], row["cases"], row["draws"], row["wilcoxon_p"]) == ("Supervised", 3, 2, 0.25)
+    assert (row["better_draws"], row["wilcoxon_p_draws"]) == (2, 0.5)
     assert len(table) == 3 * 2 + 2
     assert table["mean"].iloc[0] == pytest.approx(0.535)
 
@@ -120,7 +121,8 @@ def test_text_with_failed_and_missing_cells(grid, scores, tmp_path):
     assert [part.strip() for part in nearest_line.split("|")[2:6]] == ["failed", "not run", "-", "2"]
     assert "**0.750** (1 of 2)" in text
     assert "**0.775 ± 0.021**" in text
-    assert "+0.220 [+0.220, +0.220], p = 0.25, n = 3" in text
+    assert "+0.220 [+0.220, +0.220], p = 0.25, n = 3 |" in text  # of a single split
+    assert "n = 3; 2 of 2 better, p = 0.5 |" in text
     assert f"`{failed[0]}`: see" in text
     assert "95 % bootstrap interval" in text
 

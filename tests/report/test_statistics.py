@@ -35,6 +35,10 @@ def test_hand_computed_numbers() -> None:
     assert (found.cases, found.draws, found.better) == (3, 2, 1)
     assert found.p == pytest.approx(0.5)  # two differences that are not 0, both above it: 2 / 2^2
     assert found.low < found.mean < found.high
+    assert found.draws_p == pytest.approx(1)  # +0.2 and -0.03: one of each sign
+    six = difference(scores([[0.5, 0.6]] * 6), scores([[0.4, 0.7 - 0.11 * (draw % 2)] for draw in range(6)]))
+    # of the mean over both cases 0, 0.055, 0, 0.055, 0, 0.055; three are not 0: 2 / 2^3
+    assert (six.better, six.draws_p) == (3, pytest.approx(0.25))
 
 
 @pytest.mark.parametrize("draws", [1, 2, 4])
