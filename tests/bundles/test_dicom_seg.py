@@ -327,9 +327,11 @@ def test_files_that_masks_cannot_refer_to(infer, tmp_path):
     (folder / "e.dcm").write_bytes((folder / "a.dcm").read_bytes()[:300])
     write_slice(folder / "f.dcm", RADIOGRAPH, FrameOfReferenceUID="1.2", ImagePositionPatient=[1, 2, 3],
                 ImageOrientationPatient=[*ROW, *COLUMN])  # fmt: skip
+    write_slice(folder / "h.dcm", RADIOGRAPH, ImagePositionPatient=[1, 2, 3], ImageOrientationPatient=[*ROW, *COLUMN])
     masks = tmp_path / "masks.dcm"
     said = failures(infer, "jsrt_rpg")
-    assert said.keys() == {"c.dcm", "d.dcm", "e.dcm"}
+    assert said.keys() == {"c.dcm", "d.dcm", "e.dcm", "h.dcm"}
+    assert said["h.dcm"] == "must say its FrameOfReferenceUID, got none: export the series again."
     assert said["c.dcm"] == "must say its StudyInstanceUID, got none: export it again."
     assert said["d.dcm"] == "must be an image to segment, got DICOM of modality SR: remove it."
     for name in "abf":

@@ -69,7 +69,8 @@ class CheckSourced(MapTransform):
         for key in self.key_iterator(data) if self.wanted else ():
             path = Path(data[key])
             headers = read_headers(path)
-            if len(headers) > 1 and not headers[0].get("FrameOfReferenceUID", None):
+            placed = len(headers) > 1 or "ImagePositionPatient" in headers[0]
+            if placed and not headers[0].get("FrameOfReferenceUID", None):
                 raise ValueError(f"{path} must say its FrameOfReferenceUID, got none: export the series again.")
             if int(headers[0].NumberOfFrames or 1) > 1:
                 frame_geometry(path)
