@@ -5,11 +5,11 @@
     python benchmarks/nnunet.py hippocampus.json --bundle ms_popcorn --nnunet NNENV/bin --output nn/hippocampus
 
 Images are read, scaled and resized as the bundle does it, and nnU-Net learns from the labelled ones alone: neither the
-validation images nor the unlabelled ones are handed to it. Networks of slices get volumes whose slices have `--size`, 10
-pixels apart so that nnU-Net takes them for slices; pictures are volumes of one slice, and those of a patient one volume
-where the bundle scores patients. Probabilities are brought to the size at which the bundle scores, as the bundle does it
-with its own outputs, and `test.csv` in the output's folder is what the bundle's evaluation writes, with the seconds of
-each command.
+validation images nor the unlabelled ones are handed to it. Networks of slices get volumes whose slices have ``--size``,
+10 pixels apart so that nnU-Net takes them for slices; pictures are volumes of one slice, and those of a patient one
+volume where the bundle scores patients. Probabilities are brought to the size at which the bundle scores, as its own
+outputs are, and ``test.csv`` in the output's folder is what the bundle's evaluation writes, with the seconds of each of
+nnU-Net's commands.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def require_commands(folder: Path) -> None:
     missing = [name for name in ("python", PLAN, TRAIN, PREDICT) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} must be the bin folder of an environment with nnU-Net, got none of {', '.join(missing)}: install "
-            "nnunetv2 in an environment of its own, and give its bin folder by --nnunet."
+            f"{folder} must be the bin folder of an environment with nnU-Net, got no {', '.join(missing)} there: "
+            "install nnunetv2 in an environment of its own, and give its bin folder by --nnunet."
         )
 
 
