@@ -43,6 +43,7 @@ from common.inferers import ResizedSlices
 from common.label_space import LabelSpace
 
 DATASET = "Dataset001_ours"
+TRAINERS = Path(__file__).with_name("nnunet_trainers")
 PLAN, TRAIN, PREDICT = (f"nnUNetv2_{name}" for name in ("plan_and_preprocess", "train", "predict"))
 BETWEEN_SLICES = 10.0  # pixels: the longest spacing is what nnU-Net tells slices by
 # On a CPU the commands take as many threads as there are cores, and OMP_THREAD_LIMIT below that hangs oneDNN.
@@ -67,11 +68,17 @@ class Ours(NamedTuple):
 
 
 def read_ours(datalist: Path, bundle: str, output: Path, size: Sequence[int] | None = None) -> Ours:
-    """The labelled and test images of a datalist by a bundle's own configuration."""
+    """The labelled and test images of a datalist by a bundle's own configuration.
+
+    Raises:
+        ValueError: for a size where the bundle resizes nothing.
+    """
     configs = BUNDLES / bundle / "configs"
     parser = ConfigParser()
     parser.read_config([str(configs / name) for name in ("train.json", "evaluate.json")])
     settings = {"bundle_root": str(configs.parent), "datalist": str(datalist), "output_dir": str(output)}
+    if size is not None and "image_size" not in parser.config:
+        raise ValueError(f"size must not be given for {bundle}, whose volumes are not resized, got {list(size)}.")
     parser.update({**settings, "cache_dir": None, **({} if size is None else {"image_size": list(size)})})
     place = [handler["_target_"] for handler in parser["validate#handlers"]].index("common.handlers.CaseScores")
     names = ("data", "labels", "validate#preprocessing", "validate#dataset", "validate#inferer")
@@ -98,7 +105,7 @@ def write_raw(ours: Ours, folder: Path) -> None:
             for number, channel in enumerate(image):
                 write_volume(folder / name / f"case_{index:04}_{number:04}.nii.gz", channel, spacing)
             if dataset is ours.labeled:
-                values = label_map(item["label"].as_tensor(), ours, str(item["image"].meta["filename_or_obj"]))
+                values = label_map(item["label"], ours, str(item["image"].meta["filename_or_obj"]))
                 write_volume(folder / "labelsTr" / f"case_{index:04}.nii.gz", values, spacing)
     description = {
         "channel_names": {str(number): f"channel {number}" for number in range(len(image))},
@@ -116,6 +123,7 @@ def label_map(label: Tensor, ours: Ours, file: str) -> Tensor:
     Raises:
         ValueError: naming the image's file, where classes overlap.
     """
+    label = label.as_subclass(Tensor)  # pictures' and volumes' have an affine, that of a patient's slices has none
     label = label if ours.resize is None else ours.resize(label, mode="nearest-exact", anti_aliasing=False)
     masks = ours.labels.masks(label[None])[0] > 0
     twice = masks.sum(0) > 1
@@ -154,6 +162,7 @@ def run_nnunet(output: Path, arguments: argparse.Namespace, configuration: str) 
     folder, threads = output / "nnunet", str(arguments.threads)
     folders = {f"nnUNet_{name}": str(folder / name) for name in ("raw", "preprocessed", "results")}
     variables = {**environment(arguments.threads), **folders, "nnUNet_def_n_proc": threads}
+    variables["nnUNet_extTrainer"] = str(TRAINERS)
     variables.pop("PYTHONPATH", None)  # of another environment
     device, trainer = ("-device", arguments.device), ("-tr", arguments.trainer)
     files = ("-i", str(folder / "raw" / DATASET / "imagesTs"), "-o", str(folder / "predicted"))
