@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.data.datalist import save_datalist
-from common.phantoms.acdc import make_acdc_phantom, phantom_datalist
+from common.phantoms import acdc, lgg
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "nnunet.py"
 SPEC = importlib.util.spec_from_file_location("nnunet", FILE)
@@ -70,8 +70,8 @@ def radiographs(folder: Path, overlapping: bool = False) -> Path:
 
 def hearts(folder: Path) -> Path:
     """A datalist of volumes with slices of 48 x 48."""
-    data = make_acdc_phantom(folder / "acdc", patients=8, size=48, slices=3)
-    return save_datalist(phantom_datalist(data, labeled=2), folder / "hearts.json")
+    data = acdc.make_acdc_phantom(folder / "acdc", patients=8, size=48, slices=3)
+    return save_datalist(acdc.phantom_datalist(data, labeled=2), folder / "hearts.json")
 
 
 def blocks(folder: Path) -> Path:
@@ -155,6 +155,19 @@ def test_volumes_that_are_not_resized_keep_their_voxels(tmp_path):
     np.testing.assert_allclose(image.header.get_zooms(), np.linalg.norm(own.affine[:3, :3], axis=0))
     copied_labels(ours, tmp_path / "predicted")
     assert (nnunet.score(ours, nnunet.predictions(ours, tmp_path / "predicted"), {})["dice"] == 1).all()
+
+
+def test_slices_of_a_patient_are_one_volume(tmp_path):
+    data = lgg.make_lgg_phantom(tmp_path / "lgg", patients=8, size=48, slices=10)
+    file = save_datalist(lgg.phantom_datalist(data), tmp_path / "lgg.json")
+    ours = nnunet.read_ours(file, "lgg_segmatch", tmp_path / "run", (48, 48))
+    nnunet.write_raw(ours, tmp_path / "raw")
+    assert len([*(tmp_path / "raw" / "labelsTr").iterdir()]) == 2
+    assert nib.load(tmp_path / "raw" / "labelsTr" / f"{CASE}.nii.gz").shape == (48, 48, 10)
+    copied_labels(ours, tmp_path / "predicted")
+    table = nnunet.score(ours, nnunet.predictions(ours, tmp_path / "predicted"), {})
+    assert len(table) == len(ours.test) == 2
+    assert (table[["dice", "slice_dice"]] == 1).all(axis=None)
 
 
 @pytest.mark.parametrize("size", [(40, 32), (20, 16)])
