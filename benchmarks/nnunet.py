@@ -237,6 +237,9 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     output = arguments.output.resolve()
     require_commands(arguments.nnunet)
+    for name, value in (("--size", min(arguments.size or (1,))), ("--threads", arguments.threads)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}.")
     if output.exists():
         raise FileExistsError(f"{output} must be a new folder, got one that is there: remove it, or give another.")
     torch.set_num_threads(arguments.threads)

@@ -25,7 +25,7 @@ def read_itk(path: str | Path) -> Any:
         image = itk.imread(str(path))
     except itk.TemplateTypeError:  # it has no images of this type
         stored.require_whole(itk_header(path).GetImageSizeInBytes())
-        return imread(path, str(path), itk.F)
+        return imread(path, str(path), itk.D)  # exact for whole numbers up to 2^53
     except Exception as error:  # SWIG wraps all of ITK's exceptions
         stored.require_whole(itk_header(path).GetImageSizeInBytes())
         raise unread(path, error) from error
@@ -50,8 +50,11 @@ def imread(path: Path, source: str | list[str], kind: Any) -> Any:
 
 def unread(path: Path, error: Exception) -> ValueError:
     """What to say of a file that ITK cannot read."""
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return ValueError(f"{path} must be an image that ITK reads, got one it cannot ({reason}): copy it again.")
+    reason = " ".join(str(error).split())[-200:] or type(error).__name__  # which comes last
+    return ValueError(
+        f"{path} must be an image that ITK reads, got one it cannot ({reason}): copy it again, or write it anew, as "
+        "itk.imwrite does."
+    )
 
 
 def itk_header(path: Path) -> Any:

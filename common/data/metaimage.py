@@ -155,10 +155,23 @@ def _stored(path: Path, header: Header) -> StoredVoxels:
             f"{path} must have {said} bytes of compressed data in {data.name}, by its header, got {there}: the file "
             "has been cut off or exchanged. Copy it again."
         )
-    high_first = [header.entries.get(key, "False") for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")]
-    size = " x ".join(header.entries["DimSize"].split())
-    swapped = any(value.lower() in TRUE for value in high_first)
-    return StoredVoxels(path, data, start, packed, swapped, size, header.entries["ElementType"])
+    size, kind = " x ".join(header.entries["DimSize"].split()), header.entries["ElementType"]
+    return StoredVoxels(path, data, start, packed, _high_first(path, header.entries), size, kind)
+
+
+def _high_first(path: Path, entries: dict[str, str]) -> bool:
+    """The order of bytes, for which there are two keys; ITK takes any other word for False."""
+    said = {key: entries[key].lower() for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB") if key in entries}
+    unknown = next((key for key, value in said.items() if value not in TRUE + FALSE), None)
+    if unknown is not None:
+        raise ValueError(f"{path} must have {unknown} = True or False, got {entries[unknown]}: correct its header.")
+    orders = {value in TRUE for value in said.values()}
+    if len(orders) > 1:
+        raise ValueError(
+            f"{path} must say one order of bytes, got BinaryDataByteOrderMSB = {entries['BinaryDataByteOrderMSB']} and "
+            f"ElementByteOrderMSB = {entries['ElementByteOrderMSB']}: correct its header."
+        )
+    return orders == {True}
 
 
 def _numbers(path: Path, entries: dict[str, str], key: str, kind: type, count: int | None = None) -> list:
@@ -167,13 +180,13 @@ def _numbers(path: Path, entries: dict[str, str], key: str, kind: type, count: i
         axes = int(entries["NDims"])
         values = [kind(word) for word in entries[key].split()]
         sound = len(values) == (count or axes) > 0 and bool(np.isfinite(np.array(values, dtype=float)).all())
-    except ValueError:
+    except (ValueError, OverflowError):
         sound = False
     if not sound or (count is None and min(values) <= 0):
         which = "above 0, one for each axis" if count is None else f"of which there are {count}"
         raise ValueError(
             f"{path} must have {'whole' if kind is int else 'finite'} numbers as {key}, {which}, got "
-            f"{entries[key] or 'none'} with NDims = {entries['NDims']}: correct its header."
+            f"{entries[key][:50] or 'none'} with NDims = {entries['NDims']}: correct its header."
         )
     return values
 

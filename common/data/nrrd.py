@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from common.data.stored_voxels import StoredVoxels
 
 LONGEST = 2**16  # characters of a line
 SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
+# of a type without its sign, which has many names (unsigned short int, ushort, uint16_t)
+BYTES = {"char": 1, "short": 2, "int": 4, "longlong": 8, "long long": 8, "float": 4, "double": 8}
+BYTES |= {"int8": 1, "int16": 2, "int32": 4, "int64": 8}
+_DECORATION = re.compile(r"^(un)?signed |^u(?=[csil])|(?<=short|.long) int$|_t$")
+_SIZE = re.compile(r"0*[1-9][0-9]{0,8}")
 PLACES = {"domain", "space", "time", "none", "???"}  # kinds of axes along which there are voxels, not channels
 
 
@@ -16,8 +22,10 @@ def check_nrrd(path: str | Path) -> StoredVoxels | None:
     """Refuses a file with an NRRD header that ITK would read wrongly without a word; passes over other kinds of files.
 
     Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; voxels whose
-    sides are missing as ones of 1 mm; and compressed data without a look at their check sum. (Voxels that are text, or
-    compressed by bzip2, are left to it.)
+    sides are missing as ones of 1 mm; and more compressed data than there are voxels. Voxels that are text, or
+    compressed by bzip2, are left to it.
+
+    Whether the voxels are whole is seen when they have been read, by what is returned.
 
     Raises:
         ValueError: naming the file.
@@ -55,10 +63,17 @@ def _stored(path: Path, entries: dict[str, str], start: int) -> StoredVoxels | N
             f"{path} must have its voxels right after its header, got a header that skips lines or bytes: write "
             "it again, as itk.imwrite does."
         )
-    encoding, sizes = entries.get("encoding", "").lower(), entries.get("sizes", "").split()
-    if encoding not in ("raw", "gzip", "gz") or not all(size.isdecimal() for size in sizes):
+    sizes = entries.get("sizes", "").split()
+    if not sizes or not all(_SIZE.fullmatch(size) for size in sizes):
+        raise ValueError(
+            f"{path} must have whole numbers above 0 as sizes, of 9 digits at most, got "
+            f"{' '.join(sizes)[:50] or 'none'}: correct its header."
+        )
+    encoding, kind = entries.get("encoding", "").lower(), entries.get("type", "none")
+    size = BYTES.get(_DECORATION.sub("", kind.lower()))
+    if encoding not in ("raw", "gzip", "gz") or size is None:
         return None
     swapped = entries.get("endian", "").lower() == "big"
-    stored = StoredVoxels(path, path, start, encoding != "raw", swapped, " x ".join(sizes), entries.get("type", "none"))
-    stored.require_possible(math.prod(map(int, sizes)))  # of a byte or more each
+    stored = StoredVoxels(path, path, start, encoding != "raw", swapped, " x ".join(sizes), kind)
+    stored.require_possible(size * math.prod(map(int, sizes)))
     return stored

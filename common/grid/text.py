@@ -17,6 +17,10 @@ from common.report.statistics import Difference
 from common.report.text import count
 
 DASH = "-"
+OF_DRAWS = (
+    " Last, the number of splits (or seeds) in which the row is better than the baseline, and p of the same test over "
+    "them, as if they were independent; they draw from the same patients."
+)
 
 
 def render(grid: Grid, contents: Sequence[Contents], scores: Scores, output: Path) -> str:
@@ -100,24 +104,17 @@ def _differences(content: Contents) -> list[str]:
         f"Mean difference of {SCORES[content.table.score]} to {content.table.baseline} on the same test cases (each "
         "the mean over its classes), with its 95 % bootstrap interval, for which splits (or seeds) and cases are drawn "
         "anew; p of the two-sided Wilcoxon signed-rank test over n cases, each the mean over the splits: it speaks of "
-        f"these trainings, the interval of others, too;{_of_draws(content)} {DASH}: nothing to compare."
+        f"these trainings, the interval of others, too; {DASH}: nothing to compare."
     )
-    return [markdown(lines), text]
-
-
-def _of_draws(content: Contents) -> str:
-    if len(content.table.draws) == 1:
-        return ""
-    return " then in how many of the splits (or seeds) it is better, and p of the same test over them;"
+    return [markdown(lines), text + (OF_DRAWS if len(content.table.draws) > 1 else "")]
 
 
 def _difference(found: Difference) -> str:
     if not found.cases:
         return DASH
     mean, *ends = (with_spread(np.array([value]), signed=True) for value in (found.mean, found.low, found.high))
-    if not np.isfinite(found.p):
-        return f"{mean}, n = {found.cases}"
-    text = f"{mean} [{ends[0]}, {ends[1]}], p = {found.p:.2g}, n = {found.cases}"
+    text = f"{mean} [{ends[0]}, {ends[1]}], p = {found.p:.2g}" if np.isfinite(found.p) else mean
+    text += f", n = {found.cases}"
     return f"{text}; {found.better} of {found.draws} better, p = {found.draws_p:.2g}" if found.draws > 1 else text
 
 

@@ -9,6 +9,7 @@ import itk
 import numpy as np
 import pytest
 
+from common.data.decoders import decode_itk
 from common.data.metaimage import check_metaimage, data_file
 from common.data.nrrd import check_nrrd
 from common.data.readers import read_image, read_label
@@ -153,7 +154,7 @@ def test_whole_compressed_data_are_decompressed_once(case, monkeypatch, pack):
 
 
 def test_a_size_that_cannot_be_is_refused_before_there_is_room_made_for_it(case, monkeypatch):
-    monkeypatch.delattr("common.data.itk_files.imread")
+    monkeypatch.delattr(itk, "imread")
     for entries in ({}, {"CompressedData": True}):
         path = write(case, data=PACKED, DimSize="40000 50000 60000", **entries)
         with pytest.raises(ValueError, match=r"must have 240000000000000 bytes in oct\.raw for 40000 x 50000 x 60000"):
@@ -161,8 +162,40 @@ def test_a_size_that_cannot_be_is_refused_before_there_is_room_made_for_it(case,
     header = "NRRD0004\ntype: uint16\ndimension: 3\nsizes: 40000 50000 60000\nencoding: {}\nspacings: 1 1 2\n\n"
     for encoding, data in (("raw", RAW), ("gzip", gzip.compress(RAW))):
         (case / "a.nrrd").write_bytes(header.format(encoding).encode() + data)
-        with pytest.raises(ValueError, match=r"must have 120000000000000 bytes in a\.nrrd for 40000 x 50000 x 60000"):
+        with pytest.raises(ValueError, match=r"must have 240000000000000 bytes in a\.nrrd for 40000 x 50000 x 60000"):
             read_volume(case / "a.nrrd")
+
+
+@pytest.mark.parametrize(
+    "sizes", ["4 5 6x", "4 5 6.0", "4 5 0", "4 5 -6", "4 5 1234567890", "4 5 " + 5000 * "9", "4 5 ٦", ""]
+)
+def test_an_nrrd_whose_sizes_are_none(case, sizes):
+    header = f"NRRD0004\ntype: uint16\ndimension: 3\nsizes: {sizes}\nencoding: raw\nspacings: 1 1 2\nendian: little\n\n"
+    (case / "a.nrrd").write_bytes(header.encode() + RAW)
+    with pytest.raises(ValueError, match=r"a\.nrrd must have whole numbers above 0 as sizes, of 9 digits at most, got"):
+        read_volume(case / "a.nrrd")
+
+
+@pytest.mark.parametrize("kind", ["uint16", "unsigned short int", "ushort", "short", "int16_t"])
+def test_an_nrrd_cut_off(case, kind):
+    header = f"NRRD0004\ntype: {kind}\ndimension: 3\nsizes: 4 5 6\nencoding: raw\nspacings: 1 1 2\nendian: little\n\n"
+    (case / "a.nrrd").write_bytes(header.encode() + RAW[:100])
+    with pytest.raises(ValueError, match=rf"a\.nrrd must have 240 bytes in .* 4 x 5 x 6 voxels of {kind}, got 100"):
+        read_volume(case / "a.nrrd")
+
+
+def test_improbably_small_data_are_decompressed_before_there_is_room_made_for_them(case, monkeypatch):
+    monkeypatch.delattr(itk, "imread")
+    path = write(case, data=zlib.compress(bytes(10**6)), DimSize="100 100 100", CompressedData=True)
+    with pytest.raises(ValueError, match=r"must have 2000000 bytes in oct.raw .* got 1000000"):
+        read_volume(path)
+
+
+def test_labels_of_a_type_without_itk_images_are_exact(case):
+    values = np.array([[2**24 + 1, 2**40 + 1], [0, 3]], dtype="<i8")
+    flat = {"NDims": 2, "DimSize": "2 2", "TransformMatrix": "1 0 0 1", "Offset": "0 0", "ElementSpacing": "1 1"}
+    path = write(case, data=values.tobytes(order="F"), ElementType="MET_LONG_LONG", **flat)
+    np.testing.assert_array_equal(decode_itk(path), values)
 
 
 @pytest.mark.parametrize(("encoding", "order"), [("raw", "<"), ("raw", ">"), ("gzip", "<"), ("gzip", ">")])
@@ -260,6 +293,9 @@ def test_voxels_in_several_files_are_refused(case, name):
         ({"ElementSize": "1 1 -1"}, "as ElementSize, .* got 1 1 -1"),
         ({"ElementSpacing": None}, "must give the sides of its voxels in mm, got no ElementSpacing: add it"),
         ({"ElementSpacing": None, "elementspacing": "9 9 9"}, "got no ElementSpacing"),
+        ({"BinaryDataByteOrderMSB": "Yes"}, "must have BinaryDataByteOrderMSB = True or False, got Yes"),
+        ({"BinaryDataByteOrderMSB": False, "ElementByteOrderMSB": True}, "must say one order of bytes, got Bin"),
+        ({"DimSize": "4 5 " + 400 * "9"}, "must have whole numbers as DimSize, .* got 4 5 9"),
         ({"DimSize": "4 5"}, "must have whole numbers as DimSize, above 0, one for each axis, got 4 5 "),
         ({"DimSize": "4 5 6 7"}, "as DimSize, .* got 4 5 6 7"),
         ({"DimSize": "4 5 0"}, "as DimSize, .* got 4 5 0"),
