@@ -29,6 +29,7 @@ OPTIONS = {
     "U2PL": {"contrast": {"dimensions": 4, "anchors": 8, "negatives": 4, "queue": 30, "enqueued": 5}},
 }
 OPTIONS |= {name: OPTIONS["RPG"] for name in ("NearestNeighbor", "RPGPlus", "BalancedRPG")}
+OPTIONS["ReferenceMatch"] = {"threshold": 0.51, "reference_size": 8, "query_size": 8}
 # so low that a network that knows nothing yet is confident somewhere
 OPTIONS |= {name: {"threshold": 0.51} for name in ("PseudoLabel", "FixMatch", "UniMatch", "AugSeg")}
 OPTIONS["SegMatch"] = {"threshold": 0.3, "discriminator": {"features": (4, 4)}}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +108,42 @@ def _looks(table: Table) -> dict[str, tuple[str, str, Any]]:
 def _draw_curves(
     table: Table, lines: Mapping[tuple[str, Any], dict[str, pd.Series]], curves: list[str], heads: dict[Any, str]
 ) -> Figure:
-    figure = Figure(figsize=(2.6 * len(heads) + 2.2, 1.9 * len(curves) + 0.4), layout="constrained")
-    grid = figure.subplots(len(curves), len(heads), sharex=True, sharey="row", squeeze=False)
+    """A row of panels for each curve; of a table of one column, two curves side by side."""
+    pairs = len(heads) == 1
+    rows, columns = (math.ceil(len(curves) / 2), min(2, len(curves))) if pairs else (len(curves), len(heads))
+    figure = Figure(
+        figsize=((3.6 if pairs else 2.6) * columns + 2.2 * (not pairs), 1.9 * rows + 0.6), layout="constrained"
+    )
+    grid = figure.subplots(rows, columns, sharex=True, sharey="none" if pairs else "row", squeeze=False)
     looks, handles = _looks(table), {}
-    for axes, (curve, column) in zip(grid.flat, itertools.product(curves, heads), strict=True):
+    for axes, (curve, column) in itertools.zip_longest(
+        grid.flat, itertools.product(curves, heads), fillvalue=(None,) * 2
+    ):
+        if curve is None:
+            axes.remove()
+            continue
         for name, line in lines[curve, column].items():
             color, _, stroke = looks[name]
             (handles[name],) = axes.plot(line.index, line, color=color, linestyle=stroke, linewidth=1.4)
-    for axes, curve in zip(grid[:, 0], curves, strict=True):
-        axes.set_ylabel(curve.replace("_", " "), loc="top")
-    for axes, head in zip(grid[0], heads.values(), strict=True):
-        axes.set_title(head, fontweight="bold")
+        if pairs or column == next(iter(heads)):
+            axes.set_ylabel(curve.replace("_", " "), loc="top")
+        if heads[column] and curve == curves[0]:
+            axes.set_title(heads[column], fontweight="bold")
+        if pairs:
+            axes.set_ylim(*_settled(lines[curve, column].values()))
     for axes in grid[-1]:
         axes.set_xlabel("iteration", loc="right")
     names = [row.name for row in table.rows if row.name in handles]
-    figure.legend([handles[name] for name in names], names, loc="outside right upper", frameon=False, handlelength=3.6)
+    place = {"loc": "outside lower left", "ncols": 2} if pairs else {"loc": "outside right upper"}
+    figure.legend([handles[name] for name in names], names, frameon=False, handlelength=3.6, **place)
     return figure
+
+
+def _settled(lines: Iterable[pd.Series]) -> tuple[float, float]:
+    """Limits for what curves are once a tenth of the training is over: at its start they may be anywhere."""
+    later = pd.concat([line[line.index >= 0.1 * line.index.max()] for line in lines])
+    margin = 0.05 * max(later.max() - later.min(), 1e-6)
+    return later.min() - margin, later.max() + margin
 
 
 def _draw(content: Contents) -> Figure:

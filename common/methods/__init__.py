@@ -10,7 +10,7 @@ from common.methods.mean_teacher import MeanTeacher
 from common.methods.mlds import MLDS
 from common.methods.multi_task_attention import MultiTaskAttention
 from common.methods.popcorn import Popcorn
-from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, RPGPlus
+from common.methods.rpg import RPG, BalancedRPG, NearestNeighbor, ReferenceMatch, RPGPlus
 from common.methods.segmatch import SegMatch
 from common.methods.supervised import Supervised
 from common.methods.transformation_consistency import TransformationConsistency
@@ -36,6 +36,7 @@ __all__ = [
     "Popcorn",
     "PseudoLabel",
     "RPGPlus",
+    "ReferenceMatch",
     "SegMatch",
     "Step",
     "Supervised",

@@ -1,4 +1,4 @@
-"""Reference-guided pseudo-labels: nearest-neighbour assignment, RPG, and RPG+."""
+"""Reference-guided pseudo-labels: nearest-neighbour assignment, RPG, RPG+, and what is made of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.methods.base import Method
 from common.sources import Prediction, References, Teacher
 from common.step import Step
 from common.terms import Match
-from common.views import Strong, View, Weak
+from common.views import Chain, CutMix, Strong, View, Weak
 from common.weights import ClassEntropy, Confidence, Ones, Weight
 
 
@@ -106,3 +106,33 @@ class BalancedRPG(RPGPlus):
     def others(self, step: Step) -> dict[str, Tensor]:
         terms = super().others(step)
         return terms | {"consistency": step.notes["unsupervised"].weight.mean() * terms["consistency"]}
+
+
+class ReferenceMatch(NearestNeighbor):
+    """FixMatch on the pixels for which the nearest reference says what the network does (no paper).
+
+    L = Ls + CE(f(a_s(x)), a_s(l(x)), [p_l(x) >= tau]), with l(x) the label of the nearest reference (Seibold et al.
+    2022, eq. 4), p_l(x) the network's probability of this label on the weakly augmented image, and a_s a strong view.
+    Since tau is above one half, l(x) is the network's own prediction wherever it counts: labelled pixels with like
+    features have a veto. How many neighbours are looked at makes no difference.
+
+    Args:
+        labels: the label space.
+        threshold: tau.
+        view: the strong view a_s; where not given, changed intensities and a box of another image (CutMix), which keep
+            pixels in place.
+        neighbors: for weights that ask for distances to the classes, see :class:`~common.sources.References`.
+        options: as for :class:`NearestNeighbor`.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSpace,
+        threshold: float = 0.95,
+        view: View | None = None,
+        weight: Weight | None = None,
+        neighbors: int | float = 1,
+        **options: Any,
+    ) -> None:
+        view = view or Chain([Strong(geometry=False, cutout=0), CutMix()])
+        super().__init__(labels, neighbors, view=view, weight=weight or Confidence(threshold), **options)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from common.grid.cells import Grid
-from common.grid.chart import mean_curve, write_chart, write_curves
+from common.grid.chart import _settled, mean_curve, write_chart, write_curves
 from common.grid.scores import Scores, write_results
 from common.grid.tables import fill, write_csv
 from common.grid.text import render
@@ -175,6 +175,18 @@ def test_curves_are_means_of_what_trainings_have_logged(drawn, tmp_path, capsys)
     assert capsys.readouterr().out == "methods: no training has logged 'no_such', which is one of its curves.\n"
     assert write_curves(content, {}, tmp_path) == []
     assert list(tmp_path.glob("methods_curves.*")) == []
+
+
+def test_curves_of_one_column_leave_room_for_what_comes_after_the_start(spread_out, tiny, tmp_path):
+    tiny["tables"]["methods"] |= {"curves": ["pixel_share", "auc_weight", "loss"], "labeled": 3}
+    grid = spread_out(tiny)
+    table = pd.DataFrame({"iteration": range(1, 101), "pixel_share": [0.0] * 9 + [0.8] * 90 + [0.9], "loss": 1.0})
+    trainings = {grid.tables[0].rows[1].cells[3, (0, 0)]: table.assign(auc_weight=0.5)}
+    assert _settled([table.set_index("iteration")["pixel_share"]]) == pytest.approx((0.795, 0.905))
+    png, svg = write_curves(fill(grid.tables[0], Scores({}, {}, []), CLASSES), trainings, tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG")
+    words = [part.split("<")[0] for part in svg.read_text().split(">")]
+    assert all(words.count(word) == 1 for word in ("pixel share", "auc weight", "loss", "3 labelled", "Nearest"))
 
 
 def test_a_table_without_curves_has_no_such_figure(grid, tmp_path, capsys):
