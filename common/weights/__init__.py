@@ -8,6 +8,7 @@ from common.weights.entropy import EntropyShare
 from common.weights.gate import ConfidenceMap, Gate, MeanConfidence
 from common.weights.power import ClassSample, ConfidencePower
 from common.weights.rank_similarity import RankSimilarity
+from common.weights.reference_agreement import ReferenceAgreement
 from common.weights.uncertainty import Uncertainty
 from common.weights.weight import Ones, Product, Weight
 from common.weights.within_class import WithinClass
@@ -27,6 +28,7 @@ __all__ = [
     "PredictionAgreement",
     "Product",
     "RankSimilarity",
+    "ReferenceAgreement",
     "Reliable",
     "Uncertainty",
     "Weight",
