@@ -209,8 +209,9 @@ def times(sizes: Sequence[float]) -> str:
 
 
 def neighbors(method: str) -> dict[str, Any]:
-    """The paper's 7000 neighbours as a share, for methods that have references of any number."""
-    return {"method#neighbors": 0.57} if "reference_size" in keywords(getattr(methods, method)) else {}
+    """The paper's 7000 neighbours as a share, for methods that have them of any number of references."""
+    known = keywords(getattr(methods, method))
+    return {"method#neighbors": 0.57} if "reference_size" in known and known["neighbors"].default == 7000 else {}
 
 
 def workers() -> int:

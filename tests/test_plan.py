@@ -45,7 +45,8 @@ def test_sizes_are_those_of_the_images_as_far_as_the_machine_goes(size, longest,
 
 
 def test_neighbors_are_a_share_for_methods_that_have_them():
-    assert neighbors("RPGPlus") == {"method#neighbors": 0.57} and neighbors("UniMatch") == neighbors("Supervised") == {}
+    assert neighbors("RPGPlus") == neighbors("NearestNeighbor") == {"method#neighbors": 0.57}
+    assert neighbors("UniMatch") == neighbors("Supervised") == neighbors("ReferenceMatch") == {}
 
 
 @pytest.mark.parametrize(("minutes", "seconds", "epochs"), [(10, 0.2, 60), (1, 0.2, 6), (0.1, 5.0, 4)])
