@@ -25,6 +25,7 @@ from common.report.style import LIGHT
 # strokes tell the rows apart in black and white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#1c2128")
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
+LONG_NAME = 40  # letters of a row's name, of which two do not stand side by side
 STROKES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
@@ -111,17 +112,16 @@ def _draw_curves(
     """A row of panels for each curve; of a table of one column, two curves side by side."""
     pairs = len(heads) == 1
     rows, columns = (math.ceil(len(curves) / 2), min(2, len(curves))) if pairs else (len(curves), len(heads))
-    figure = Figure(
-        figsize=((3.6 if pairs else 2.6) * columns + 2.2 * (not pairs), 1.9 * rows + 0.6), layout="constrained"
+    names = [row.name for row in table.rows if any(row.name in drawn for drawn in lines.values())]
+    beside = 2 if pairs and columns == 2 and max(map(len, names)) < LONG_NAME else 1  # columns of the legend
+    width, height = (
+        (max(3.6 * columns, 5.4), 0.22 * math.ceil(len(names) / beside)) if pairs else (2.6 * columns + 2.2, 0)
     )
+    figure = Figure(figsize=(width, 1.9 * rows + 0.4 + height), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey="none" if pairs else "row", squeeze=False)
     looks, handles = _looks(table), {}
-    for axes, (curve, column) in itertools.zip_longest(
-        grid.flat, itertools.product(curves, heads), fillvalue=(None,) * 2
-    ):
-        if curve is None:
-            axes.remove()
-            continue
+    panels = list(zip(grid.flat, itertools.product(curves, heads), strict=False))
+    for axes, (curve, column) in panels:
         for name, line in lines[curve, column].items():
             color, _, stroke = looks[name]
             (handles[name],) = axes.plot(line.index, line, color=color, linestyle=stroke, linewidth=1.4)
@@ -129,21 +129,27 @@ def _draw_curves(
             axes.set_ylabel(curve.replace("_", " "), loc="top")
         if heads[column] and curve == curves[0]:
             axes.set_title(heads[column], fontweight="bold")
-        if pairs:
-            axes.set_ylim(*_settled(lines[curve, column].values()))
-    for axes in grid[-1]:
+        if pairs and (limits := _settled(lines[curve, column].values())):
+            axes.set_ylim(*limits)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    for axes, _ in panels[-columns:]:  # the last of each column
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("iteration", loc="right")
-    names = [row.name for row in table.rows if row.name in handles]
-    place = {"loc": "outside lower left", "ncols": 2} if pairs else {"loc": "outside right upper"}
+    place = {"loc": "outside lower left", "ncols": beside} if pairs else {"loc": "outside right upper"}
     figure.legend([handles[name] for name in names], names, frameon=False, handlelength=3.6, **place)
     return figure
 
 
-def _settled(lines: Iterable[pd.Series]) -> tuple[float, float]:
+def _settled(lines: Iterable[pd.Series]) -> tuple[float, float] | None:
     """Limits for what curves are once a tenth of the training is over: at its start they may be anywhere."""
-    later = pd.concat([line[line.index >= 0.1 * line.index.max()] for line in lines])
-    margin = 0.05 * max(later.max() - later.min(), 1e-6)
-    return later.min() - margin, later.max() + margin
+    later = np.concatenate([line[line.index >= 0.1 * line.index.max()] for line in lines])
+    later = later[np.isfinite(later)]
+    if not later.size:
+        return None
+    low, high = float(later.min()), float(later.max())
+    margin = max(0.05 * (high - low), 0.01 * abs(high), 1e-6)
+    return low - margin, high + margin
 
 
 def _draw(content: Contents) -> Figure:

@@ -111,7 +111,7 @@ class BalancedRPG(RPGPlus):
 class ReferenceMatch(NearestNeighbor):
     """FixMatch on the pixels for which the nearest reference says what the network does (no paper).
 
-    L = Ls + CE(f(a_s(x)), a_s(l(x)), [p_l(x) >= tau]), with l(x) the label of the nearest reference (Seibold et al.
+    L = Ls + CE(f(a_s(x)), a_s(l(x)), [p_l(x) > tau]), with l(x) the label of the nearest reference (Seibold et al.
     2022, eq. 4), p_l(x) the network's probability of this label on the weakly augmented image, and a_s a strong view.
     Since tau is above one half, l(x) is the network's own prediction wherever it counts: labelled pixels with like
     features have a veto. How many neighbours are looked at makes no difference.
@@ -120,9 +120,13 @@ class ReferenceMatch(NearestNeighbor):
         labels: the label space.
         threshold: tau.
         view: the strong view a_s; where not given, changed intensities and a box of another image (CutMix), which keep
-            pixels in place.
+            pixels in place and need two unlabelled images or more in a batch.
+        weight: takes the place of confidence.
         neighbors: for weights that ask for distances to the classes, see :class:`~common.sources.References`.
         options: as for :class:`NearestNeighbor`.
+
+    Raises:
+        ValueError: when tau is not above one half.
     """
 
     def __init__(
@@ -134,5 +138,7 @@ class ReferenceMatch(NearestNeighbor):
         neighbors: int | float = 1,
         **options: Any,
     ) -> None:
+        if threshold <= 0.5:
+            raise ValueError(f"threshold must be above 0.5, where a label is the network's own, got {threshold}.")
         view = view or Chain([Strong(geometry=False, cutout=0), CutMix()])
         super().__init__(labels, neighbors, view=view, weight=weight or Confidence(threshold), **options)

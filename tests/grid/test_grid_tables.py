@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -182,11 +183,15 @@ def test_curves_of_one_column_leave_room_for_what_comes_after_the_start(spread_o
     grid = spread_out(tiny)
     table = pd.DataFrame({"iteration": range(1, 101), "pixel_share": [0.0] * 9 + [0.8] * 90 + [0.9], "loss": 1.0})
     trainings = {grid.tables[0].rows[1].cells[3, (0, 0)]: table.assign(auc_weight=0.5)}
-    assert _settled([table.set_index("iteration")["pixel_share"]]) == pytest.approx((0.795, 0.905))
+    assert _settled([table.set_index("iteration")["pixel_share"]]) == pytest.approx((0.791, 0.909))
+    assert _settled([pd.Series([0.5, 0.5], [10, 20])]) == pytest.approx((0.495, 0.505))
+    assert _settled([pd.Series([1.0, np.inf, 3.0], [10, 20, 30])]) == pytest.approx((0.9, 3.1))
+    assert _settled([pd.Series([np.inf], [10])]) is None
     png, svg = write_curves(fill(grid.tables[0], Scores({}, {}, []), CLASSES), trainings, tmp_path)
     assert png.read_bytes().startswith(b"\x89PNG")
     words = [part.split("<")[0] for part in svg.read_text().split(">")]
     assert all(words.count(word) == 1 for word in ("pixel share", "auc weight", "loss", "3 labelled", "Nearest"))
+    assert words.count("iteration") == 2  # below the last panel of each column
 
 
 def test_a_table_without_curves_has_no_such_figure(grid, tmp_path, capsys):

@@ -81,6 +81,6 @@ def test_it_is_rpg_of_its_parts(labels, batch, network):
         torch.testing.assert_close(own, parts, rtol=0, atol=0)
 
 
-def test_bad_settings_are_refused(multilabel):
-    with pytest.raises(ValueError, match="threshold"):
-        ReferenceMatch(multilabel, threshold=0.5)
+def test_bad_settings_are_refused(labels):
+    with pytest.raises(ValueError, match=r"threshold must be above 0\.5, .* got 0\.5"):
+        ReferenceMatch(labels, threshold=0.5)
