@@ -43,6 +43,7 @@ LOSS = {
     "weights": [1.0, 1.0],
 }
 EPOCH = 50  # iterations
+SHORT = 1000  # iterations; with more, UniMatch's own threshold and the bundle's loss have been measured
 TRIED = 20  # iterations that are timed, the first half to warm up
 FEWEST = 4  # epochs
 
@@ -78,6 +79,12 @@ def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, tria
     epochs = max(FEWEST, round(60 * minutes / seconds / EPOCH))
     if "method#ramp_up" in settings:
         settings["method#ramp_up"] = min(RAMP_UP, epochs * EPOCH // 4)
+    if method == "UniMatch" and kind != "3D" and epochs * EPOCH < SHORT:
+        settings |= {"method#threshold": 0.7, "method#unsupervised_loss": None}
+        reasons.append(
+            f"threshold 0.7 and cross-entropy on pseudo-labels: in fewer than {SHORT} iterations hardly anything but "
+            "background is surer, and Dice unlearns what is not."
+        )
     settings |= {"epochs": epochs, "val_interval": max(1, epochs // 10), "keep_last": False}
     reasons.append(
         f"epochs {epochs} of {EPOCH} iterations: {seconds:.2f} s each, so about "

@@ -63,6 +63,17 @@ def test_epochs_fill_the_minutes(monkeypatch, tmp_path, minutes, seconds, epochs
     assert len(found.reasons) == 4 and f"epochs {epochs} of 50 iterations: {seconds:.2f} s" in found.reasons[-1]
 
 
+@pytest.mark.parametrize(("minutes", "short"), [(3, True), (4, False)])
+def test_a_short_training_lets_more_of_unimatchs_pixels_count(monkeypatch, tmp_path, minutes, short):
+    monkeypatch.setattr(planning, "seconds_of_an_iteration", lambda *given: 0.2)
+    datalist = part([picture(tmp_path / "a.png")])
+    found = plan(datalist, tmp_path / "d.json", "UniMatch", minutes, tmp_path / "t")
+    settings = {key: found.settings.get(key, "none") for key in ("method#threshold", "method#unsupervised_loss")}
+    assert [*settings.values()] == ([0.7, None] if short else ["none", "none"])
+    assert any(reason.startswith("threshold 0.7 and cross-entropy") for reason in found.reasons) == short
+    assert "method#threshold" not in plan(datalist, tmp_path / "d.json", "FixMatch", minutes, tmp_path / "t").settings
+
+
 def test_a_gpu_has_larger_images_and_batches(tmp_path):
     datalist = part([picture(tmp_path / "a.png", (1000, 800)), picture(tmp_path / "b.png", (500, 400))])
     settings, reasons = of_images(datalist, "cuda")
