@@ -40,6 +40,31 @@ def random_batch(labels, size=6, channels=3, seed=0):
     }
 
 
+def picture_batch(labels, size=12):
+    """The same, the unlabelled images with values of pictures, between 0 and 1."""
+    batch = random_batch(labels, size)
+    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    return batch
+
+
+def nearest_labels(batch):
+    """The label of the labelled pixel whose features have the largest cosine with those of each unlabelled one.
+
+    In float64, pixel by pixel; features are the images' own channels, as of :class:`Pixels`.
+    """
+    features = batch["labeled"]["image"].double().numpy()
+    features = features.transpose(0, 2, 3, 1).reshape(-1, features.shape[1])
+    label = batch["labeled"]["label"].numpy()
+    label = label.transpose(0, 2, 3, 1).reshape(-1, label.shape[1])
+    images = batch["unlabeled"]["image"].double().numpy()
+    found = np.zeros((len(images), label.shape[1], *images.shape[2:]))
+    for b, y, x in np.ndindex(len(images), *images.shape[2:]):
+        query = images[b, :, y, x]
+        cosines = features @ query / np.linalg.norm(features, axis=1) / np.linalg.norm(query)
+        found[b, :, y, x] = label[cosines.argmax()]
+    return found
+
+
 def losses(method: Method, network: nn.Module, batch: dict, iteration: int = 1, seed: int = 0):
     """A method's terms by name, and the step that made them."""
     needs = method.needs

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from plain_terms import Pixels, losses, random_batch
+from plain_terms import Pixels, losses, picture_batch
 
 from common.methods import BalancedRPG, RPGPlus
 
 
 def test_the_consistency_term_counts_by_the_mean_weight(labels):
-    batch = random_batch(labels, size=12)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    batch = picture_batch(labels)
     network = Pixels(3, labels.num_outputs, 6.0)
     options = {"neighbors": 0.5, "query_size": 5, "unsupervised_weight": 0.5, "consistency_weight": 0.25}
     plain, expected = losses(RPGPlus(labels, **options), network, batch, 3)

@@ -15,7 +15,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from plain_terms import Pixels, losses, random_batch
+from plain_terms import Pixels, losses, picture_batch, random_batch
 from torch import Tensor, nn
 
 from common.batches import Loader
@@ -352,8 +352,7 @@ def test_a_method_made_by_configuration_alone_is_fixmatch(mode, tmp_path):
     labels = parser.get_parsed_content("labels")
     fixmatch = FixMatch(labels, threshold=0.7)
     assert method.needs == fixmatch.needs
-    batch, network = random_batch(labels, 12), Pixels(3, labels.num_outputs, 6)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    batch, network = picture_batch(labels), Pixels(3, labels.num_outputs, 6)
     for iteration in (1, 2):
         found, expected = (losses(each, network, batch, iteration)[0] for each in (method, fixmatch))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)

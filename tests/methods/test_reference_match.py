@@ -5,38 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from plain_terms import Pixels, losses, plain_loss, plain_probabilities, random_batch
+from plain_terms import losses, nearest_labels, plain_loss, plain_probabilities
 
 from common.draws import generator
 from common.methods import RPG, FixMatch, ReferenceMatch
 from common.views import Chain, CutMix, Strong
 from common.weights import Confidence
-
-
-@pytest.fixture
-def batch(labels):
-    batch = random_batch(labels, size=12)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
-    return batch
-
-
-@pytest.fixture
-def network(labels):
-    return Pixels(3, labels.num_outputs, 6.0)
-
-
-def nearest_labels(batch):
-    """The label of the labelled pixel whose features have the largest cosine with those of each unlabelled one."""
-    features = batch["labeled"]["image"].double().numpy().transpose(0, 2, 3, 1).reshape(-1, 3)
-    label = batch["labeled"]["label"].numpy()
-    label = label.transpose(0, 2, 3, 1).reshape(-1, label.shape[1])
-    images = batch["unlabeled"]["image"].double().numpy()
-    found = np.zeros((len(images), label.shape[1], *images.shape[2:]))
-    for b, y, x in np.ndindex(len(images), *images.shape[2:]):
-        query = images[b, :, y, x]
-        cosines = features @ query / np.linalg.norm(features, axis=1) / np.linalg.norm(query)
-        found[b, :, y, x] = label[cosines.argmax()]
-    return found
 
 
 def test_pixels_count_where_the_network_is_sure_of_the_nearest_reference_s_label(labels, batch, network):

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from plain_terms import Pixels, losses, plain_loss, random_batch
+from plain_terms import Pixels, losses, picture_batch, plain_loss, random_batch
 
 from common.methods import RPG, BalancedRPG, NearestNeighbor, RPGPlus
 from common.views import Strong, Weak
@@ -96,9 +96,8 @@ def test_literal_formula_as_a_keyword(multilabel):
 
 
 def test_weight_and_view_are_keywords(labels):
-    batch = random_batch(labels, 12)
+    batch = picture_batch(labels)
     network, still = Pixels(3, labels.num_outputs), Strong(names=["identity"], cutout=0)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
     options = {"neighbors": 20, "query_size": 5}
     nearest, _ = losses(NearestNeighbor(labels, **options), network, batch)
     ones, _ = losses(RPG(labels, weight=Ones(), **options), network, batch)

@@ -7,24 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from plain_terms import Pixels, confident, losses, plain_dice, plain_loss, random_batch
+from plain_terms import confident, losses, plain_dice, plain_loss
 
 from common.draws import generator
 from common.losses import Dice
 from common.methods import RPG, BalancedRPG, FixMatch, PseudoLabel, RPGPlus
 from common.views import Strong
-
-
-@pytest.fixture
-def batch(labels):
-    batch = random_batch(labels, size=12)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
-    return batch
-
-
-@pytest.fixture
-def network(labels):
-    return Pixels(3, labels.num_outputs, 6.0)  # so that some predictions are confident and others are not
 
 
 def taught(step, term):

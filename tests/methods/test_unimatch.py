@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from plain_terms import Pixels, confident, losses, plain_dice, plain_loss, random_batch
+from plain_terms import Pixels, confident, losses, plain_dice, plain_loss
 
 from common.draws import generator
 from common.losses import Dice
@@ -26,13 +26,6 @@ class Watched(Pixels):
     def forward(self, x, seen=False, perturb=None):
         (self.images if perturb is None else self.perturbed).append(x)
         return super().forward(x, seen, perturb)
-
-
-@pytest.fixture
-def batch(labels):
-    batch = random_batch(labels, size=12)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
-    return batch
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from given import GivenLabel, GivenWeight
-from methods.plain_terms import Pixels, plain_dice, plain_entropies, plain_loss, random_batch
+from methods.plain_terms import Pixels, picture_batch, plain_dice, plain_entropies, plain_loss
 from monai.transforms.utils import create_translate
 
 from common.draws import generator
@@ -49,9 +49,7 @@ class Copy(Weak):
 
 @pytest.fixture
 def batch(labels):
-    batch = random_batch(labels, SIZE)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
-    return batch
+    return picture_batch(labels, SIZE)
 
 
 @pytest.fixture

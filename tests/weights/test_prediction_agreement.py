@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from methods.plain_terms import Pixels, losses, random_batch
+from methods.plain_terms import Pixels, losses, picture_batch, random_batch
 
 from common.label_space import LabelSpace
 from common.methods import RPG, BalancedRPG, NearestNeighbor, RPGPlus, Step
@@ -61,8 +61,7 @@ def test_of_the_network_s_own_label_every_pixel_counts(labels):
 
 @pytest.mark.parametrize("kind", [NearestNeighbor, RPG, RPGPlus, BalancedRPG])
 def test_references_that_disagree_do_not_count(labels, kind):
-    batch, network = random_batch(labels, 12), Pixels(3, labels.num_outputs, 4.0)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    batch, network = picture_batch(labels), Pixels(3, labels.num_outputs, 4.0)
     options = {"neighbors": 0.3, "query_size": 5, "per_class": True}
     _, step = losses(kind(labels, added_weight=PredictionAgreement(), **options), network, batch)
     _, plain = losses(kind(labels, **options), network, batch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from methods.plain_terms import Pixels, losses, random_batch
+from methods.plain_terms import Pixels, losses, nearest_labels, picture_batch, random_batch
 
 from common.label_space import LabelSpace
 from common.methods import FixMatch, ReferenceMatch, Step, UniMatch
@@ -18,25 +18,12 @@ def network(labels):
     return Pixels(3, labels.num_outputs, 6.0)
 
 
-def nearest(step):
-    """The label of the labelled pixel with the largest cosine, for each unlabelled one, pixel by pixel."""
-    images, label = step.labeled["image"].double(), step.labeled["label"]
-    asked = step.unlabeled["image"].double()
-    found = torch.zeros(len(asked), label.shape[1], *asked.shape[2:])
-    for b in range(len(asked)):
-        for y in range(asked.shape[2]):
-            for x in range(asked.shape[3]):
-                cosines = torch.cosine_similarity(images, asked[b, :, y, x].reshape(1, -1, 1, 1), dim=1)
-                image, row, column = (int(i) for i in torch.unravel_index(cosines.argmax(), cosines.shape))
-                found[b, :, y, x] = label[image, :, row, column]
-    return found
-
-
 def test_it_is_whether_the_nearest_reference_says_the_same(labels, network):
-    step = Step(labels, network, random_batch(labels, 6))
+    batch = random_batch(labels, 6)
+    step = Step(labels, network, batch)
     pseudo = Prediction()(step)
     weight = ReferenceAgreement(6)(step, pseudo)
-    expected = (nearest(step) == labels.hard(pseudo.label)).float()
+    expected = (torch.from_numpy(nearest_labels(batch)) == labels.hard(pseudo.label)).float()
     assert weight.shape == expected.shape and 0 < weight.mean() < 1
     torch.testing.assert_close(weight, expected)
     grid = Grid.of_cells((6, 6), 3)
@@ -45,8 +32,7 @@ def test_it_is_whether_the_nearest_reference_says_the_same(labels, network):
 
 
 def test_fixmatch_with_it_is_reference_match(labels, network):
-    batch = random_batch(labels, 12)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    batch = picture_batch(labels)
     own = ReferenceMatch(labels, 0.7, reference_size=12, query_size=None)
     view = own.terms["unsupervised"].view
     expected, _ = losses(own, network, batch)

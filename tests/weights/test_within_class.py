@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from given import GivenWeight
-from methods.plain_terms import Pixels, losses, random_batch
+from methods.plain_terms import Pixels, losses, picture_batch
 
 from common.label_space import LabelSpace
 from common.methods import RPG, BalancedRPG, Method, NearestNeighbor, RPGPlus, Step
@@ -100,8 +100,7 @@ def test_many_values_keep_their_order():
 @pytest.mark.parametrize("kind", [NearestNeighbor, RPG, RPGPlus, BalancedRPG])
 def test_it_takes_the_size_of_a_class_out_of_the_weight(labels, kind):
     """RPG's weight by k nearest of all references favours the largest class; its ranks are the same in each."""
-    batch, network = random_batch(labels, 12), Pixels(3, labels.num_outputs, 4.0)
-    batch["unlabeled"]["image"] = batch["unlabeled"]["image"].sigmoid()
+    batch, network = picture_batch(labels), Pixels(3, labels.num_outputs, 4.0)
     options = {"neighbors": 0.3, "query_size": None}
     terms, step = losses(kind(labels, weight=WithinClass(ClassEntropy()), **options), network, batch)
     noted = step.notes["unsupervised"]
