@@ -1,6 +1,5 @@
 """nnU-Net on one of our datalists: planned, trained and run by its own commands, scored by our metrics.
 
-    python3.11 -m venv NNENV && NNENV/bin/pip install nnunetv2
     python benchmarks/nnunet.py lungs.json --bundle jsrt_rpg --size 64 64 --nnunet NNENV/bin --output nn/lungs
     python benchmarks/nnunet.py hippocampus.json --bundle ms_popcorn --nnunet NNENV/bin --output nn/hippocampus
 

@@ -24,13 +24,12 @@ def read_itk(path: str | Path) -> Any:
     try:
         image = itk.imread(str(path))
     except itk.TemplateTypeError:  # it has no images of this type
-        stored.require_whole(itk_header(path).GetImageSizeInBytes())
+        stored.require_whole()
         return imread(path, str(path), itk.D)  # exact for whole numbers up to 2^53
     except Exception as error:  # SWIG wraps all of ITK's exceptions
-        stored.require_whole(itk_header(path).GetImageSizeInBytes())
+        stored.require_whole()
         raise unread(path, error) from error
-    values = itk.array_view_from_image(image)
-    stored.require_whole(values.nbytes, values)
+    stored.require_whole(itk.array_view_from_image(image))
     return image
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -26,6 +27,7 @@ PLAIN = {
     "DistanceUnits": "mm",
 }
 LOCAL = "local"  # as ElementDataFile: in the file itself
+HIGH_FIRST = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 TRUE, FALSE = ("true", "t", "1"), ("false", "f", "0")
 LONGEST = 2**16  # characters of a line
 _ENTRY = re.compile(r"(\w+)\s*[=:]\s*(.*)")
@@ -63,8 +65,8 @@ def check_metaimage(path: str | Path) -> StoredVoxels | None:
         if not _same(entries.get(key, plain), plain):
             raise ValueError(f"{path} must have {key} = {plain} or none, got {entries[key]}: convert the file.")
     _check_voxels(path, entries, len(shape))
-    stored = _stored(path, header)
-    stored.require_possible(TYPES[kind] * int(np.prod(shape, dtype=object)))
+    stored = _stored(path, header, TYPES[kind] * math.prod(shape))
+    stored.require_possible()
     return stored
 
 
@@ -135,16 +137,14 @@ def _check_voxels(path: Path, entries: dict[str, str], dimensions: int) -> None:
                 )
 
 
-def _stored(path: Path, header: Header) -> StoredVoxels:
+def _stored(path: Path, header: Header, size: int) -> StoredVoxels:
     """Where the voxels are; as many bytes of compressed ones as the header says."""
-    data, compressed = data_file(path), header.entries.get("CompressedData", "False")
+    data, packed = data_file(path), _flag(path, header.entries, "CompressedData")
     if not data.is_file():
         raise ValueError(f"{path} must have its voxels in {data.name} beside it, got no such file: copy both files.")
-    if compressed.lower() not in TRUE + FALSE:
-        raise ValueError(f"{path} must have CompressedData = True or False, got {compressed}: correct its header.")
     start = header.end if header.entries["ElementDataFile"].lower() == LOCAL else 0
     there = data.stat().st_size - start
-    said, packed = header.entries.get("CompressedDataSize"), compressed.lower() in TRUE
+    said = header.entries.get("CompressedDataSize")
     if packed and said is None and start:  # ITK takes none of them, and leaves the voxels as they are in memory
         raise ValueError(
             f"{path} must say how many bytes of compressed data follow its header, got no CompressedDataSize: copy it "
@@ -155,23 +155,27 @@ def _stored(path: Path, header: Header) -> StoredVoxels:
             f"{path} must have {said} bytes of compressed data in {data.name}, by its header, got {there}: the file "
             "has been cut off or exchanged. Copy it again."
         )
-    size, kind = " x ".join(header.entries["DimSize"].split()), header.entries["ElementType"]
-    return StoredVoxels(path, data, start, packed, _high_first(path, header.entries), size, kind)
+    shape, kind = " x ".join(header.entries["DimSize"].split()), header.entries["ElementType"]
+    return StoredVoxels(path, data, start, packed, _high_first(path, header.entries), shape, kind, size)
 
 
 def _high_first(path: Path, entries: dict[str, str]) -> bool:
-    """The order of bytes, for which there are two keys; ITK takes any other word for False."""
-    said = {key: entries[key].lower() for key in ("BinaryDataByteOrderMSB", "ElementByteOrderMSB") if key in entries}
-    unknown = next((key for key, value in said.items() if value not in TRUE + FALSE), None)
-    if unknown is not None:
-        raise ValueError(f"{path} must have {unknown} = True or False, got {entries[unknown]}: correct its header.")
-    orders = {value in TRUE for value in said.values()}
-    if len(orders) > 1:
+    """The order of bytes, for which there are two keys."""
+    said = {key: _flag(path, entries, key) for key in HIGH_FIRST if key in entries}
+    if len(set(said.values())) > 1:
         raise ValueError(
-            f"{path} must say one order of bytes, got BinaryDataByteOrderMSB = {entries['BinaryDataByteOrderMSB']} and "
-            f"ElementByteOrderMSB = {entries['ElementByteOrderMSB']}: correct its header."
+            f"{path} must say one order of bytes, got {' and '.join(f'{key} = {entries[key]}' for key in said)}: "
+            "correct its header."
         )
-    return orders == {True}
+    return any(said.values())
+
+
+def _flag(path: Path, entries: dict[str, str], key: str) -> bool:
+    """An entry that is true or, as where there is none, false; ITK takes any other word for false."""
+    value = entries.get(key, "False")
+    if value.lower() not in TRUE + FALSE:
+        raise ValueError(f"{path} must have {key} = True or False, got {value}: correct its header.")
+    return value.lower() in TRUE
 
 
 def _numbers(path: Path, entries: dict[str, str], key: str, kind: type, count: int | None = None) -> list:

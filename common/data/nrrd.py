@@ -70,10 +70,11 @@ def _stored(path: Path, entries: dict[str, str], start: int) -> StoredVoxels | N
             f"{' '.join(sizes)[:50] or 'none'}: correct its header."
         )
     encoding, kind = entries.get("encoding", "").lower(), entries.get("type", "none")
-    size = BYTES.get(_DECORATION.sub("", kind.lower()))
-    if encoding not in ("raw", "gzip", "gz") or size is None:
+    voxel = BYTES.get(_DECORATION.sub("", kind.lower()))
+    if encoding not in ("raw", "gzip", "gz") or voxel is None:
         return None
-    swapped = entries.get("endian", "").lower() == "big"
-    stored = StoredVoxels(path, path, start, encoding != "raw", swapped, " x ".join(sizes), kind)
-    stored.require_possible(size * math.prod(map(int, sizes)))
+    packed, swapped = encoding != "raw", entries.get("endian", "").lower() == "big"
+    size = voxel * math.prod(map(int, sizes))
+    stored = StoredVoxels(path, path, start, packed, swapped, " x ".join(sizes), kind, size)
+    stored.require_possible()
     return stored

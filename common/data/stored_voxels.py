@@ -27,12 +27,12 @@ class StoredVoxels(NamedTuple):
     swapped: bool  # high bytes first
     shape: str
     type: str
+    size: int  # of all voxels, in bytes
 
-    def require_whole(self, size: int, values: np.ndarray | None = None) -> None:
+    def require_whole(self, values: np.ndarray | None = None) -> None:
         """Refuses data of another size, or that are damaged.
 
         Args:
-            size: of all voxels, in bytes.
             values: the voxels as ITK has read them, in the stored type and order. With them, whole compressed data are
                 not decompressed a second time.
 
@@ -41,27 +41,30 @@ class StoredVoxels(NamedTuple):
         """
         if self.packed and values is not None and self._has_check_sum_of(values):
             return
-        found = self._unpacked_size(size) if self.packed else self.data.stat().st_size - self.start
-        if found != size:
+        found = self._unpacked_size() if self.packed else self._stored_size()
+        if found != self.size:
             raise ValueError(
-                f"{self.image} must have {size} bytes in {self.data.name} for {self.shape} voxels of {self.type}, got "
-                f"{'more' if self.packed and found > size else found}: the data have been cut off, or they or the "
-                "header are another image's. Copy them again."
+                f"{self.image} must have {self.size} bytes in {self.data.name} for {self.shape} voxels of {self.type}, "
+                f"got {'more' if self.packed and found > self.size else found}: the data have been cut off, or they or "
+                "the header are another image's. Copy them again."
             )
-        if self.packed and values is not None:
+        if values is not None and (self.packed or values.nbytes != self.size):
             raise ValueError(
                 f"{self.image} must be read by ITK as it is stored, got other voxels than those in {self.data.name}: "
                 "write it again, as itk.imwrite does."
             )
 
-    def require_possible(self, size: int) -> None:
+    def require_possible(self) -> None:
         """Refuses, before ITK makes room for it, a size that uncompressed data have not, and one that is improbable.
 
         Raises:
             ValueError: as `require_whole`.
         """
-        if not self.packed or size > UNUSUAL * (self.data.stat().st_size - self.start):
-            self.require_whole(size)
+        if not self.packed or self.size > UNUSUAL * self._stored_size():
+            self.require_whole()
+
+    def _stored_size(self) -> int:
+        return self.data.stat().st_size - self.start
 
     def _has_check_sum_of(self, values: np.ndarray) -> bool:
         """Whether the data end with the voxels' check sum: zlib's Adler-32 (RFC 1950), gzip's CRC and length (1952)."""
@@ -75,7 +78,7 @@ class StoredVoxels(NamedTuple):
             return end == struct.pack("<II", zlib.crc32(stored), stored.size % 2**32)
         return end[-4:] == struct.pack(">I", zlib.adler32(stored))
 
-    def _unpacked_size(self, expected: int) -> int:
+    def _unpacked_size(self) -> int:
         """How many bytes the compressed data hold; no more than one piece too many is looked at.
 
         Raises:
@@ -85,7 +88,7 @@ class StoredVoxels(NamedTuple):
         try:
             with self.data.open("rb") as file:
                 file.seek(self.start)
-                while read and found <= expected and not engine.eof:
+                while read and found <= self.size and not engine.eof:
                     packed = engine.unconsumed_tail or file.read(CHUNK)
                     part = engine.decompress(packed, CHUNK)
                     found, read = found + len(part), bool(packed or part)
@@ -95,7 +98,7 @@ class StoredVoxels(NamedTuple):
                 f"{self.image} must have whole compressed data in {self.data.name}, got damaged ones ({error}): copy "
                 "it again."
             ) from error
-        if found == expected and not whole:
+        if found == self.size and not whole:
             raise ValueError(
                 f"{self.image} must have compressed data that end in {self.data.name} as they should, got "
                 f"{'more bytes after them' if engine.eof else 'no end'}: copy it again, or write it anew, as "

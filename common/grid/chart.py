@@ -114,10 +114,10 @@ def _draw_curves(
     rows, columns = (math.ceil(len(curves) / 2), min(2, len(curves))) if pairs else (len(curves), len(heads))
     names = [row.name for row in table.rows if any(row.name in drawn for drawn in lines.values())]
     beside = 2 if pairs and columns == 2 and max(map(len, names)) < LONG_NAME else 1  # columns of the legend
-    width, height = (
-        (max(3.6 * columns, 5.4), 0.22 * math.ceil(len(names) / beside)) if pairs else (2.6 * columns + 2.2, 0)
-    )
-    figure = Figure(figsize=(width, 1.9 * rows + 0.4 + height), layout="constrained")
+    width, height = 2.6 * columns + 2.2, 1.9 * rows + 0.4
+    if pairs:  # the legend lies below
+        width, height = max(3.6 * columns, 5.4), height + 0.22 * math.ceil(len(names) / beside)
+    figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey="none" if pairs else "row", squeeze=False)
     looks, handles = _looks(table), {}
     panels = list(zip(grid.flat, itertools.product(curves, heads), strict=False))

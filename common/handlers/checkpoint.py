@@ -85,15 +85,12 @@ class Checkpoint:
 
     def keep(self) -> None:
         """Gives the file a second name, so that at no moment there is none of the first."""
-        second = self.previous.with_name(f".{self.previous.stem}.{os.getpid()}.part{self.previous.suffix}")
-        second.unlink(missing_ok=True)
         try:
-            os.link(self.path, second)
+            with replacing(self.previous, durable=False) as second:
+                second.unlink(missing_ok=True)
+                os.link(self.path, second)
         except OSError:  # a file system without such links: a moment later there is one of the first name again
             self.path.replace(self.previous)
-            return
-        second.replace(self.previous)
-        second.unlink(missing_ok=True)  # it stays where both were names of one file
 
     def read(self) -> dict[str, Any] | None:
         """What the last checkpoint holds, or the one before where that one is damaged; None where there is none."""
@@ -101,10 +98,8 @@ class Checkpoint:
             return None
         try:
             return load_checkpoint(self.path)
-        except (
-            ValueError,
-            FileNotFoundError,
-        ) as error:  # it is missing where a run was killed between two renamings, without links
+        except (ValueError, FileNotFoundError) as error:
+            # it is missing where a run was killed between two renamings, on a file system without links
             if not self.previous.exists():
                 raise
             state = load_checkpoint(self.previous)

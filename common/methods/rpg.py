@@ -118,7 +118,7 @@ class ReferenceMatch(NearestNeighbor):
 
     Args:
         labels: the label space.
-        threshold: tau.
+        threshold: tau; without effect where ``weight`` is given.
         view: the strong view a_s; where not given, changed intensities and a box of another image (CutMix), which keep
             pixels in place and need two unlabelled images or more in a batch.
         weight: takes the place of confidence.
