@@ -128,6 +128,24 @@ def test_masks_are_those_of_the_training_s_transforms(predicted, images, model, 
     assert (found != wanted).mean() < 1e-4  # a pixel whose probability is 0.5 up to rounding
 
 
+def test_pictures_are_read_as_they_are_in_training(model, tmp_path):
+    """Colours weighted, opacity left out, and values of which 0 is white turned round."""
+    rng, folder = np.random.default_rng(0), tmp_path / "images"
+    folder.mkdir()
+    shades = np.stack([render_patient(number, 30, HEIGHT)[0][:, 8:-8] for number in range(3)], axis=-1)
+    colours = (shades * 255).astype(np.uint8)
+    opacity = rng.integers(0, 255, (*colours.shape[:2], 1), np.uint8)
+    Image.fromarray(colours).save(folder / "colours.png")
+    Image.fromarray(np.concatenate([colours, opacity], axis=-1)).save(folder / "glass.png")
+    Image.fromarray(np.concatenate([colours[..., :1], opacity], axis=-1)).save(folder / "pane.png")
+    Image.fromarray(255 - colours[..., 0]).save(folder / "negative.tif", tiffinfo={262: 0})
+    run_here("inferring", configs("inference"), settings(folder, tmp_path / "masks", model))
+    for file in sorted(folder.iterdir()):
+        wanted = expected(file, model)
+        assert 0.1 < wanted.mean() < 0.6
+        assert (masks(tmp_path / "masks", file.stem) != wanted).mean() < 1e-4
+
+
 def test_all_files_show_the_same_patient(predicted):
     for name in NAMES:
         assert (masks(predicted, name) != masks(predicted, "deep")).mean() < 0.02

@@ -208,6 +208,8 @@ def require_picture(path: Path) -> None:
     with Image.open(path) as picture:
         picture.verify()  # check sums
     with Image.open(path) as picture:
+        if (frames := getattr(picture, "n_frames", 1)) != 1:
+            raise ValueError(f"{frames} frames instead of one")
         picture.load()  # length
 
 
@@ -263,7 +265,7 @@ def require_size(path: Path, found: int) -> None:
 
 
 CHECKS = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), require_picture),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"), require_picture),
     **dict.fromkeys((".mha", ".mhd"), require_metaimage),
     **dict.fromkeys((".gz", ".nii"), require_nifti),
     ".nrrd": require_nrrd,
