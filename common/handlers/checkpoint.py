@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import zipfile
@@ -186,6 +187,9 @@ class BestModel:
         if name is None:
             raise ValueError("the evaluator must have a key metric for the best model to be known: set key_val_metric.")
         score = float(engine.state.metrics[name])
+        details = getattr(engine.state, "metric_details", {}).get(name)
+        if details is not None and torch.as_tensor(details).isnan().all():
+            score = math.nan  # no mask shows any class, of which MONAI makes 0
         if not score > self.best:  # also where it is not a number
             return
         self.best, self.epoch = score, int(engine.state.epoch)
@@ -204,8 +208,8 @@ class LastModel:
     """Keeps the network's last weights, as a plain state dictionary.
 
     With a :class:`BestModel` that keeps the best ones, they are the model only where nothing was validated: too few
-    epochs for a validation, or no validation images. Without one, or with ``always``, they are the model after each
-    epoch, for methods that train to the end (POPCORN).
+    epochs for a validation, no validation images, or none that shows a class. Without one, or with ``always``, they are
+    the model after each epoch, for methods that train to the end (POPCORN).
 
     Args:
         path: the file, ``models/model.pt`` of a bundle.
@@ -236,7 +240,8 @@ class LastModel:
         if not self.always:
             logger.warning(
                 f"Nothing was validated in {engine.state.epoch} epochs: saved the last weights as {self.path}. For the "
-                f"best ones, name validation images in the datalist and let val_interval be at most the epochs."
+                "best ones, name validation images in the datalist that show the classes, and let val_interval be at "
+                "most the epochs."
             )
 
 

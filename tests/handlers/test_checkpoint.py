@@ -420,6 +420,17 @@ def test_a_score_of_zero_is_better_than_none(tmp_path):
     assert (tmp_path / "model.pt").exists()
 
 
+def test_masks_that_show_no_class_choose_no_epoch(tmp_path):
+    best = BestModel(tmp_path / "model.pt", nn.Linear(1, 1))
+    scores = FixedScore(best, [(1, 0.0)])
+    scores.engine.state.metric_details = {"iou": torch.full((3, 2), torch.nan)}
+    scores.run()
+    assert best.epoch == 0 and not (tmp_path / "model.pt").exists()
+    scores.engine.state.metric_details = {"iou": torch.tensor([[torch.nan, 0.0]])}
+    scores.run()
+    assert best.epoch == 1
+
+
 def test_an_evaluator_without_key_metric_is_refused(tmp_path):
     scores = FixedScore(BestModel(tmp_path / "model.pt", nn.Linear(1, 1)), [(1, 0.5)])
     scores.engine.state.key_metric_name = None
