@@ -15,6 +15,7 @@ BYTES = {"char": 1, "short": 2, "int": 4, "longlong": 8, "long long": 8, "float"
 BYTES |= {"int8": 1, "int16": 2, "int32": 4, "int64": 8}
 _DECORATION = re.compile(r"^(un)?signed |^u(?=[csil])|(?<=short|.long) int$|_t$")
 _SIZE = re.compile(r"0*[1-9][0-9]{0,8}")
+MILLIMETRES = {"mm", "millimeter", "millimeters", "???"}
 PLACES = {"domain", "space", "time", "none", "???"}  # kinds of axes along which there are voxels, not channels
 
 
@@ -22,8 +23,8 @@ def check_nrrd(path: str | Path) -> StoredVoxels | None:
     """Refuses a file with an NRRD header that ITK would read wrongly without a word; passes over other kinds of files.
 
     Left to itself, ITK reads whatever file the header names, wherever it lies; several channels as one; voxels whose
-    sides are missing as ones of 1 mm; and more compressed data than there are voxels. Voxels that are text, or
-    compressed by bzip2, are left to it.
+    sides are missing as ones of 1 mm, and sides in other units as mm; and more compressed data than there are voxels.
+    Voxels that are text, or compressed by bzip2, are left to it.
 
     Whether the voxels are whole is seen when they have been read, by what is returned.
 
@@ -47,13 +48,26 @@ def check_nrrd(path: str | Path) -> StoredVoxels | None:
     kinds = entries.get("kinds", "")
     if not set(kinds.lower().split()) <= PLACES:
         raise ValueError(f"{path} must have one channel, got axes of the kinds {kinds}: write one channel alone.")
-    sides = entries.get("space directions", entries.get("spacings"))
-    if len(entries.get("sizes", "").split()) > 2 and sides is None:
-        raise ValueError(
-            f"{path} must give the sides of its voxels in mm, got neither 'space directions' nor 'spacings': add them "
-            "to the header, as spacings: 1.5 1.5 1.5."
-        )
+    if len(entries.get("sizes", "").split()) > 2:
+        _require_sides(path, entries)
     return _stored(path, entries, start)
+
+
+def _require_sides(path: Path, entries: dict[str, str]) -> None:
+    """Refuses voxels whose sides are unknown, or given in another unit, both of which ITK takes for mm."""
+    sides = entries.get("space directions", entries.get("spacings"))
+    units = entries.get("space units", entries.get("units", "")).replace('"', " ")
+    if sides is None:
+        found = "neither 'space directions' nor 'spacings'"
+    elif not set(units.lower().split()) <= MILLIMETRES:
+        found = f"the units {' '.join(units.split())}"
+    elif {"nan", "none"} & set(re.split(r"[\s(),]+", sides.lower())):
+        found = sides
+    else:
+        return
+    raise ValueError(
+        f"{path} must give the sides of its voxels in mm, got {found}: correct its header, as spacings: 1.5 1.5 1.5."
+    )
 
 
 def _stored(path: Path, entries: dict[str, str], start: int) -> StoredVoxels | None:

@@ -359,6 +359,8 @@ def test_an_nrrd_holds_its_voxels(case):
     start = "NRRD0004\ntype: uint16\ndimension: 3\nsizes: 4 5 6\nendian: little\nencoding: raw\nspacings: 1 1 2\n"
     (case / "whole.nrrd").write_bytes((start + "\n").encode() + RAW)
     np.testing.assert_array_equal(array(read_volume(case / "whole.nrrd")), VALUES)
+    (case / "units.nrrd").write_bytes((start + 'units: "mm" "mm" "mm"\n\n').encode() + RAW)
+    np.testing.assert_array_equal(array(read_volume(case / "units.nrrd")), VALUES)
     for line in ("data file: ../other/oct.raw", "datafile: oct.raw", "Data File: LIST"):
         for name in ("a.nrrd", "a.nhdr"):
             (case / name).write_text(f"{start}{line}\n\n")
@@ -375,6 +377,18 @@ def test_an_nrrd_holds_its_voxels(case):
     ("lines", "said"),
     [
         ("sizes: 4 5 6\n", "must give the sides of its voxels in mm, got neither 'space directions' nor 'spacings'"),
+        (
+            "sizes: 4 5 6\nspacings: 1 2 nan\n",
+            "must give the sides of its voxels in mm, got 1 2 nan: correct its header",
+        ),
+        (
+            "sizes: 4 5 6\nspace: left-posterior-superior\nspace directions: (1,0,0) (0,2,0) none\n",
+            r"must give the sides of its voxels in mm, got \(1,0,0\) \(0,2,0\) none",
+        ),
+        (
+            'sizes: 4 5 6\nspacings: 1 1 2\nunits: "um" "um" "um"\n',
+            "must give the sides .* in mm, got the units um um um",
+        ),
         ("sizes: 2 5 6 2\nkinds: vector domain domain domain\nspacings: nan 1 1 2\n", "must have one channel"),
         (
             "sizes: 4 5 6\nkinds: list domain domain\nspacings: 1 1 2\n",
@@ -383,7 +397,7 @@ def test_an_nrrd_holds_its_voxels(case):
     ],
 )
 def test_an_nrrd_without_sides_or_of_several_channels(case, lines, said):
-    """ITK takes 1 mm for the former, and numbers that are no channel's for the latter."""
+    """ITK takes 1 mm, or numbers as mm, for the former, and numbers that are no channel's for the latter."""
     dimension = len(lines.split("\n")[0].split()) - 1
     start = f"NRRD0004\n# spacings: 1 1 1\ntype: uint16\ndimension: {dimension}\nendian: little\nencoding: raw\n"
     (case / "a.nrrd").write_bytes((start + lines + "\n").encode() + RAW)
