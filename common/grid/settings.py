@@ -123,9 +123,10 @@ def resolve(key: str, methods: Iterable[str], merged: Mapping[str, Any]) -> str 
 
 
 def default_of(key: str, method: str, merged: Mapping[str, Any]) -> Any:
-    """The value of a setting where the grid file does not give one; None where it has none."""
+    """The value of a setting where the grid file does not give one, the bundle's before the method's; None for none."""
     if key.startswith(METHOD):
-        return keywords_of(method).get(key.removeprefix(METHOD))
+        keyword = key.removeprefix(METHOD)
+        return given_to(method, merged).get(keyword, keywords_of(method).get(keyword))
     return value_of(merged, key) if has(merged, key) else None
 
 

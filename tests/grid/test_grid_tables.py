@@ -8,9 +8,11 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from common.grid.cells import Grid
+from common.grid.cells import Grid, expand
 from common.grid.chart import _settled, mean_curve, write_chart, write_curves
+from common.grid.grid_file import read_grid
 from common.grid.scores import Scores, write_results
 from common.grid.tables import fill, write_csv
 from common.grid.text import render
@@ -104,6 +106,32 @@ def test_results_have_a_row_for_each_cell_case_and_class(grid, scores, tmp_path)
     # given in one table alone: the cell that it shares with another, and all others, have the default
     assert set(table["labeled_batch"]) == {2, 3}
     assert (table.loc[table["method"] != "RPG", "labeled_batch"] == 3).all()
+
+
+def test_results_say_what_the_bundle_gives_its_method(tmp_path):
+    content = {
+        "bundle": "acdc_unimatch",
+        "data": {"phantom": "acdc"},
+        "splits": [0],
+        "labeled": 3,
+        "tables": {
+            "losses": {
+                "baseline": "Dice",
+                "rows": [
+                    {"name": "Dice", "method": "UniMatch"},
+                    {"name": "cross-entropy", "method": "UniMatch", "unsupervised_loss": None},
+                ],
+            }
+        },
+    }
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump(content))
+    grid = expand(read_grid(file), lambda labeled, split: (labeled, split))
+    scores = {name: pd.DataFrame({"case": ["a"], "class": ["heart"], "iou": [0.5]}) for name in grid.cells}
+    path = write_results(grid, Scores(scores, dict.fromkeys(grid.cells, 1.0), []), tmp_path / "results.csv")
+    loss = pd.read_csv(path).set_index("cell")["unsupervised_loss"]
+    own, cross_entropy = grid.cells
+    assert "common.losses.Dice" in loss[own] and pd.isna(loss[cross_entropy])
 
 
 def without(scores: Scores, lost: list[str], failed: list[str]) -> Scores:
