@@ -115,6 +115,11 @@ def make_plan(request: dict[str, Any], data: dict[str, Any], folder: Path) -> No
     if not datalist["test"]:
         raise ValueError("test must be 1 patient or more, on whom the two are compared, got none: annotate more.")
     print(summarize_datalist(datalist))
+    if data.get("unlabeled") and not datalist["unlabeled"]:
+        raise ValueError(
+            f"unlabeled must hold images of patients who are not annotated, got none in {data['unlabeled']}: rename "
+            "those that are called as annotated ones, or leave it out."
+        )
     names = trained(datalist, request["method"])
     if request["method"] not in names:
         print(f"No unlabelled images, from which {request['method']} would learn: the labels alone are trained on.")

@@ -50,6 +50,8 @@ def test_what_cannot_be_fitted_is_refused(folder, tmp_path, capsys):
         fit(images, tmp_path / "out", {**data, "test": 0})
     with pytest.raises(ValueError, match=r"\.png: each class must have a mask of its own"):
         fit(images, tmp_path / "out", {**data, "masks": dict.fromkeys(data["masks"], str(tmp_path / "heart"))})
+    with pytest.raises(ValueError, match="unlabeled must hold images of patients who are not annotated, got none in"):
+        fit(images, tmp_path / "out", {**data, "test": 9, "unlabeled": str(images)})
     Image.fromarray(np.full((64, 64), 255, np.uint8)).save(tmp_path / "heart" / "p03.png")
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(images / "p03.png")  # a damaged one
     with pytest.raises(ValueError, match=r"the data must be sound, got 1 errors: .*p03\.png"):

@@ -32,11 +32,17 @@ def patients_of_images(path: str | Path | None, found: dict[str, Path], free: di
     own = same_patients((*found, *free))
     if path is None:
         warnings.warn(
-            "without a CSV of patients each image counts as a patient of its own: images of one patient "
-            "may fall into "
+            "without a CSV of patients each image counts as a patient of its own: images of one patient may fall into "
             "different parts. Give patients=FILE.csv if a patient has several images.",
             stacklevel=3,
         )
+        annotated = {own[stem] for stem in found}
+        if both := sorted(stem for stem in free if own[stem] in annotated):
+            warnings.warn(
+                f"{len(both)} of {len(free)} images without a label are called as annotated ones, and left out as "
+                f"images of the same patients: {first_few(both)}. Rename them if they show others.",
+                stacklevel=3,
+            )
         return own
     patient_of = read_patients(path)
     unnamed = sorted(set(found) - set(patient_of))

@@ -92,6 +92,15 @@ def test_without_a_csv_a_warning_says_what_that_means(folder):
         folder_datalist(folder / "images", masks=masks(folder))
 
 
+def test_unlabelled_images_called_as_annotated_ones_are_left_out_with_a_warning(folder):
+    for name in (f"{STEMS[0]}.png", f"{STEMS[1].upper()}.png"):
+        save(folder / "unlabeled" / name, np.eye(8))
+    with pytest.warns(UserWarning, match=rf"2 of 14 images without a label are called as .*: .*{STEMS[0]}"):
+        datalist = folder_datalist(folder / "images", masks(folder), unlabeled=folder / "unlabeled")
+    assert sum(Path(item["image"]).stem.startswith("new") for item in datalist["unlabeled"]) == 12
+    assert not any(item["image"].endswith("-a.png") for item in datalist["unlabeled"])
+
+
 def test_command_line_form_writes_a_file(folder, capsys):
     options = {"masks": masks(folder), "patients": folder / "patients.csv", "labeled": 1, "validation": 2}
     assert folder_datalist(folder / "images", output=folder / "a.json", **options) is None
