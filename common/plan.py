@@ -170,7 +170,7 @@ def of_volumes(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], l
     sides = np.array([shape * voxel for shape, voxel in headers.values()])  # in mm
     whole = float(np.median(np.prod(sides / spacing, axis=1)))
     coarser = max(1.0, (whole / VOXELS[device]) ** (1 / 3))
-    spacing = [round(float(side), 3) for side in spacing * coarser]
+    spacing = [float(f"{side:.4g}") for side in spacing * coarser]  # of microscopes they are of any size
     reasons = [f"spacing {times(spacing)} mm: the median of the labelled volumes' voxels"]
     reasons[0] += f", {coarser:.2f} times as large so that a {device} copes with them." if coarser > 1 else "."
     shapes = np.floor(sides / spacing + 0.01)

@@ -96,6 +96,14 @@ def test_volumes_keep_their_spacing_as_far_as_the_machine_goes(tmp_path):
     assert "2.00 times as large so that a cpu copes" in reasons[0]
 
 
+def test_voxels_of_a_microscope_keep_their_sides(tmp_path):
+    for side in (0.0004, 0.0056):
+        values = np.random.default_rng(0).random((32, 32, 32), np.float32)
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([side, side, side, 1])), tmp_path / "a.nii.gz")
+        settings, _ = of_volumes(part([str(tmp_path / "a.nii.gz")]), "cpu")
+        assert settings["spacing"] == [side] * 3 and settings["patch_size"] == [32, 32, 32]
+
+
 def test_volumes_that_are_too_flat_for_a_patch_are_named(tmp_path):
     files = [volume(tmp_path / "a.nii.gz", (64, 64, 20)), volume(tmp_path / "flat.nii.gz", (64, 64, 10))]
     with pytest.raises(
