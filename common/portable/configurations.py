@@ -51,7 +51,8 @@ def others(configs: dict[str, Any], known: frozenset[tuple[str, str]]) -> Iterat
             inside = any(place.startswith(f"{one}#") for one in free)
             if (place, text) in known or text == NULL:
                 continue
-            if not is_code(place, text) and (place in FREE or place.startswith(FREE_IN) or inside):
+            leads_out = place != "dataset_dir" and {"/", "\\"} & set(text)  # of masks, whose names these are parts of
+            if not is_code(place, text) and ((place in FREE and not leads_out) or place.startswith(FREE_IN) or inside):
                 continue
             if inside and place.endswith("_target_") and PARTS.fullmatch(text):
                 continue

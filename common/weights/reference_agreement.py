@@ -31,6 +31,7 @@ class ReferenceAgreement(Weight):
 
     def __init__(self, reference_size: int = 64) -> None:
         super().__init__()
+        self.reference_size = reference_size  # what a run that goes on is compared by
         self.references = References(1, reference_size, None)
 
     def check(self, labels: LabelSpace) -> None:

@@ -211,6 +211,9 @@ def test_weights_that_are_a_program(packed, tmp_path, capsys):
         {"more": {"_target_": "$@method", "method": 3}},
         {"bundle_root": "docs"},
         {"scripts": {"FolderEvaluator": "os.system"}},
+        # parts of masks' names, which would be written elsewhere
+        {"classes": ["lesion", "x/../../../elsewhere"]},
+        {"output_ext": "/../elsewhere.png"},
         # a text that MONAI looks a function up by
         {"more": {"_target_": "LoadImaged", "keys": "image", "reader": "os.system", "command": "true"}},
     ],

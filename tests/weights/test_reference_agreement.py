@@ -9,6 +9,7 @@ from methods.plain_terms import Pixels, losses, nearest_labels, picture_batch, r
 from common.label_space import LabelSpace
 from common.methods import FixMatch, ReferenceMatch, Step, UniMatch
 from common.pseudo_label import Grid, PseudoLabel
+from common.settings import described, differences
 from common.sources import Prediction
 from common.weights import ReferenceAgreement
 
@@ -46,6 +47,11 @@ def test_unimatch_asks_once_for_both_of_its_terms(labels, network, monkeypatch):
     monkeypatch.setattr(added.references, "forward", lambda step: calls.append(1) or Prediction()(step))
     losses(UniMatch(labels, 0.7, added_weight=added), network, random_batch(labels, 16))
     assert len(calls) == 1
+
+
+def test_a_run_goes_on_with_as_many_references(labels):
+    small, large = (described(FixMatch(labels, added_weight=ReferenceAgreement(size))) for size in (8, 64))
+    assert len(differences(small, large)) == 1
 
 
 def test_what_it_cannot_work_with(multilabel):
