@@ -109,8 +109,7 @@ def find_datalist(
         return _loaded_as_is(file if file.is_file() else Path(datalist), labeled, split, seed)
     if dataset_dir is None or not Path(dataset_dir).is_dir():
         raise FileNotFoundError(
-            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which "
-            "is none. "
+            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which is none. "
             "`python -m common phantom jsrt DIR` makes one for a first try."
         )
     file = Path(dataset_dir) / "datalist.json"

@@ -62,8 +62,7 @@ def list_images(directory: str | Path) -> dict[str, Path]:
         stem = path.name if path.is_dir() else file_stem(path)
         if stem in found:
             raise ValueError(
-                f"{directory}: each image must have a name of its own, got '{found[stem].name}' and "
-                f"'{path.name}'. "
+                f"{directory}: each image must have a name of its own, got '{found[stem].name}' and '{path.name}'. "
                 "Keep one of them."
             )
         found[stem] = path

@@ -170,8 +170,7 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
                 found.warnings.append(f"{message}: {first_few(names)}.")
     if sum(facts.bright_lungs) * 2 > len(facts.bright_lungs):
         found.warnings.append(
-            f"{part}: in {sum(facts.bright_lungs)} of {len(facts.bright_lungs)} images the lungs are "
-            "brighter than "
+            f"{part}: in {sum(facts.bright_lungs)} of {len(facts.bright_lungs)} images the lungs are brighter than "
             "what surrounds them. Air must be dark: invert the images."
         )
     if facts.rescaled:

@@ -32,8 +32,7 @@ def patients_of_images(path: str | Path | None, found: dict[str, Path], free: di
     own = same_patients((*found, *free))
     if path is None:
         warnings.warn(
-            "without a CSV of patients each image counts as a patient of its own: images of one patient "
-            "may fall into "
+            "without a CSV of patients each image counts as a patient of its own: images of one patient may fall into "
             "different parts. Give patients=FILE.csv if a patient has several images.",
             stacklevel=3,
         )
@@ -87,8 +86,7 @@ def read_patients(path: str | Path) -> dict[str, str]:
         patient_column = next((columns[key] for key in _PATIENT_COLUMNS if key in columns), None)
         if image_column is None or patient_column is None:
             raise ValueError(
-                f"{path}: the CSV must have a column image (or file, filename) and a column patient (or "
-                "patient_id, "
+                f"{path}: the CSV must have a column image (or file, filename) and a column patient (or patient_id, "
                 f"subject), got {list(columns.values())}. Rename its columns."
             )
         patient_of: dict[str, str] = {}

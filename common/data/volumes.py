@@ -85,9 +85,8 @@ def read_volume_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) 
     inside = np.unique(values[values > 0])
     if len(inside) > 1:
         raise ValueError(
-            f"{path} must be the mask of one class, got the values "
-            f"{', '.join(f'{value:g}' for value in inside[:5])} in it: give each class a file of its own, "
-            "or set all of the class to 1."
+            f"{path} must be the mask of one class, got the values {', '.join(f'{value:g}' for value in inside[:5])} "
+            "in it: give each class a file of its own, or set all of the class to 1."
         )
     return nibabel.Nifti1Image((values > 0).astype(np.uint8), labels.affine)
 

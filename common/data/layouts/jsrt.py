@@ -118,8 +118,7 @@ def _find_images(directory: Path) -> dict[str, Path]:
     images = _radiographs(directory)
     if not images:
         raise FileNotFoundError(
-            f"{directory}: no radiograph named JPCLN001 or JPCNN001 (.IMG, .png, .dcm) was found in it or "
-            "in its "
+            f"{directory}: no radiograph named JPCLN001 or JPCNN001 (.IMG, .png, .dcm) was found in it or in its "
             "All247images. Give the folder that holds JSRT's All247images."
         )
     return images
@@ -143,9 +142,8 @@ def _find_masks(directory: Path) -> dict[str, dict[str, Path]]:
                 masks[name][stem] = path
     if not any(masks.values()):
         raise FileNotFoundError(
-            f"{directory}: no SCR masks were found in scratch/fold1/masks/right lung and so on, or in "
-            "masks/right lung. "
-            "Unpack the SCR database (scratch) there."
+            f"{directory}: no SCR masks were found in scratch/fold1/masks/right lung and so on, or in masks/right "
+            "lung. Unpack the SCR database (scratch) there."
         )
     return masks
 
@@ -161,7 +159,6 @@ def _check_pairs(directory: Path, images: dict[str, Path], masks: dict[str, dict
             )
         if orphans:
             raise ValueError(
-                f"{directory}: {len(orphans)} of {len(found)} {name} masks have no image: "
-                f"{first_few(orphans)}. "
-                "Add the images, or take the masks out."
+                f"{directory}: {len(orphans)} of {len(found)} {name} masks have no image: {first_few(orphans)}. Add "
+                "the images, or take the masks out."
             )
