@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from common.data.volumes import save_volume
 from common.files import replacing
 
 MANIFEST, LATENTS = "manifest.json", "latents.npz"
@@ -74,12 +75,7 @@ class PseudoLabelStore:
         kind = np.uint8 if (values == values.round()).all() else np.float32
         values = values[..., None] if values.ndim == 3 else values
         values = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
-        image = nibabel.Nifti1Image(values.astype(kind), affine)
-        image.header.set_xyzt_units("mm")
-        with replacing(self.folder / f"{name}.nii.gz") as temporary:
-            whole = temporary.with_name(temporary.name + ".nii.gz")  # nibabel chooses the compression by the name's end
-            nibabel.save(image, whole)
-            whole.replace(temporary)
+        save_volume(self.folder / f"{name}.nii.gz", values.astype(kind), affine)
 
     def write_manifest(self, images: list[dict[str, Any]], set_aside: dict[str, str]) -> None:
         """Replaces the manifest."""

@@ -12,6 +12,7 @@ from common.data.decoders import load_nifti
 from common.data.dicom_volumes import frames_of, read_frames, require_whole_series
 from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
 from common.data.itk_files import imread, itk_header, read_itk
+from common.files import replacing
 
 # How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
 SAME_PLACE = 0.1
@@ -170,6 +171,14 @@ def read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
         values, affine = read_frames(path)
         return values, _sound(affine, path)
     return _values_and_affine(path, read_itk(path))
+
+
+def save_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    """Writes a NIfTI volume in millimetres, whole or not at all, and the folder that it lies in."""
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    with replacing(path) as temporary:
+        nibabel.save(image, temporary)
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
