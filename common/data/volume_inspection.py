@@ -17,7 +17,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
-from common.data.files import first_few
+from common.data.files import first_few, times
 from common.data.inspection import Inspection
 from common.data.labels import load_volume_label, require_own_label
 from common.data.mask_facts import MaskFacts
@@ -147,9 +147,9 @@ def _inspect_image(image: nibabel.Nifti1Image, name: str, facts: _Part) -> None:
     facts.shapes.append(image.shape)
     facts.voxels.append(voxel)
     if max(voxel) > LARGEST_VOXEL_MM:
-        facts.coarse.append(f"{name} ({_times(voxel)} mm)")
+        facts.coarse.append(f"{name} ({times(voxel)} mm)")
     if min(image.shape) < SMALLEST_SIDE:
-        facts.small.append(f"{name} ({_times(image.shape)})")
+        facts.small.append(f"{name} ({times(image.shape)})")
     values = np.asanyarray(image.dataobj)
     faces = [values.take(end, axis) for axis in range(3) for end in (0, -1)]
     if min(np.mean(face == 0) for face in faces) < ZERO_BORDER:
@@ -191,14 +191,10 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
             found.warnings.append(f"{part}: {len(names)} volumes {message}: {first_few(names)}. {advice}.")
 
 
-def _times(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
-
-
 def _ends(sizes: list[tuple[float, ...]]) -> str:
     """The smallest and the largest of several sizes."""
     ordered = sorted(set(sizes), key=lambda size: (float(np.prod(size)), size))
-    return " to ".join(_times(size) for size in (ordered[:1] + ordered[-1:] if len(ordered) > 1 else ordered)) or "-"
+    return " to ".join(times(size) for size in (ordered[:1] + ordered[-1:] if len(ordered) > 1 else ordered)) or "-"
 
 
 def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:

@@ -10,7 +10,7 @@ import numpy as np
 
 from common.data.decoders import load_nifti
 from common.data.dicom_volumes import frames_of, read_frames, require_whole_series
-from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix, times
 from common.data.itk_files import imread, itk_header, read_itk
 from common.files import replacing
 
@@ -38,7 +38,7 @@ def read_volume(path: str | Path) -> nibabel.Nifti1Image:
     values, affine = _read_series(path) if path.is_dir() else read_file(path)
     if values.ndim != 3 or min(values.shape) < 2:
         raise ValueError(
-            f"{path} must be one 3D volume, got an array of {' x '.join(map(str, values.shape))}: give one time point "
+            f"{path} must be one 3D volume, got an array of {times(values.shape)}: give one time point "
             "or one channel, as a file of its own."
         )
     if not np.isfinite(values).all():
@@ -112,7 +112,7 @@ def read_volume_labels(
         raise FileNotFoundError(f"{path} must be a mask, got no such file: check the datalist's paths.")
     values, affine = read_file(path)
     if values.ndim != 3:
-        shape = " x ".join(map(str, values.shape))
+        shape = times(values.shape)
         raise ValueError(f"{path} must be one 3D mask, got an array of {shape}: give each mask as a file of its own.")
     found = np.unique(values)
     if (
