@@ -163,6 +163,15 @@ def summarize_datalist(datalist: dict) -> str:
     return "\n".join(lines)
 
 
+def written(datalist: dict, output: str | Path | None) -> dict | None:
+    """Writes a datalist and prints its summary; gives it back where there is no file to write."""
+    if output is None:
+        return datalist
+    save_datalist(datalist, output)
+    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
+    return None
+
+
 def item_files(item: dict) -> list[str]:
     """All files that an item names."""
     files = []

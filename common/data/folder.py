@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from common.class_names import require_class_names
-from common.data.datalist import save_datalist, summarize_datalist
+from common.data.datalist import written
 from common.data.files import first_few, list_images
 from common.data.labels import label_values
 from common.data.patients import patients_of_images
@@ -90,11 +90,7 @@ def folder_datalist(
         unlabeled=without_label,
         name=name,
     )
-    if output is None:
-        return datalist
-    save_datalist(datalist, output)
-    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
-    return None
+    return written(datalist, output)
 
 
 def _list_filled(directory: str | Path, argument: str) -> dict[str, Path]:

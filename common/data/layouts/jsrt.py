@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common.data.datalist import save_datalist, summarize_datalist
+from common.data.datalist import written
 from common.data.files import first_few, list_images
 from common.data.fine_masks import with_fine_labels
 from common.data.splits import make_datalist
@@ -87,11 +87,7 @@ def jsrt_datalist(
         test=even,
         name="jsrt, fine classes" if fine else "jsrt",
     )
-    if output is None:
-        return datalist
-    save_datalist(datalist, output)
-    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
-    return None
+    return written(datalist, output)
 
 
 def _number(stem: str) -> int:
