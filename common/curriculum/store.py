@@ -105,10 +105,3 @@ class PseudoLabelStore:
             )
         with np.load(path, allow_pickle=False) as content:
             return content["latents"]
-
-
-def mean_dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice of the masks ``C H W [D]`` of two labels, the mean over the classes; 1 where both are empty."""
-    totals = [a.sum() + b.sum() for a, b in zip(one, other, strict=True)]
-    overlaps = [2 * np.logical_and(a, b).sum() for a, b in zip(one, other, strict=True)]
-    return float(np.mean([o / t if t else 1.0 for o, t in zip(overlaps, totals, strict=True)]))
