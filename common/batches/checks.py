@@ -35,13 +35,6 @@ def check_settings(needs: Needs, labeled_batch: int, unlabeled_batch: int, value
         )
 
 
-def check_probabilities(**values: float | None) -> None:
-    """Refuses what is no probability."""
-    for name, value in values.items():
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a probability, got {value}.")
-
-
 def check_images(method: Method, labeled: DecodedImages, unlabeled: DecodedImages | None, values: Values) -> None:
     """Refuses images that are missing, or whose values are not what is said of them."""
     name = type(method).__name__
