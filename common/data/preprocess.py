@@ -18,11 +18,12 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.brain_mask import brain_mask, is_brain_extracted, nonzero_mask
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_stem, file_suffix
 from common.data.volume_files import is_brain_mask, is_flair, is_lesion_mask, is_mask
 from common.data.volumes import read_volume, read_volume_mask, save_volume
 from common.files import read_json, replacing
 
-VOLUME = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+VOLUME = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 N4_SHRINK_MM = 4.0  # the bias field is smooth: it is found on voxels this large
 _logger = logging.getLogger(__name__)
 
@@ -219,8 +220,7 @@ def normalise(values: np.ndarray, inside: np.ndarray, name: str) -> np.ndarray:
 
 
 def _stem(path: Path) -> str:
-    name = path.name
-    return next((name[: -len(e)] for e in (".nii.gz", *VOLUME) if name.lower().endswith(e)), name)
+    return file_stem(path) if file_suffix(path) in VOLUME else path.name  # x.dcm is a folder's
 
 
 def _nifti_name(relative: Path) -> Path:
