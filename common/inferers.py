@@ -28,7 +28,7 @@ class ResizedSlices(Inferer):
         self.slices = SliceInferer(roi_size=tuple(image_size), sw_batch_size=batch, spatial_dim=2)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
-        """Outputs ``B C H W D`` of volumes ``B 1 H W D``."""
+        """Outputs ``B K H W D`` of volumes ``B C H W D``."""
         size = inputs.shape[2:]
         plain = inputs.as_subclass(Tensor)
         resized = torch.stack([self.resize(volume, dtype=torch.float32) for volume in plain]).as_subclass(Tensor)

@@ -68,6 +68,10 @@ class LabelSpace:
         """Class probabilities of the network's outputs, in their shape."""
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
 
+    def confidence(self, probabilities: Tensor) -> Tensor:
+        """The probability of what is most probable, ``B 1 H W [D]``; multi-label max(p, 1 - p), ``B C H W [D]``."""
+        return torch.maximum(probabilities, 1 - probabilities) if self.multilabel else probabilities.amax(1, True)
+
     def predict(self, logits: Tensor) -> Tensor:
         """The label that the network's outputs say: probability over 0.5, or the most probable class."""
         return (logits > 0).to(logits.dtype) if self.multilabel else logits.argmax(dim=1, keepdim=True)

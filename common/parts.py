@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,15 +40,8 @@ class Needs:
     def __or__(self, other: Needs) -> Needs:
         if self.value_range and other.value_range and self.value_range != other.value_range:
             raise ValueError(f"parts must agree on value_range, got {self.value_range} and {other.value_range}.")
-        return replace(
-            self,
-            unlabeled=max(self.unlabeled, other.unlabeled),
-            value_range=self.value_range or other.value_range,
-            **{name: getattr(self, name) or getattr(other, name) for name in FLAGS},
-        )
-
-
-FLAGS = ("pairs", "class_cover", "features", "levels", "boxes", "weak_gradients")
+        either = {name: mine or getattr(other, name) for name, mine in vars(self).items()}
+        return Needs(**{**either, "unlabeled": max(self.unlabeled, other.unlabeled)})
 
 
 class Part(nn.Module):

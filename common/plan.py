@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from common.batches.checks import GRANULE
 from common.bundle_run import BUNDLES, bundle_command, environment
 from common.data import read_image
 from common.data.datalist_rules import PARTS
-from common.data.files import NIFTI_SUFFIXES, file_suffix, first_few
+from common.data.files import NIFTI_SUFFIXES, file_suffix, first_few, times
 from common.data.volumes import is_volume, read_volume
 from common.settings import keywords
 
@@ -121,8 +120,8 @@ def of_images(datalist: dict[str, Any], device: str) -> tuple[dict[str, Any], li
     found = f"images are {width} x {height}"
     if len(set(shapes)) > 1:
         smallest, largest = min(shapes), max(shapes)
-        found = f"labelled images are {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]}, all are resized"
-    reasons = [f"image_size {size[0]} x {size[1]}: {found}, {LONGEST[device]} is for a {device}."]
+        found = f"labelled images are {times(smallest)} to {times(largest)}, all are resized"
+    reasons = [f"image_size {times(size)}: {found}, {LONGEST[device]} is for a {device}."]
     settings: dict[str, Any] = {"image_size": size}
     if device == "cuda":
         settings |= {"labeled_batch": 12, "unlabeled_batch": 12}
@@ -209,10 +208,6 @@ def image_size(size: tuple[int, int], longest: int) -> list[int]:
     """Width and height in the network: those of the images, not enlarged, in multiples of 16."""
     scale = min(1.0, longest / max(size))
     return [max(GRANULE, round(side * scale / GRANULE) * GRANULE) for side in size]
-
-
-def times(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def neighbors(method: str) -> dict[str, Any]:

@@ -155,8 +155,12 @@ def test_probabilities_and_prediction(multilabel, multiclass):
     logits = torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1, 1)
     torch.testing.assert_close(multilabel.probabilities(logits).flatten(), torch.tensor([0.5, 0.75]))
     torch.testing.assert_close(multilabel.predict(logits).flatten(), torch.tensor([0.0, 1.0]))
+    probabilities = torch.tensor([0.25, 0.6]).reshape(1, 2, 1, 1)
+    torch.testing.assert_close(multilabel.confidence(probabilities).flatten(), torch.tensor([0.75, 0.6]))
     logits = torch.tensor([0.0, math.log(3), math.log(4)]).reshape(1, 3, 1, 1)
     torch.testing.assert_close(multiclass.probabilities(logits).flatten(), torch.tensor([1, 3, 4]) / 8)
+    confidence = multiclass.confidence(multiclass.probabilities(logits))
+    torch.testing.assert_close(confidence, torch.full((1, 1, 1, 1), 0.5))
     assert multiclass.predict(logits).shape == (1, 1, 1, 1)
     assert multiclass.predict(logits).item() == 2
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.batches.checks import check_images, check_probabilities, check_settings, checked_patch, whole_size
+from common.batches.checks import check_images, check_settings, checked_patch, whole_size
 from common.batches.class_cover import ClassCover, class_presence
 from common.batches.training_image import TrainingImage, stacked
 from common.data.decoded import DecodedImages
@@ -18,6 +18,7 @@ from common.label_space import LabelSpace
 from common.ranks import rank, world_size
 from common.values import Values
 from common.views import Changes, View, Weak
+from common.views.geometry import probability
 
 if TYPE_CHECKING:
     from common.methods import Method
@@ -107,10 +108,10 @@ class Batches:
         self.needs, self.labels, self.seed, self.device = method.needs, labels, seed, torch.device(device)
         self.values, self.weak = Values.of(value_range), weak or Weak()
         self.labeled_batch, self.unlabeled_batch = labeled_batch, unlabeled_batch
-        self.foreground, self.same_patch, self.labeled_share = foreground, same_patch, labeled_share
+        self.foreground, self.same_patch = probability(foreground, "foreground"), probability(same_patch, "same_patch")
+        self.labeled_share = None if labeled_share is None else probability(labeled_share, "labeled_share")
         self.stores = {"labeled": labeled, "unlabeled": unlabeled}
         check_settings(self.needs, labeled_batch, unlabeled_batch, self.values)
-        check_probabilities(foreground=foreground, same_patch=same_patch, labeled_share=labeled_share)
         check_images(method, labeled, unlabeled, self.values)
         stores = [store for store in (labeled, unlabeled) if store is not None]
         self.whole = patch_size is None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.data.decoded import SLICE, DecodedImages
+from common.data.files import times
 from common.parts import Needs
 from common.values import Values
 
@@ -32,13 +33,6 @@ def check_settings(needs: Needs, labeled_batch: int, unlabeled_batch: int, value
             f"the method's views need images with values in {list(needs.value_range)}, got {found}: set value_range "
             f"and scale the images accordingly, or take other views."
         )
-
-
-def check_probabilities(**values: float | None) -> None:
-    """Refuses what is no probability."""
-    for name, value in values.items():
-        if value is not None and not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a probability, got {value}.")
 
 
 def check_images(method: Method, labeled: DecodedImages, unlabeled: DecodedImages | None, values: Values) -> None:
@@ -90,9 +84,8 @@ def whole_size(stores: Sequence[DecodedImages]) -> tuple[int, ...]:
         for index in range(len(store)):
             if store.shape(index) != size:
                 raise ValueError(
-                    f"whole images must be of one size, got {' x '.join(map(str, size))} of {name} and "
-                    f"{' x '.join(map(str, store.shape(index)))} of {store.name(index)}: set patch_size, or resize "
-                    f"them."
+                    f"whole images must be of one size, got {times(size)} of {name} and {times(store.shape(index))} of "
+                    f"{store.name(index)}: set patch_size, or resize them."
                 )
     return size
 
@@ -120,6 +113,6 @@ def checked_patch(patch_size: Sequence[int], stores: Sequence[DecodedImages], va
             if any(side > n for side, n in zip(size, store.shape(index), strict=True)):
                 raise ValueError(
                     f"patch_size must not be larger than an image, got {list(size)} and {store.name(index)} of "
-                    f"{' x '.join(map(str, store.shape(index)))}: lower it, or enlarge the image."
+                    f"{times(store.shape(index))}: lower it, or enlarge the image."
                 )
     return size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 from common.batches.batches import Batches
@@ -47,14 +48,12 @@ class Loader:
 
     def _ahead(self, numbers: range, workers: int) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool:
-            waiting = deque(pool.submit(self.batches.__getitem__, number) for number in numbers[: workers + 1])
+            submitted = (pool.submit(self.batches.__getitem__, number) for number in numbers)
+            waiting = deque(islice(submitted, workers + 1))
             try:
-                for number in (*numbers[workers + 1 :], *[None] * (workers + 1)):
-                    if not waiting:
-                        return
+                while waiting:
                     batch = waiting.popleft().result()
-                    if number is not None:
-                        waiting.append(pool.submit(self.batches.__getitem__, number))
+                    waiting.extend(islice(submitted, 1))
                     yield batch
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

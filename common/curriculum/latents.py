@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from common.data.decoded import DecodedImages, flat, zeros_around
+from common.data.decoded import DecodedImages, bounding_box, flat, zeros_around
 
 
 @torch.no_grad()
@@ -61,16 +61,13 @@ def grid_of(shapes: Sequence[Sequence[int]], patch_size: Sequence[int]) -> list[
 
 def grid_patches(image: Tensor, patch_size: Sequence[int], grid: int | Sequence[int]) -> list[Tensor]:
     """``grid`` patches along each axis, evenly spread over the box of the pixels that are not 0."""
-    size = np.array(patch_size)
     padding = zeros_around(patch_size, image.shape[1:])
     image = torch.nn.functional.pad(image, padding) if any(padding) else image
-    inside = (image != 0).any(0)
-    axes, starts = range(inside.ndim), []
-    for axis, number in enumerate(np.broadcast_to(grid, inside.ndim)):
-        line = inside.any(dim=tuple(a for a in axes if a != axis)).nonzero()
-        first, last = (int(line[0]), int(line[-1]) + 1) if len(line) else (0, inside.shape[axis])
+    axes = np.broadcast_to(grid, image.ndim - 1), *bounding_box(image), patch_size, image.shape[1:]
+    starts = []
+    for number, first, last, side, whole in zip(*axes, strict=True):
         # centres at (k + 1/2) / grid of the box; a patch may reach over the box, not over the image
         centres = first + (np.arange(number) + 0.5) / number * (last - first)
-        starts.append(np.clip(np.round(centres - size[axis] / 2).astype(int), 0, inside.shape[axis] - size[axis]))
-    windows = [[slice(a, a + side) for a, side in zip(corner, size, strict=True)] for corner in product(*starts)]
+        starts.append(np.clip(np.round(centres - side / 2).astype(int), 0, whole - side))
+    windows = [[slice(a, a + side) for a, side in zip(corner, patch_size, strict=True)] for corner in product(*starts)]
     return [image[(slice(None), *window)] for window in windows]

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
+from common.data.volumes import save_volume
 from common.files import replacing
 
 MANIFEST, LATENTS = "manifest.json", "latents.npz"
@@ -74,12 +75,7 @@ class PseudoLabelStore:
         kind = np.uint8 if (values == values.round()).all() else np.float32
         values = values[..., None] if values.ndim == 3 else values
         values = values[0] if len(values) == 1 else np.moveaxis(values, 0, -1)
-        image = nibabel.Nifti1Image(values.astype(kind), affine)
-        image.header.set_xyzt_units("mm")
-        with replacing(self.folder / f"{name}.nii.gz") as temporary:
-            whole = temporary.with_name(temporary.name + ".nii.gz")  # nibabel chooses the compression by the name's end
-            nibabel.save(image, whole)
-            whole.replace(temporary)
+        save_volume(self.folder / f"{name}.nii.gz", values.astype(kind), affine)
 
     def write_manifest(self, images: list[dict[str, Any]], set_aside: dict[str, str]) -> None:
         """Replaces the manifest."""
@@ -109,10 +105,3 @@ class PseudoLabelStore:
             )
         with np.load(path, allow_pickle=False) as content:
             return content["latents"]
-
-
-def mean_dice(one: np.ndarray, other: np.ndarray) -> float:
-    """Dice of the masks ``C H W [D]`` of two labels, the mean over the classes; 1 where both are empty."""
-    totals = [a.sum() + b.sum() for a, b in zip(one, other, strict=True)]
-    overlaps = [2 * np.logical_and(a, b).sum() for a, b in zip(one, other, strict=True)]
-    return float(np.mean([o / t if t else 1.0 for o, t in zip(overlaps, totals, strict=True)]))

@@ -22,7 +22,13 @@ def is_brain_extracted(image: np.ndarray) -> bool:
 
 def nonzero_mask(image: np.ndarray) -> np.ndarray:
     """The mask of a brain-extracted image: its largest part that is not 0, with holes filled."""
-    return ndimage.binary_fill_holes(_largest(image != 0))
+    return ndimage.binary_fill_holes(largest_part(image != 0))
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part of a mask of any number of axes, or nothing of an empty one."""
+    parts, count = ndimage.label(mask)
+    return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]) if count > 1 else mask
 
 
 def brain_mask(image: np.ndarray, voxel: float) -> np.ndarray:
@@ -45,7 +51,7 @@ def brain_mask(image: np.ndarray, voxel: float) -> np.ndarray:
     """
     factor = voxel / GRID_MM
     coarse = ndimage.zoom(ndimage.gaussian_filter(image, 0.5 / factor), factor, order=1)
-    head = ndimage.binary_fill_holes(_largest(coarse > 0.5 * threshold_multiotsu(coarse, 2)[0]))
+    head = ndimage.binary_fill_holes(largest_part(coarse > 0.5 * threshold_multiotsu(coarse, 2)[0]))
     tops = np.flatnonzero(head.any(axis=(0, 1)))
     if not len(tops):
         raise ValueError("nothing brighter than the background was found")
@@ -55,11 +61,11 @@ def brain_mask(image: np.ndarray, voxel: float) -> np.ndarray:
     tissue = head & (coarse > 0.5 * (dark + 0.6 * middle)) & (coarse < 1.9 * max(middle, bright / 1.3))
     found = None
     for depth in EROSION_MM:
-        core = _largest(_eroded(tissue, depth))
+        core = largest_part(_eroded(tissue, depth))
         if not core.any():
             continue
         grown = (ndimage.distance_transform_edt(~core) * GRID_MM <= depth + 1.0) & tissue
-        mask = _largest(_opened(grown, 2.0))
+        mask = largest_part(_opened(grown, 2.0))
         mask = _smoothed(ndimage.binary_fill_holes(_closed(mask, 8.0)))
         volume = mask.sum() * GRID_MM**3 / 1000
         if found is None or BRAIN_ML[0] < volume:
@@ -91,10 +97,3 @@ def _closed(mask: np.ndarray, depth_mm: float) -> np.ndarray:
 
 def _smoothed(mask: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter(mask.astype(np.float32), 1.0) > 0.5
-
-
-def _largest(mask: np.ndarray) -> np.ndarray:
-    parts, number = ndimage.label(mask)
-    if not number:
-        return mask
-    return parts == 1 + int(ndimage.sum_labels(mask, parts, np.arange(1, number + 1)).argmax())

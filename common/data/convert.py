@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import nibabel
+import numpy as np
 from tqdm import tqdm
 
 from common.data.dicom_volumes import frames_of
 from common.data.files import file_stem, first_few
 from common.data.volume_files import existing_folder, walk
-from common.data.volumes import read_volume
-from common.files import replacing
+from common.data.volumes import read_volume, save_volume
 
 
 def convert_dicom(source: str | Path, destination: str | Path) -> None:
@@ -39,9 +38,7 @@ def convert_dicom(source: str | Path, destination: str | Path) -> None:
         if target.exists():
             continue
         volume = read_volume(path)
-        volume.header.set_xyzt_units("mm")
-        with replacing(target) as temporary:
-            nibabel.save(volume, temporary)
+        save_volume(target, np.asanyarray(volume.dataobj), volume.affine)
     print(f"{len(volumes)} volumes are in {destination}")
 
 

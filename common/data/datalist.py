@@ -109,8 +109,7 @@ def find_datalist(
         return _loaded_as_is(file if file.is_file() else Path(datalist), labeled, split, seed)
     if dataset_dir is None or not Path(dataset_dir).is_dir():
         raise FileNotFoundError(
-            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which "
-            "is none. "
+            f"dataset_dir must be a folder with a datalist.json or JSRT's layout, got {dataset_dir}, which is none. "
             "`python -m common phantom jsrt DIR` makes one for a first try."
         )
     file = Path(dataset_dir) / "datalist.json"
@@ -162,6 +161,15 @@ def summarize_datalist(datalist: dict) -> str:
     if datalist.get("left_out"):
         lines.append(f"   left out: {datalist['left_out']} more images of the patients above, to keep the parts apart")
     return "\n".join(lines)
+
+
+def written(datalist: dict, output: str | Path | None) -> dict | None:
+    """Writes a datalist and prints its summary; gives it back where there is no file to write."""
+    if output is None:
+        return datalist
+    save_datalist(datalist, output)
+    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
+    return None
 
 
 def item_files(item: dict) -> list[str]:

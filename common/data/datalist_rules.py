@@ -130,10 +130,8 @@ def _refuse_shared(datalist: dict, key: str) -> None:
             shared = sorted(mine & parts[other])
             if shared:
                 raise ValueError(
-                    f"'{part}' and '{other}' must not share {'an' if key == 'image' else 'a'} {key}, got "
-                    f"{len(shared)} in both: "
-                    f"{first_few(shared)}. "
-                    "Keep all images of a patient in one part."
+                    f"'{part}' and '{other}' must not share {'an' if key == 'image' else 'a'} {key}, got {len(shared)} "
+                    f"in both: {first_few(shared)}. Keep all images of a patient in one part."
                 )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.transforms import generate_spatial_bounding_box
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -265,15 +266,11 @@ def of_slice(loaded: Mapping[Hashable, Any], item: Mapping[Hashable, Any]) -> di
     return taken
 
 
-def bounding_box(image: Any) -> list[list[int]]:
+def bounding_box(image: np.ndarray | Tensor) -> list[list[int]]:
     """First and last-plus-one index of the pixels of ``C H W [D]`` that are not 0, along each axis; of all of a blank
     image."""
-    inside = (np.asarray(image) != 0).any(axis=0)
-    if not inside.any():
-        return [[0] * inside.ndim, list(inside.shape)]
-    axes = range(inside.ndim)
-    lines = [np.flatnonzero(inside.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
-    return [[int(line[0]) for line in lines], [int(line[-1]) + 1 for line in lines]]
+    start, end = generate_spatial_bounding_box(image, lambda values: values != 0)
+    return [list(map(int, start)), list(map(int, end if any(end) else image.shape[1:]))]
 
 
 def zeros_around(size: Sequence[int], shape: Sequence[int]) -> list[int]:

@@ -36,8 +36,7 @@ def decode_jsrt(path: Path) -> np.ndarray:
     array = np.fromfile(path, dtype=">u2").reshape(side, side)
     if array.max() > JSRT_MAXIMUM:
         raise UnfitError(
-            f"an .IMG file must hold 12-bit values 0 to {JSRT_MAXIMUM}, got {array.max()}; its bytes may "
-            "have been "
+            f"an .IMG file must hold 12-bit values 0 to {JSRT_MAXIMUM}, got {array.max()}; its bytes may have been "
             "swapped. Take the file as JSRT distributes it."
         )
     return JSRT_MAXIMUM - array.T.astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 JSRT_SUFFIX = ".img"
@@ -62,8 +62,7 @@ def list_images(directory: str | Path) -> dict[str, Path]:
         stem = path.name if path.is_dir() else file_stem(path)
         if stem in found:
             raise ValueError(
-                f"{directory}: each image must have a name of its own, got '{found[stem].name}' and "
-                f"'{path.name}'. "
+                f"{directory}: each image must have a name of its own, got '{found[stem].name}' and '{path.name}'. "
                 "Keep one of them."
             )
         found[stem] = path
@@ -75,3 +74,8 @@ def first_few(values: Iterable, count: int = 5) -> str:
     values = [str(value) for value in values]
     more = f" and {len(values) - count} more" if len(values) > count else ""
     return ", ".join(values[:count]) + more
+
+
+def times(sizes: Sequence[float]) -> str:
+    """Sizes as people write them: ``512 x 512 x 9``."""
+    return " x ".join(f"{size:.9g}" for size in sizes)

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from common.class_names import require_class_names
-from common.data.datalist import save_datalist, summarize_datalist
+from common.data.datalist import written
 from common.data.files import first_few, list_images
 from common.data.labels import label_values
 from common.data.patients import patients_of_images
@@ -90,11 +90,7 @@ def folder_datalist(
         unlabeled=without_label,
         name=name,
     )
-    if output is None:
-        return datalist
-    save_datalist(datalist, output)
-    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
-    return None
+    return written(datalist, output)
 
 
 def _list_filled(directory: str | Path, argument: str) -> dict[str, Path]:
@@ -156,10 +152,8 @@ def _classes_of_values(files: list[Path], directory: str | Path) -> list[str]:
     highest = len(values - {0})
     if not highest or values - set(range(highest + 1)):
         raise ValueError(
-            f"{directory}: label maps must hold 0 for the background and 1, 2 and so on for the classes, "
-            "got values "
-            f"{sorted(values)[:10]}. Renumber them, name all classes by classes=, or give 0/255 masks by "
-            "masks=."
+            f"{directory}: label maps must hold 0 for the background and 1, 2 and so on for the classes, got values "
+            f"{sorted(values)[:10]}. Renumber them, name all classes by classes=, or give 0/255 masks by masks=."
         )
     return [f"class_{value}" for value in range(1, highest + 1)]
 
@@ -168,8 +162,7 @@ def _check_pairs(found: dict[str, Path], files: dict[str, Path], kind: str, dire
     bare, orphans = sorted(set(found) - set(files)), sorted(set(files) - set(found))
     if bare:
         raise ValueError(
-            f"{directory}: {len(bare)} of {len(found)} images have no {kind}: {first_few(bare)}. Add it "
-            "(an empty one "
+            f"{directory}: {len(bare)} of {len(found)} images have no {kind}: {first_few(bare)}. Add it (an empty one "
             "where the class is absent), or move the images to the unlabeled folder."
         )
     if orphans:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
-from common.data.files import PICTURE_SUFFIXES, file_suffix, first_few
+from common.data.files import PICTURE_SUFFIXES, file_suffix, first_few, times
 from common.data.labels import load_label, require_own_label, same_shape_up_to_scale
 from common.data.mask_facts import MaskFacts
 from common.data.near_duplicates import Seen, report_duplicates, report_near_copies
@@ -82,9 +83,9 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
         errors.append(f"{part}: {item['image']} must be a volume to have a 'slice', got an image of two axes.")
     try:
         image = read_image(item["image"])
-        digest = hashlib.blake2b(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).digest()
-        places[digest].append((part, item["image"]))
-        facts.seen.append(Seen.of(item, part, digest, image))
+        content = digest(image)
+        places[content].append((part, item["image"]))
+        facts.seen.append(Seen.of(item, part, content, image))
         facts.sizes.append(image.shape)
         facts.lowest, facts.highest = min(facts.lowest, image.min()), max(facts.highest, image.max())
         _inspect_channels(item["image"], facts)
@@ -97,7 +98,7 @@ def _inspect_item(item: dict, part: str, facts: _Part, labels: LabelSpace, place
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
     if label is not None:
-        _inspect_masks(_class_masks(label, labels), image, item, facts, labels.classes)
+        _inspect_masks(class_masks(label, labels), image, item, facts, labels.classes)
     if label is not None and image is not None and not same_shape_up_to_scale(label.shape[1:], image.shape):
         errors.append(
             f"{part}: {item['image']} and its label must have one size or shape, got {image.shape} and "
@@ -134,10 +135,20 @@ def _inspect_masks(
         facts.rescaled += masks.shape[1:] != image.shape
 
 
-def _class_masks(label: np.ndarray, labels: LabelSpace) -> np.ndarray:
-    if labels.mode == "multilabel":
-        return label > 0
-    return label == np.arange(1, labels.num_classes + 1)[:, None, None]
+def class_masks(label: np.ndarray, labels: LabelSpace) -> np.ndarray:
+    """A label as it is read as one mask for each class, booleans."""
+    return labels.masks(torch.from_numpy(label)[None])[0].numpy() > 0
+
+
+def digest(values: np.ndarray) -> bytes:
+    """Tells images of other values or another shape apart."""
+    return hashlib.blake2b(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).digest()
+
+
+def ends(sizes: Sequence[tuple[float, ...]]) -> str:
+    """The smallest and the largest of several sizes in words."""
+    ordered = sorted(set(sizes), key=lambda size: (float(np.prod(size)), size))
+    return " to ".join(map(times, dict.fromkeys(ordered[:1] + ordered[-1:]))) or "-"
 
 
 def _lungs_are_bright(image: np.ndarray, masks: np.ndarray, classes: Sequence[str]) -> list[bool]:
@@ -170,8 +181,7 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
                 found.warnings.append(f"{message}: {first_few(names)}.")
     if sum(facts.bright_lungs) * 2 > len(facts.bright_lungs):
         found.warnings.append(
-            f"{part}: in {sum(facts.bright_lungs)} of {len(facts.bright_lungs)} images the lungs are "
-            "brighter than "
+            f"{part}: in {sum(facts.bright_lungs)} of {len(facts.bright_lungs)} images the lungs are brighter than "
             "what surrounds them. Air must be dark: invert the images."
         )
     if facts.rescaled:
@@ -186,13 +196,11 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
 
 
 def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:
-    sizes = sorted(set(facts.sizes), key=lambda size: (size[0] * size[1], size))
-    ends = [f"{size[0]} x {size[1]}" for size in (sizes[:1] + sizes[-1:] if len(sizes) > 1 else sizes)]
     return {
         "part": part,
         "images": len(items),
         "patients": len({item["patient"] for item in items}),
-        "width x height": " to ".join(ends) or "-",
+        "width x height": ends(facts.sizes),
         "grey values": f"{facts.lowest:g} to {facts.highest:g}" if facts.sizes else "-",
     }
 

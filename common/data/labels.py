@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,26 +24,7 @@ def load_label(files: str | Sequence[str], labels: LabelSpace) -> np.ndarray:
 
     See :class:`~common.transforms.LoadLabeld`.
     """
-    multilabel = labels.mode == "multilabel"
-    if isinstance(files, (list, tuple)):
-        if not multilabel or len(files) not in map(len, labels.forms):
-            masks = " or ".join(f"{len(names)} masks, one for each of {first_few(names)}" for names in labels.forms)
-            expected = masks if multilabel else "one label map"
-            raise ValueError(f"a {labels.mode} label must be {expected}, got {len(files)} files: {first_few(files)}.")
-        masks = [read_mask(file) for file in files]
-        sizes = {mask.shape for mask in masks}
-        if len(sizes) > 1:
-            raise ValueError(f"{files[0]}: the masks of one image must have one size, got {sorted(sizes)}.")
-        _require_own_files(files, masks)
-        return np.stack(masks).astype(np.float32)
-    classes = labels.forms[0]
-    if multilabel and len(classes) == 1:  # of one class that is its mask
-        return read_mask(files)[None].astype(np.float32)
-    label = read_label(files)
-    _require_classes(files, label, len(classes), classes)
-    if multilabel:
-        return np.stack([label == value + 1 for value in range(len(classes))]).astype(np.float32)
-    return label[None].astype(np.float32)
+    return _label(files, labels, read_mask, read_label)
 
 
 def load_volume_label(files: str | Sequence[str], labels: LabelSpace, like: nibabel.Nifti1Image) -> np.ndarray:
@@ -53,24 +34,34 @@ def load_volume_label(files: str | Sequence[str], labels: LabelSpace, like: niba
     """
     from common.data.volumes import read_volume_labels, read_volume_mask  # nibabel takes a while
 
-    names = [files] if isinstance(files, str) else list(files)
-    count = labels.num_classes
-    if labels.multilabel and (len(names) == count if count == 1 else not isinstance(files, str)):
-        if len(names) != count:
-            raise ValueError(
-                f"a {labels.mode} label must be {count} masks, one for each of {first_few(labels.classes)}, got "
-                f"{len(names)} files: {first_few(names)}."
-            )
-        masks = [np.asarray(read_volume_mask(file, like).dataobj) for file in names]
+    return _label(
+        files,
+        labels,
+        lambda file: np.asarray(read_volume_mask(file, like).dataobj),
+        lambda file: np.asarray(read_volume_labels(file, None, like).dataobj),
+    )
+
+
+def _label(files: str | Sequence[str], labels: LabelSpace, read_one: Callable, read_map: Callable) -> np.ndarray:
+    several = isinstance(files, (list, tuple))
+    names, classes = list(files) if several else [files], labels.forms[0]
+    masked = labels.multilabel and (several or len(classes) == 1)  # of one class that is its mask
+    if len(names) not in (map(len, labels.forms) if masked else [1]):
+        masks = " or ".join(f"{len(form)} masks, one for each of {first_few(form)}" for form in labels.forms)
+        expected = masks if masked else "one label map"
+        raise ValueError(f"a {labels.mode} label must be {expected}, got {len(names)} files: {first_few(names)}.")
+    if masked:
+        masks = [read_one(file) for file in names]
+        sizes = {mask.shape for mask in masks}
+        if len(sizes) > 1:
+            raise ValueError(f"{names[0]}: the masks of one image must have one size, got {sorted(sizes)}.")
         _require_own_files(names, masks)
         return np.stack(masks).astype(np.float32)
-    if len(names) != 1:
-        raise ValueError(f"a {labels.mode} label must be one label map, got {len(names)} files: {first_few(names)}.")
-    values = np.asarray(read_volume_labels(names[0], None, like).dataobj)
-    _require_classes(names[0], values, count, labels.classes)
+    label = read_map(names[0])
+    _require_classes(names[0], label, len(classes), classes)
     if labels.multilabel:
-        return np.stack([values == value + 1 for value in range(count)]).astype(np.float32)
-    return values[None].astype(np.float32)
+        return np.stack([label == value + 1 for value in range(len(classes))]).astype(np.float32)
+    return label[None].astype(np.float32)
 
 
 def label_values(file: str) -> set[int]:

@@ -93,8 +93,7 @@ def read_patients(path: str | Path) -> dict[str, str]:
         patient_column = next((columns[key] for key in _PATIENT_COLUMNS if key in columns), None)
         if image_column is None or patient_column is None:
             raise ValueError(
-                f"{path}: the CSV must have a column image (or file, filename) and a column patient (or "
-                "patient_id, "
+                f"{path}: the CSV must have a column image (or file, filename) and a column patient (or patient_id, "
                 f"subject), got {list(columns.values())}. Rename its columns."
             )
         patient_of: dict[str, str] = {}

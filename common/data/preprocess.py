@@ -18,11 +18,12 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.brain_mask import brain_mask, is_brain_extracted, nonzero_mask
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_stem, file_suffix
 from common.data.volume_files import is_brain_mask, is_flair, is_lesion_mask, is_mask
-from common.data.volumes import read_volume, read_volume_mask
+from common.data.volumes import read_volume, read_volume_mask, save_volume
 from common.files import read_json, replacing
 
-VOLUME = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
+VOLUME = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 N4_SHRINK_MM = 4.0  # the bias field is smooth: it is found on voxels this large
 _logger = logging.getLogger(__name__)
 
@@ -161,12 +162,12 @@ def preprocess_volume(
     if n4:
         values = correct_bias(values, inside, spacing)
     values = normalise(values, inside, str(volume))
-    _save(destination / _nifti_name(volume.relative_to(source)), values, moved.affine)
+    save_volume(destination / _nifti_name(volume.relative_to(source)), values, moved.affine)
     lesions = [file for file in masks if is_lesion_mask(file.name)]
     for file in lesions:
         mask = nibabel.as_closest_canonical(read_volume_mask(file, like=given))
         on_grid = np.asarray(resample_from_to(mask, grid, order=0).dataobj).astype(np.uint8)
-        _save(destination / _nifti_name(file.relative_to(source)), on_grid, moved.affine)
+        save_volume(destination / _nifti_name(file.relative_to(source)), on_grid, moved.affine)
     return {
         "shape": list(map(int, values.shape)),
         "voxels before": [round(float(side), 4) for side in nibabel.affines.voxel_sizes(given.affine)],
@@ -218,18 +219,8 @@ def normalise(values: np.ndarray, inside: np.ndarray, name: str) -> np.ndarray:
     return np.where(inside, np.where(scaled == 0, 1e-4, scaled), 0).astype(np.float32)
 
 
-def _save(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    image = nibabel.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm")
-    with replacing(path) as temporary:
-        whole = temporary.with_name(temporary.name + ".nii.gz")  # nibabel chooses the compression by the name's end
-        nibabel.save(image, whole)
-        whole.replace(temporary)
-
-
 def _stem(path: Path) -> str:
-    name = path.name
-    return next((name[: -len(e)] for e in (".nii.gz", *VOLUME) if name.lower().endswith(e)), name)
+    return file_stem(path) if file_suffix(path) in VOLUME else path.name  # x.dcm is a folder's
 
 
 def _nifti_name(relative: Path) -> Path:

@@ -150,9 +150,8 @@ def _cover_classes(patients: list[list[dict]], classes: Sequence[str]) -> list[l
         if best_gain == 0:
             names = first_few([classes[index] for index in sorted(missing)])
             raise ValueError(
-                f"every class must occur among the labelled images, got none with {names} in "
-                f"{len(present)} images "
-                f"of {len(patients)} patients. Leave the class out, or annotate an image of it."
+                f"every class must occur among the labelled images, got none with {names} in {len(present)} images of "
+                f"{len(patients)} patients. Leave the class out, or annotate an image of it."
             )
         images = waiting.pop(best[0])
         missing -= present[images[best[1]]["image"]]
@@ -177,10 +176,9 @@ def _check_request(
         if test is None or isinstance(test, Integral):
             purpose += f" and {'at least 1' if test is None else test} for test"
         raise ValueError(
-            f"labeled must be at most {max(most, 0)}: of {patients} patients ({images} annotated images) "
-            f"{purpose} are "
-            f"set apart, and each labelled image comes from a patient of its own; got {labeled}. "
-            "Ask for fewer, or annotate more patients."
+            f"labeled must be at most {max(most, 0)}: of {patients} patients ({images} annotated images) {purpose} are "
+            f"set apart, and each labelled image comes from a patient of its own; got {labeled}. Ask for fewer, or "
+            "annotate more patients."
         )
 
 
@@ -193,7 +191,6 @@ def _check_classes(front: list[list[dict]], classes: Sequence[str], labeled: int
             absent = [classes[index] for index in sorted(missing)]
     if needed > labeled:
         raise ValueError(
-            f"labeled must be at least {needed} for every class to occur among the labelled images, got "
-            f"{labeled}, "
+            f"labeled must be at least {needed} for every class to occur among the labelled images, got {labeled}, "
             f"which leaves out {first_few(absent)}. Ask for more labelled images."
         )

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from torch.utils.data import Dataset
 
 from common.data.decoded import IMAGE, DecodedImages
+from common.data.files import times
 
 PATIENT, LABEL = "patient", "label"
 
@@ -44,7 +45,7 @@ class PatientStacks(Dataset):
         for patient, places in self.places.items():
             sizes = sorted({self.slices.shape(place) for place in places})
             if len(sizes) > 1:
-                found = " and ".join(" x ".join(map(str, size)) for size in sizes[:2])
+                found = " and ".join(map(times, sizes[:2]))
                 raise ValueError(
                     f"the slices of {patient} must be of one size to be one case, got {found}: resize them, or give "
                     "each examination a patient of its own."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,14 +10,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pandas as pd
-import torch
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist_rules import PARTS, label_classes
-from common.data.files import first_few
-from common.data.inspection import Inspection
+from common.data.files import first_few, times
+from common.data.inspection import Inspection, class_masks, digest, ends
 from common.data.labels import load_volume_label, require_own_label
 from common.data.mask_facts import MaskFacts
 from common.data.near_duplicates import Seen, report_duplicates, report_near_copies
@@ -72,9 +70,9 @@ def inspect_volumes(datalist: dict) -> Inspection:
                 labels = LabelSpace(label_classes(datalist, part), datalist["mode"])
                 _inspect_item(item, part, parts[part], labels, (places, volumes), found.errors)
                 progress.update()
-    for digest, slices in volumes.items():
-        if {part for part, _ in places.get(digest, [])} & {"validation", "test"}:
-            places[digest] += slices
+    for content, slices in volumes.items():
+        if {part for part, _ in places.get(content, [])} & {"validation", "test"}:
+            places[content] += slices
     report_duplicates(places, found, "volume")
     report_near_copies([image for facts in parts.values() for image in facts.seen.values()], found, "volume")
     for part, facts in parts.items():
@@ -103,10 +101,10 @@ def _inspect_item(
         errors.append(f"{part}: {error}")
         return
     _inspect_image(image, _name(item), facts)
-    content = _digest(values[own])
+    content = digest(values[own])
     places[0][content].append((part, _name(item)))
     if "slice" in item:
-        content = _digest(values)
+        content = digest(values)
         places[1][content].append((part, _name(item)))
     if item["image"] not in facts.seen:
         facts.seen[item["image"]] = Seen.of(item, part, content, values)
@@ -119,17 +117,13 @@ def _inspect_item(
     except (OSError, ValueError) as error:
         errors.append(f"{part}: {error}")
         return
-    masks = labels.masks(torch.from_numpy(label)[None])[0].numpy() > 0
+    masks = class_masks(label, labels)
     facts.masks.add(masks, _name(item))
     facts.mm3.append([np.count_nonzero(mask) * _voxel_mm3(image) for mask in masks])
     facts.components.append([ndimage.label(mask, _CORNERS_TOUCH)[1] for mask in masks])
     for index, number in enumerate(facts.components[-1]):
         if number == 0:
             facts.empty[index].append(_name(item))
-
-
-def _digest(values: np.ndarray) -> bytes:
-    return hashlib.blake2b(repr(values.shape).encode() + np.ascontiguousarray(values).tobytes()).digest()
 
 
 def _slices(item: dict, image: nibabel.Nifti1Image) -> tuple[slice, ...]:
@@ -147,9 +141,9 @@ def _inspect_image(image: nibabel.Nifti1Image, name: str, facts: _Part) -> None:
     facts.shapes.append(image.shape)
     facts.voxels.append(voxel)
     if max(voxel) > LARGEST_VOXEL_MM:
-        facts.coarse.append(f"{name} ({_times(voxel)} mm)")
+        facts.coarse.append(f"{name} ({times(voxel)} mm)")
     if min(image.shape) < SMALLEST_SIDE:
-        facts.small.append(f"{name} ({_times(image.shape)})")
+        facts.small.append(f"{name} ({times(image.shape)})")
     values = np.asanyarray(image.dataobj)
     faces = [values.take(end, axis) for axis in range(3) for end in (0, -1)]
     if min(np.mean(face == 0) for face in faces) < ZERO_BORDER:
@@ -191,23 +185,13 @@ def _report_part(part: str, facts: _Part, items: list[dict], classes: Sequence[s
             found.warnings.append(f"{part}: {len(names)} volumes {message}: {first_few(names)}. {advice}.")
 
 
-def _times(sizes: Sequence[float]) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)
-
-
-def _ends(sizes: list[tuple[float, ...]]) -> str:
-    """The smallest and the largest of several sizes."""
-    ordered = sorted(set(sizes), key=lambda size: (float(np.prod(size)), size))
-    return " to ".join(_times(size) for size in (ordered[:1] + ordered[-1:] if len(ordered) > 1 else ordered)) or "-"
-
-
 def _part_row(part: str, facts: _Part, items: list[dict]) -> dict:
     return {
         "part": part,
         "volumes": len(items),
         "patients": len({item["patient"] for item in items}),
-        "shape": _ends(facts.shapes),
-        "voxels (mm)": _ends(facts.voxels),
+        "shape": ends(facts.shapes),
+        "voxels (mm)": ends(facts.voxels),
     }
 
 

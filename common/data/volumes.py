@@ -10,8 +10,9 @@ import numpy as np
 
 from common.data.decoders import load_nifti
 from common.data.dicom_volumes import frames_of, read_frames, require_whole_series
-from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix
+from common.data.files import ITK_SUFFIXES, NIFTI_SUFFIXES, file_suffix, times
 from common.data.itk_files import imread, itk_header, read_itk
+from common.files import replacing
 
 # How far apart two affines may put a corner, as a share of a voxel: what is lost by rounding them in a header.
 SAME_PLACE = 0.1
@@ -37,7 +38,7 @@ def read_volume(path: str | Path) -> nibabel.Nifti1Image:
     values, affine = _read_series(path) if path.is_dir() else read_file(path)
     if values.ndim != 3 or min(values.shape) < 2:
         raise ValueError(
-            f"{path} must be one 3D volume, got an array of {' x '.join(map(str, values.shape))}: give one time point "
+            f"{path} must be one 3D volume, got an array of {times(values.shape)}: give one time point "
             "or one channel, as a file of its own."
         )
     if not np.isfinite(values).all():
@@ -85,9 +86,8 @@ def read_volume_mask(path: str | Path, like: nibabel.Nifti1Image | None = None) 
     inside = np.unique(values[values > 0])
     if len(inside) > 1:
         raise ValueError(
-            f"{path} must be the mask of one class, got the values "
-            f"{', '.join(f'{value:g}' for value in inside[:5])} in it: give each class a file of its own, "
-            "or set all of the class to 1."
+            f"{path} must be the mask of one class, got the values {', '.join(f'{value:g}' for value in inside[:5])} "
+            "in it: give each class a file of its own, or set all of the class to 1."
         )
     return nibabel.Nifti1Image((values > 0).astype(np.uint8), labels.affine)
 
@@ -112,7 +112,7 @@ def read_volume_labels(
         raise FileNotFoundError(f"{path} must be a mask, got no such file: check the datalist's paths.")
     values, affine = read_file(path)
     if values.ndim != 3:
-        shape = " x ".join(map(str, values.shape))
+        shape = times(values.shape)
         raise ValueError(f"{path} must be one 3D mask, got an array of {shape}: give each mask as a file of its own.")
     found = np.unique(values)
     if (
@@ -171,6 +171,14 @@ def read_file(path: Path) -> tuple[np.ndarray, np.ndarray]:
         values, affine = read_frames(path)
         return values, _sound(affine, path)
     return _values_and_affine(path, read_itk(path))
+
+
+def save_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
+    """Writes a NIfTI volume in millimetres, whole or not at all, and the folder that it lies in."""
+    image = nibabel.Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    with replacing(path) as temporary:
+        nibabel.save(image, temporary)
 
 
 def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:

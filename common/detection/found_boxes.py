@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from common.data.files import times
 from common.detection.boxes import filled
 
 Found = dict[str, np.ndarray]  # boxes, labels and scores in an image
@@ -67,9 +68,8 @@ def require_inside(boxes: np.ndarray, shape: tuple[int, ...], name: str) -> None
     outside = ((corners < 0) | (corners > np.array(shape))).any((1, 2))
     if outside.any():
         raise ValueError(
-            f"the boxes of {name} must lie within its {' x '.join(map(str, shape))} pixels, got "
-            f"{boxes[outside][0].tolist()}: they are another image's; delete the detector's folder, so that boxes are "
-            "found again."
+            f"the boxes of {name} must lie within its {times(shape)} pixels, got {boxes[outside][0].tolist()}: they "
+            "are another image's; delete the detector's folder, so that boxes are found again."
         )
 
 

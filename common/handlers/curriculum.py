@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from common.batches import Batches, TrainingImage
 from common.curriculum import Joining, ProximityGraph, PseudoLabelStore, grid_of, image_latents, loaded
-from common.curriculum.store import mean_dice
 from common.files import replacing
 from common.label_space import LabelSpace
 from common.methods import Method, Step
+from common.metrics import image_dice
 from common.networks import unwrapped
 from common.ranks import SameBuffers, barrier, gathered_rows, is_first_rank, rank, world_size
 
@@ -203,14 +203,15 @@ class Curriculum:
 
     def entry(self, row: int, step: int, score: float | None, neighbors: list[dict]) -> dict[str, Any]:
         """The manifest's entry of an image."""
-        name, truth, labels = self.name(row, step), self.unlabeled.arrays(row).get("truth"), self.scored
+        name, truth, dice = self.name(row, step), self.unlabeled.arrays(row).get("truth"), None
         label = torch.from_numpy(self.store.load_label(name).astype(np.float32))[None]
         masks = self.scored.masks(label)[0] > 0.5
         volume_ml = None
         if masks.ndim == 4:
             voxel_ml = abs(np.linalg.det(self.unlabeled.affine(row)[:3, :3])) / 1000
             volume_ml = round(float(masks.any(0).sum() * voxel_ml), 4)
-        true = None if truth is None else labels.masks(torch.from_numpy(np.array(truth))[None])[0] > 0
+        if truth is not None:
+            dice = round(float(image_dice(self.scored, label, torch.from_numpy(np.array(truth))[None]).mean()), 4)
         return {
             "image": self.unlabeled.name(row),
             "step": step,
@@ -219,7 +220,7 @@ class Curriculum:
             "checkpoint": f"step{step:02d}.pt",
             "label": f"{name}.nii.gz",
             "lesion_ml": volume_ml,
-            "dice": None if true is None else round(mean_dice(masks.numpy(), true.numpy()), 4),
+            "dice": dice,
             "truth": None if truth is None else "|".join(np.ravel(self.unlabeled.data[row]["truth"])),
         }
 

@@ -41,7 +41,7 @@ def comparison_statistics(labels: LabelSpace, compared: Mapping[str, Sequence[Co
         numbers |= {f"gradient_{name}_{of}": part / total for of, part in zip(labels.classes, classes, strict=True)}
         agreed = sum(_agreed(labels, each) for each in compared[name])
         numbers[f"agreement_{name}"] = agreed[0] / agreed[1]
-    return _defined(numbers)
+    return defined(numbers)
 
 
 @torch.no_grad()
@@ -70,7 +70,7 @@ def view_statistics(labels: LabelSpace, notes: Mapping[str, Noted], truth: Tenso
         over = [0, *range(2, masks.ndim)]
         ious = (masks & true & there).sum(over) / ((masks | true) & there).sum(over)
         numbers[f"view_iou_{name}"] = ious.nanmean()
-    return _defined(numbers)
+    return defined(numbers)
 
 
 def _gradients(labels: LabelSpace, compared: Compared) -> Tensor:
@@ -96,8 +96,9 @@ def _agreed(labels: LabelSpace, compared: Compared) -> Tensor:
     return torch.stack([(weight * agreed * known).sum(), (weight * known).sum()])
 
 
-def _defined(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+def defined(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """The numbers as Python's; those that are not a number are left out."""
     if not numbers:
         return {}
-    values = torch.stack([value.float() for value in numbers.values()]).tolist()  # the device is waited for once
+    values = torch.stack([value.double() for value in numbers.values()]).tolist()  # the device is waited for once
     return {name: value for name, value in zip(numbers, values, strict=True) if value == value}

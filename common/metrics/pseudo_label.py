@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from common.label_space import LabelSpace
+from common.metrics.comparisons import defined
 
 # A pixel whose weight is below this adds next to nothing to the loss, and is not said to count.
 COUNTS_ABOVE = 0.1
@@ -39,5 +40,4 @@ def pseudo_label_statistics(
         shared = (masks * true).sum(over)
         ious = shared / (masks.sum(over) + true.sum(over) - shared)
         numbers |= {f"pseudo_iou_{name}": value for name, value in zip(labels.classes, ious, strict=True)}
-    values = torch.stack(list(numbers.values())).tolist()  # the device is waited for once
-    return {name: value for name, value in zip(numbers, values, strict=True) if value == value}
+    return defined(numbers)

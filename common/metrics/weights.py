@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from common.label_space import LabelSpace
+from common.metrics.comparisons import defined
 
 SURE = 0.95  # a confidence above which methods trust a pixel
 PIXELS = 2**16  # that are looked at, spread evenly: an area under a curve is sure to 0.01 with far fewer
@@ -65,8 +66,7 @@ def weight_statistics(
             "confident_wrong": (sure & ~right).sum() / sure.sum(),
             "calibration_error": _calibration_error(*some),
         }
-    values = torch.stack([value.double() for value in numbers.values()]).tolist()
-    return {name: value for name, value in zip(numbers, values, strict=True) if value == value}
+    return defined(numbers)
 
 
 def area_under_curve(scores: Tensor, right: Tensor) -> Tensor:

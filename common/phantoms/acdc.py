@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from common.data.layouts.acdc import CLASSES, acdc_datalist
+from common.data.volumes import save_volume
 from common.phantoms import Phantom
-from common.phantoms.folder import made_beside, require_at_least, require_empty, save_volume, sizes_of_parts
+from common.phantoms.folder import made_beside, require_at_least, require_empty, sizes_of_parts
 from common.phantoms.heart import FIELD, SLICE, make_frame, make_heart
 
 SMALLEST = 48

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, label
+from scipy.ndimage import gaussian_filter
 
+from common.data.brain_mask import largest_part
 from common.phantoms.anatomy import SIDES, Anatomy
 from common.phantoms.bones import add_bones, clavicle
 from common.phantoms.canvas import Canvas, bends, cloud, depth, ellipse, resized, smooth_curve, tube
@@ -74,12 +75,12 @@ class Chest:
         for side in SIDES:
             field = (self.cavity[side] > 0.5) & (inner_heart <= 0.5)
             field &= (self.mediastinum <= 0.5) & (self.effusion <= 0.5)
-            masks[f"{side}_lung"] = _largest_part(field)
+            masks[f"{side}_lung"] = largest_part(field)  # what heart or fluid cut off at a corner is none
             cage = np.maximum(cage, self.canvas.fill(_scaled(self.outlines[side], 1.22)))
         masks["heart"] = self.heart > 0.5
         for side in SIDES:
             bone = self.canvas.fill(tube(*clavicle(self.anatomy, side)))
-            masks[f"{side}_clavicle"] = _largest_part((bone > 0.5) & ((cage > 0.5) | (self.mediastinum > 0.5)))
+            masks[f"{side}_clavicle"] = largest_part((bone > 0.5) & ((cage > 0.5) | (self.mediastinum > 0.5)))
         return masks
 
     def _attenuation(self) -> np.ndarray:
@@ -176,11 +177,3 @@ class Chest:
 def _scaled(outline: np.ndarray, factor: float) -> np.ndarray:
     center = 0.5 * (outline.min(axis=0) + outline.max(axis=0))
     return center + factor * (outline - center)
-
-
-def _largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest connected part: what the heart or fluid cuts off at a corner belongs to no lung field."""
-    parts, count = label(mask)
-    if count < 2:
-        return mask
-    return parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])

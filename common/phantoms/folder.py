@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import nibabel
-import numpy as np
-
 LARGEST = 1024  # pixels or voxels of a side
 
 
@@ -55,11 +52,3 @@ def made_beside(folder: Path) -> Iterator[Path]:
         if folder.exists():
             folder.rmdir()
         shutil.move(made, folder)
-
-
-def save_volume(path: Path, values: np.ndarray, affine: np.ndarray) -> None:
-    """Writes a NIfTI volume in millimetres, and the folder that it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = nibabel.Nifti1Image(values, affine)
-    image.header.set_xyzt_units("mm")
-    nibabel.save(image, path)

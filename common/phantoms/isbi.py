@@ -10,13 +10,14 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from common.data.datalist import save_datalist
+from common.data.layouts.ms import CLASSES
+from common.data.volumes import save_volume
 from common.phantoms import Phantom
 from common.phantoms.brain import Brain, make_brain
-from common.phantoms.folder import made_beside, require_at_least, require_empty, save_volume
+from common.phantoms.folder import made_beside, require_at_least, require_empty
 from common.phantoms.scanner import SCANNERS, scan
 
 SMALLEST = 48  # lesions would vanish
-CLASSES = ("lesion",)
 
 
 def make_ms_phantom(

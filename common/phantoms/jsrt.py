@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from common.data.layouts.jsrt import jsrt_datalist
+from common.data.layouts.jsrt import CLASSES, jsrt_datalist
 from common.phantoms import Phantom
 from common.phantoms.anatomy import Anatomy, draw_pose
 from common.phantoms.canvas import Canvas
@@ -21,7 +21,6 @@ from common.phantoms.findings import Findings
 from common.phantoms.fine import FINE_CLASSES, fine_masks
 from common.phantoms.folder import made_beside
 
-ORGANS = ("right_lung", "left_lung", "heart", "right_clavicle", "left_clavicle")
 SMALLEST, LARGEST = 64, 4096
 _NODULE_SHARE = 154 / 247  # of JSRT's patients
 _WHITE = 4095  # 12 bits
@@ -81,7 +80,7 @@ def render_patient(
         fine: give the masks of the fine classes too (see `common.phantoms.fine`); the image is the same.
 
     Returns:
-        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in `ORGANS` order, the fine
+        image (H, W) float32 in 0..1, dense tissue bright; masks {organ: (H, W) bool} in `CLASSES` order, the fine
         ones behind them. The patient's right is on the image's left. Lung and clavicle masks overlap.
 
     Raises:
@@ -102,7 +101,7 @@ def render_patient(
     chest = Chest(anatomy, findings, Canvas(size, pose), detail_rng)
     annotated = np.any(list(chest.masks.values()), axis=0)
     image = exposure.picture(chest.attenuation, annotated, picture_rng, noise_rng)
-    masks = {organ: chest.masks[organ] for organ in ORGANS}
+    masks = {organ: chest.masks[organ] for organ in CLASSES}
     return image, masks | fine_masks(chest, exposure.window) if fine else masks
 
 
@@ -160,8 +159,8 @@ def _write_patient(folder: Path, patient: PhantomPatient, image: np.ndarray, mas
     raw.tofile(path)
     fold = "fold1" if patient.number % 2 else "fold2"
     scratch = folder / "scratch" / fold / "masks"
-    paths = [(organ, scratch / organ.replace("_", " ") / f"{patient.name}.gif") for organ in ORGANS]
-    if len(masks) > len(ORGANS):
+    paths = [(organ, scratch / organ.replace("_", " ") / f"{patient.name}.gif") for organ in CLASSES]
+    if len(masks) > len(CLASSES):
         paths += [(name, folder / "fine" / name / f"{patient.name}.png") for name in FINE_CLASSES]
     for name, path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,4 +178,4 @@ def _check_strengths(site_shift: float, anatomy_variation: float) -> None:
             raise ValueError(f"{name} must be between 0 and 2, got {value!r}; 1 is the default strength")
 
 
-PHANTOM = Phantom(make_jsrt_phantom, jsrt_datalist, ORGANS, "multilabel")
+PHANTOM = Phantom(make_jsrt_phantom, jsrt_datalist, CLASSES, "multilabel")

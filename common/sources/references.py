@@ -110,12 +110,12 @@ class References(Part):
         references, label = step.see(labeled["image"], network=network).features, labeled["label"]
         if pool is not None:
             references, label = pool.of(references), pool.of(label)
-        label = pixels(step.labels.hard(label.float()))
+        label = as_rows(step.labels.hard(label.float()))
         self.warn(len(label))
         search = partial(labels_by_class, votes=self.label == "votes") if self.per_class else reference_labels
         found = search(
-            pixels(queries),
-            pixels(references),
+            as_rows(queries),
+            as_rows(references),
             label if step.labels.multilabel else label.squeeze(1).long(),
             self.neighbors,
             num_classes=step.labels.num_outputs,
@@ -145,11 +145,11 @@ def cells(size: int | None, dimensions: int) -> int | None:
     return None if size is None else max(1, round(size ** (2 / dimensions)))
 
 
-def pixels(maps: Tensor) -> Tensor:
+def as_rows(maps: Tensor) -> Tensor:
     """Maps ``B C H W [D]`` as a list of pixels, ``B*H*W[*D] C``."""
     return maps.movedim(1, -1).flatten(0, -2)
 
 
 def maps(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The reverse of :func:`pixels`: rows ``B*H*W[*D] C`` as ``B C H W [D]`` with ``shape`` (B, H, W, [D])."""
+    """The reverse of :func:`as_rows`: rows ``B*H*W[*D] C`` as ``B C H W [D]`` with ``shape`` (B, H, W, [D])."""
     return rows.reshape(*shape, -1).movedim(-1, 1)

@@ -16,6 +16,7 @@ from common.networks import unwrapped
 from common.parts import Needs
 from common.ranks import gathered
 from common.sources import Teacher
+from common.sources.references import as_rows
 from common.terms.term import Term
 from common.weights.entropy import EntropyShare, entropy
 
@@ -202,11 +203,6 @@ class Contrast(Term):
                     self.queues[label, places] = new
                     self.filled[label] += len(new)
         self.waiting.clear()
-
-
-def as_rows(maps: Tensor) -> Tensor:
-    """Maps ``B C H W [D]`` as ``B*H*W[*D] C``."""
-    return maps.movedim(1, -1).flatten(0, -2)
 
 
 def rank_of(labels: LabelSpace, probabilities: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
+from common.data.files import times
 from common.data.labels import load_label, require_own_label, same_shape_up_to_scale
 from common.data.readers import read_image, require_channel
 from common.label_space import LabelSpace
@@ -123,9 +124,8 @@ def _to_size(array: np.ndarray, size: tuple[int, int], file: str) -> np.ndarray:
         return array
     if not same_shape_up_to_scale(array.shape[1:], size):
         raise ValueError(
-            f"{file}: a label must have its image's size or shape, got {array.shape[1]} x {array.shape[2]} "
-            "pixels for an "
-            f"image of {size[0]} x {size[1]}. Pair them anew."
+            f"{file}: a label must have its image's size or shape, got {times(array.shape[1:])} pixels for "
+            f"an image of {times(size)}. Pair them anew."
         )
     return torch.nn.functional.interpolate(torch.from_numpy(array)[None], size=size, mode="nearest-exact")[0].numpy()
 

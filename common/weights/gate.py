@@ -75,10 +75,8 @@ class MeanConfidence(Gate):
 
     @torch.no_grad()
     def scores(self, step: Step, pseudo: PseudoLabel) -> Tensor:
-        probability = step.labels.probabilities(self.known(pseudo).float())
-        if step.labels.multilabel:
-            return torch.maximum(probability, 1 - probability).flatten(2).mean(2)
-        return probability.amax(1, keepdim=True).flatten(2).mean(2)
+        probabilities = step.labels.probabilities(self.known(pseudo).float())
+        return step.labels.confidence(probabilities).flatten(2).mean(2)
 
 
 class ConfidenceMap(Confidence):

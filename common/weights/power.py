@@ -39,9 +39,7 @@ class ConfidencePower(Weight):
     @torch.no_grad()
     def forward(self, step: Step, pseudo: PseudoLabel) -> Tensor:
         probabilities = step.labels.probabilities(self.known(pseudo).float())
-        if step.labels.multilabel:
-            return torch.maximum(probabilities, 1 - probabilities) ** self.power
-        return probabilities.amax(1, keepdim=True) ** self.power
+        return step.labels.confidence(probabilities) ** self.power
 
 
 class ClassSample(Weight):

@@ -183,8 +183,7 @@ def classes_of(labels: LabelSpace, label: Tensor) -> Tensor:
 def recognised(labels: LabelSpace, outputs: Tensor, label: Tensor, weight: Tensor | None, threshold: float) -> Tensor:
     """:func:`classes_of` a label where the outputs say the same with confidence and a pixel counts, else -1."""
     outputs = outputs.detach().float()
-    probabilities, said = labels.probabilities(outputs), labels.predict(outputs)
-    sure = torch.maximum(probabilities, 1 - probabilities) if labels.multilabel else probabilities.amax(1, True)
+    sure, said = labels.confidence(labels.probabilities(outputs)), labels.predict(outputs)
     right = (said == labels.hard(label)) & (sure > threshold)
     if labels.multilabel:
         right &= label >= 0  # below, a hard label would be 0; in multi-class nothing equals it

@@ -45,9 +45,9 @@ def make(store):
     [
         ({"labeled_batch": 0}, "labeled_batch must be at least 1, got 0"),
         ({"unlabeled_batch": 0}, "unlabeled_batch must be at least 1, got 0"),
-        ({"foreground": 1.5}, "foreground must be a probability, got 1.5"),
-        ({"same_patch": -0.1}, "same_patch must be a probability, got -0.1"),
-        ({"labeled_share": 1.01}, "labeled_share must be a probability, got 1.01"),
+        ({"foreground": 1.5}, r"foreground must be a probability in \[0, 1\], got 1.5"),
+        ({"same_patch": -0.1}, r"same_patch must be a probability in \[0, 1\], got -0.1"),
+        ({"labeled_share": 1.01}, r"labeled_share must be a probability in \[0, 1\], got 1.01"),
         ({"value_range": (1, 1)}, "value_range must be the lowest and the highest"),
         ({"patch_size": (16,)}, r"patch_size must be 2 multiples of 16, .* got \[16\]"),
         ({"patch_size": (16, 16, 16)}, r"patch_size must be 2 multiples of 16, .* got \[16, 16, 16\]"),

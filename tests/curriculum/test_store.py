@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from common.curriculum import PseudoLabelStore
-from common.curriculum.store import mean_dice
 
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 2.5, 0], [0, 0, 0, 1]])
 SIZES = [(9, 7), (9, 7, 5)]
@@ -103,10 +102,3 @@ def test_manifest(tmp_path):
         store.write_manifest(entries, {"c.nii.gz": "is broken"})
         content = json.loads((tmp_path / "manifest.json").read_text())
         assert content == {"images": entries, "set_aside": [{"image": "c.nii.gz", "reason": "is broken"}]}
-
-
-def test_dice_by_hand():
-    one = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
-    other = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]], bool)
-    assert mean_dice(one, other) == pytest.approx((2 * 1 / (2 + 3) + 1 + 0) / 3)
-    assert mean_dice(one, one) == 1

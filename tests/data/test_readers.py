@@ -11,7 +11,7 @@ from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from common.data.files import file_stem, list_images
+from common.data.files import file_stem, list_images, times
 from common.data.readers import read_image, read_label, read_mask
 
 GREY12 = np.random.default_rng(0).integers(0, 4096, (5, 7)).astype(np.uint16)  # rows, columns
@@ -309,6 +309,10 @@ def test_stems_and_folders(tmp_path):
     (tmp_path / "b.dcm").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"b\.dcm.*b\.png"):
         list_images(tmp_path)
+
+
+def test_sizes_in_words():
+    assert times((1234567, 0.488, np.float64(3))) == "1234567 x 0.488 x 3"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".nii.gz"])

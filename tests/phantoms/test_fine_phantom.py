@@ -8,7 +8,7 @@ from PIL import Image
 
 from common.data.files import list_images
 from common.phantoms.fine import FINE_CLASSES, FINE_OF_ORGAN
-from common.phantoms.jsrt import ORGANS, describe_patient, make_jsrt_phantom, render_patient
+from common.phantoms.jsrt import CLASSES, describe_patient, make_jsrt_phantom, render_patient
 
 CASES = [(seed, patient, size) for seed in (0, 1, 7) for patient in range(4) for size in (96, 128)]
 
@@ -35,7 +35,7 @@ def test_every_patient_shows_every_class(patients):
 
 def test_unions_are_the_organs(patients):
     for case, _, masks in patients:
-        for organ in ORGANS:
+        for organ in CLASSES:
             union = np.any([masks[name] for name in FINE_OF_ORGAN[organ]], axis=0)
             np.testing.assert_array_equal(union, masks[organ], err_msg=f"{case} {organ}")
 
@@ -43,9 +43,9 @@ def test_unions_are_the_organs(patients):
 def test_pictures_and_organs_are_those_without_fine_classes(patients):
     for case, image, masks in patients[::3]:
         plain_image, plain_masks = render_patient(*case)
-        assert list(plain_masks) == list(ORGANS)
+        assert list(plain_masks) == list(CLASSES)
         np.testing.assert_array_equal(image, plain_image)
-        for organ in ORGANS:
+        for organ in CLASSES:
             np.testing.assert_array_equal(masks[organ], plain_masks[organ])
 
 

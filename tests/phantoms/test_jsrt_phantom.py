@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import label
 
-from common.phantoms.jsrt import ORGANS, describe_patient, make_jsrt_phantom, render_patient
+from common.phantoms.jsrt import CLASSES, describe_patient, make_jsrt_phantom, render_patient
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_layout_is_complete(folder):
     assert images == expected
     for name in images:
         number = int(name[5:8])
-        for organ in ORGANS:
+        for organ in CLASSES:
             fold, other = ("fold1", "fold2") if number % 2 else ("fold2", "fold1")
             relative = f"masks/{organ.replace('_', ' ')}/{name[:-4]}.gif"
             assert (folder / "scratch" / fold / relative).is_file()
@@ -52,7 +52,7 @@ def test_files_hold_what_was_rendered(folder):
         assert stored.min() >= 0 and stored.max() <= 4095
         np.testing.assert_allclose(stored.reshape(64, 64), 4095 * (1 - image), atol=0.51)
         fold = "fold1" if patient.number % 2 else "fold2"
-        for organ in ORGANS:
+        for organ in CLASSES:
             path = folder / "scratch" / fold / "masks" / organ.replace("_", " ") / f"{patient.name}.gif"
             with Image.open(path) as picture:
                 read = np.array(picture.convert("L"))
@@ -99,7 +99,7 @@ def test_image_range_and_type(patients):
     for _, image, masks in patients:
         assert image.dtype == np.float32 and image.shape == (128, 128)
         assert image.min() >= 0.0 and image.max() <= 1.0 and image.std() > 0.1
-        assert list(masks) == list(ORGANS)
+        assert list(masks) == list(CLASSES)
         assert all(mask.dtype == bool and mask.shape == (128, 128) for mask in masks.values())
 
 
@@ -108,7 +108,7 @@ def test_image_range_and_type(patients):
     [("lung", 0.05, 0.27), ("heart", 0.025, 0.20), ("clavicle", 0.002, 0.035)],
 )
 def test_areas_are_plausible(patients, organ, low, high):
-    for name in (name for name in ORGANS if organ in name):
+    for name in (name for name in CLASSES if organ in name):
         areas = masks_of(patients, name).mean(axis=(1, 2))
         assert areas.min() > low and areas.max() < high, (name, areas.min(), areas.max())
 
@@ -184,7 +184,7 @@ def test_size_changes_pixels_alone():
         averaged = large.reshape(128, 4, 128, 4).mean(axis=(1, 3))
         assert np.corrcoef(averaged.ravel(), small.ravel())[0, 1] > 0.99
         assert np.abs(averaged - small).mean() < 0.02
-        for organ in ORGANS:
+        for organ in CLASSES:
             coarse = large_masks[organ].reshape(128, 4, 128, 4).mean(axis=(1, 3)) > 0.5
             both, either = (coarse & small_masks[organ]).sum(), (coarse | small_masks[organ]).sum()
             assert both / either > (0.85 if "clavicle" in organ else 0.97), organ

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.data.datalist import written
 from common.data.files import first_few
-from common.data.layouts.by_patient import datalist_by_patient, written
+from common.data.layouts.by_patient import datalist_by_patient
 from common.data.splits import check_numbers
 
 CLASSES = ("right_ventricle", "myocardium", "left_ventricle")

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 from tqdm import tqdm
 
 from common.data.files import first_few
-from common.files import replacing
+from common.data.volumes import save_volume
 
 _PNG = re.compile(r"(patient\d+_frame\d+)_slice_?(\d+)\.png$", re.IGNORECASE)
 _H5_SLICE = re.compile(r"(patient\d+_frame\d+)_slice_?(\d+)\.h5$", re.IGNORECASE)
@@ -60,12 +59,10 @@ def convert_acdc(source: str | Path, destination: str | Path, spacing: tuple[flo
         image, mask = read()
         if mask is not None and mask.shape != image.shape:
             raise ValueError(f"{source}: {name} must have a label of its image's shape, got {mask.shape}.")
-        folder.mkdir(parents=True, exist_ok=True)
         pairs = [(targets[1], mask), (targets[0], image)]  # the image last: with it, the volume is whole
         for path, values in pairs:
             if values is not None:
-                with replacing(path) as temporary:
-                    nibabel.save(nibabel.Nifti1Image(values, affine), temporary)
+                save_volume(path, values, affine)
     print(f"{len(volumes)} volumes are in {destination}")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.datalist import save_datalist, summarize_datalist
 from common.data.datalist_rules import validate_datalist
 from common.data.files import first_few
 from common.data.splits import check_numbers
@@ -112,12 +111,3 @@ def _check_annotated(annotated: list[dict], elsewhere: list[dict], folder: str |
             f"{folder} and {test} must hold different patients, got {len(shared)} in both: {first_few(shared)}. Take "
             "them out of one; if they are others of the same name, give patients=FILE.csv."
         )
-
-
-def written(datalist: dict, output: str | Path | None) -> dict | None:
-    """Writes a datalist and prints its summary; gives it back where there is no file to write."""
-    if output is None:
-        return datalist
-    save_datalist(datalist, output)
-    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
-    return None

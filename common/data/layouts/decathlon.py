@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from common.class_names import require_class_names
+from common.data.datalist import written
 from common.data.files import file_stem, first_few
-from common.data.layouts.by_patient import written
 from common.data.splits import make_datalist
 from common.data.volume_files import existing_folder
 from common.files import read_json

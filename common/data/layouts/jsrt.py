@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from common.data.datalist import save_datalist, summarize_datalist
+from common.data.datalist import written
 from common.data.files import first_few, list_images
 from common.data.fine_masks import with_fine_labels
 from common.data.splits import make_datalist
@@ -87,11 +87,7 @@ def jsrt_datalist(
         test=even,
         name="jsrt, fine classes" if fine else "jsrt",
     )
-    if output is None:
-        return datalist
-    save_datalist(datalist, output)
-    print(f"{summarize_datalist(datalist)}\nwritten to {output}")
-    return None
+    return written(datalist, output)
 
 
 def _number(stem: str) -> int:
@@ -118,8 +114,7 @@ def _find_images(directory: Path) -> dict[str, Path]:
     images = _radiographs(directory)
     if not images:
         raise FileNotFoundError(
-            f"{directory}: no radiograph named JPCLN001 or JPCNN001 (.IMG, .png, .dcm) was found in it or "
-            "in its "
+            f"{directory}: no radiograph named JPCLN001 or JPCNN001 (.IMG, .png, .dcm) was found in it or in its "
             "All247images. Give the folder that holds JSRT's All247images."
         )
     return images
@@ -143,9 +138,8 @@ def _find_masks(directory: Path) -> dict[str, dict[str, Path]]:
                 masks[name][stem] = path
     if not any(masks.values()):
         raise FileNotFoundError(
-            f"{directory}: no SCR masks were found in scratch/fold1/masks/right lung and so on, or in "
-            "masks/right lung. "
-            "Unpack the SCR database (scratch) there."
+            f"{directory}: no SCR masks were found in scratch/fold1/masks/right lung and so on, or in masks/right "
+            "lung. Unpack the SCR database (scratch) there."
         )
     return masks
 
@@ -161,7 +155,6 @@ def _check_pairs(directory: Path, images: dict[str, Path], masks: dict[str, dict
             )
         if orphans:
             raise ValueError(
-                f"{directory}: {len(orphans)} of {len(found)} {name} masks have no image: "
-                f"{first_few(orphans)}. "
-                "Add the images, or take the masks out."
+                f"{directory}: {len(orphans)} of {len(found)} {name} masks have no image: {first_few(orphans)}. Add "
+                "the images, or take the masks out."
             )

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from common.data.datalist import written
 from common.data.datalist_rules import PARTS
 from common.data.files import first_few
-from common.data.layouts.by_patient import datalist_by_patient, draw_patients, written
+from common.data.layouts.by_patient import datalist_by_patient, draw_patients
 from common.data.readers import read_label
 from common.data.splits import check_numbers
 from common.data.volume_files import walk

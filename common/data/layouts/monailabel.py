@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.data.datalist import load_datalist, not_among
+from common.data.datalist import load_datalist, not_among, written
 from common.data.datalist_rules import PARTS
 from common.data.files import DICOM_SUFFIXES, file_stem, file_suffix, first_few
-from common.data.layouts.by_patient import datalist_by_patient, written
+from common.data.layouts.by_patient import datalist_by_patient
 from common.data.patients import read_patients, same_patients
 from common.data.volume_files import existing_folder
 from common.files import read_json

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.data.layouts.by_patient import datalist_by_patient, written
+from common.data.datalist import written
+from common.data.layouts.by_patient import datalist_by_patient
 from common.data.layouts.ms_files import isbi_items, patient_folder_items
 
 CLASSES = ("lesion",)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.data.datalist import written
 from common.data.datalist_rules import validate_datalist
 from common.data.files import first_few
-from common.data.layouts.by_patient import written
 from common.data.splits import check_numbers
 from common.data.volume_files import existing_folder, walk
 
