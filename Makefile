@@ -33,7 +33,7 @@ demo-oct: $(VENV)/installed  ## Train Supervised and RPG+ on invented OCT and co
 demo-lgg: $(VENV)/installed  ## Train Supervised and SegMatch on invented gliomas and compare them, about 3 minutes
 	$(RUN) -m common grid grids/demo_lgg.yaml runs/demo-lgg
 
-demo-rank: $(VENV)/installed  ## Train UniMatch without and with rank weighting and a detector on invented hearts, about 3 minutes
+demo-rank: $(VENV)/installed  ## Train Supervised and UniMatch without and with rank weighting and a detector on invented hearts, about 3 minutes
 	$(RUN) -m common grid grids/demo_rank.yaml runs/demo-rank
 
 tables: $(VENV)/installed  ## Run the paper's tables, small, on invented radiographs, about an hour and a quarter on 2 cores
