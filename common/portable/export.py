@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser, ckpt_export
 from monai.networks.utils import convert_to_onnx
 from torch import Tensor, nn
 
+from common.batches.checks import GRANULE
 from common.files import read_json, replacing
 from common.handlers.checkpoint import load_weights
 from common.portable.package import require_trained, without_places
@@ -46,14 +47,15 @@ def export(run: str | Path, output: str | Path) -> Path:
     Raises:
         FileNotFoundError: when there is no trained bundle.
         FileExistsError: when the output is there.
-        ValueError: when it has another suffix, a package is missing, the weights are damaged or another network's, or
-            the file computes something else.
+        ValueError: when it has another suffix, a package is missing, the bundle's size does not fit, the weights are
+            damaged or another network's, or the file computes something else.
     """
     root, output = Path(run), Path(output)
     if output.suffix not in WRITERS:
         raise ValueError(f"output must be a {', '.join(WRITERS)} file, got {output}: choose one of these suffixes.")
     require_trained(root, NEEDED)
     require_packages(output)
+    require_sides(root, output)
     files = [output, output.with_suffix(".bin")] if output.suffix == ".xml" else [output]
     for file in files:
         if file.exists():
@@ -76,6 +78,19 @@ def require_packages(output: Path) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise ValueError(f'{output} needs {" and ".join(missing)}, got none: pip install -e ".[{extra}]".')
+
+
+def require_sides(root: Path, output: Path) -> None:
+    """Refuses a size of the bundle's own that the network pads, which scripts do and traced forms cannot."""
+    file = root / "configs" / "inference.json"
+    config = read_json(file, "make the bundle again")
+    key = "image_size" if "image_size" in config else "patch_size"
+    sides = config[key]
+    if output.suffix != ".ts" and any(side % GRANULE for side in sides):
+        raise ValueError(
+            f"{output} needs {key} in multiples of {GRANULE}, got {sides} in {file}: export to .ts, or train at "
+            "another size."
+        )
 
 
 def trained_network(root: Path) -> nn.Module:

@@ -101,6 +101,18 @@ def test_sides_that_pooling_does_not_divide_are_an_error_where_they_cannot_be_pa
     torch.testing.assert_close(computed(export(root, tmp_path / "a.ts"), image), network(image))
 
 
+@pytest.mark.parametrize("suffix", FORMS)
+def test_a_size_of_the_bundle_that_would_be_padded(tmp_path, suffix):
+    root, _ = trained("jsrt_rpg", tmp_path / "run")
+    file = root / "configs" / "inference.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_size": [72, 64]}))
+    if suffix == ".ts":
+        assert export(root, tmp_path / "a.ts").exists()
+        return
+    with pytest.raises(ValueError, match=r"needs image_size in multiples of 16, got \[72, 64\] in .*export to \.ts"):
+        export(root, tmp_path / f"a{suffix}")
+
+
 def test_openvino_tells_nobody(runs, tmp_path):
     export(runs["jsrt_rpg"][0], tmp_path / "a.xml")
     assert sys.modules["openvino_telemetry"] is None
