@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.data.datalist import read_datalist
-from common.data.files import first_few
 from common.data.inspection import Inspection, inspect_datalist
 
 
@@ -57,8 +56,8 @@ def require_sound_datalist(datalist: dict) -> None:
         print(f"warning: {line}")
     if found.errors:
         raise ValueError(
-            f"the data must be sound, got {len(found.errors)} errors: {first_few(found.errors, 3)} "
-            "`python -m common check FILE.json` lists all of them."
+            f"the data must be sound, got {len(found.errors)} errors: {' '.join(found.errors[:3])} To see all of them, "
+            "make a datalist and call `python -m common check` with it."
         )
 
 

@@ -49,7 +49,7 @@ def list_images(directory: str | Path) -> dict[str, Path]:
     """
     directory = Path(directory).expanduser().absolute()
     if not directory.is_dir():
-        raise FileNotFoundError(f"{directory}: there is no such folder. Give the folder that holds the images.")
+        raise FileNotFoundError(f"{directory} must be a folder of images or masks, got no such folder: check the path.")
     found: dict[str, Path] = {}
     for path in sorted(directory.iterdir()):
         if path.name.startswith("."):

@@ -67,7 +67,8 @@ def folder_datalist(
     """
     if (masks is None) == (labels is None):
         raise ValueError(
-            "either masks (a folder for each class) or labels (a folder of label maps) must be given, not both."
+            "either masks (a folder for each class) or labels (a folder of label maps) must be given, got "
+            f"{'neither' if masks is None else 'both'}."
         )
     found = _list_filled(images, "images")
     if masks is not None:

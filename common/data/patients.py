@@ -33,7 +33,7 @@ def patients_of_images(path: str | Path | None, found: dict[str, Path], free: di
     if path is None:
         warnings.warn(
             "without a CSV of patients each image counts as a patient of its own: images of one patient may fall into "
-            "different parts. Give patients=FILE.csv if a patient has several images.",
+            "different parts. Give --patients FILE.csv if a patient has several images.",
             stacklevel=3,
         )
         annotated = {own[stem] for stem in found}

@@ -32,7 +32,7 @@ def draw_patients(
         purpose = f"{validation} for validation and {'at least 1' if test is None else test} for test"
         raise ValueError(
             f"labeled must be at most {max(len(patients) - kept, 0)}: of {len(patients)} annotated patients {purpose} "
-            f"are set apart; got {labeled}. Ask for fewer, or give the test part otherwise: test=FOLDER, or 0 for none."
+            f"are set apart; got {labeled}. Ask for fewer in one of the parts, or give --test FOLDER, or 0 for none."
         )
     order = np.random.default_rng([seed, split]).permutation(len(patients))
     names = [patients[index] for index in order]
@@ -109,5 +109,5 @@ def _check_annotated(annotated: list[dict], elsewhere: list[dict], folder: str |
     if shared:
         raise ValueError(
             f"{folder} and {test} must hold different patients, got {len(shared)} in both: {first_few(shared)}. Take "
-            "them out of one; if they are others of the same name, give patients=FILE.csv."
+            "them out of one; if they are others of the same name, give --patients FILE.csv."
         )

@@ -111,9 +111,10 @@ def _only(
         return chosen[0]
     names = [str(path.relative_to(folder)) for path in chosen or files]
     if chosen:
-        found, advice = f"{len(chosen)}: {first_few(names)}", f"Choose by {key}=PATTERN, or take the others out"
+        found, advice = f"{len(chosen)}: {first_few(names)}", f"Choose by --{key} PATTERN, or take the others out"
     else:
-        found, advice = f"none among {first_few(names) or 'no NIfTI files'}", f"Rename it, or give {key}=PATTERN"
+        found = f"none among {first_few(names)}" if names else "no NIfTI file at all"
+        advice = f"Rename it, or give --{key} PATTERN"
     raise ValueError(f"{folder} must hold one {what} ({words}), got {found}. {advice}.")
 
 
