@@ -20,7 +20,7 @@ TRACKING = {"output_dir", "tracking_uri", "experiment_name", "run_name", "save_e
 
 
 def refuse_unknown_keys(arguments: Sequence[str] | None = None) -> None:
-    """Refuses keys that no configuration of the run has, and methods that there are not, before anything is made.
+    """Refuses keys that no configuration of the bundle has, and methods that there are not, before anything is made.
 
     MONAI adds a misspelt key to the configuration, where nothing looks at it, and the run goes on with its default.
     What stands below a key is not looked at: a part may be given any of its keywords.
@@ -40,8 +40,12 @@ def refuse_unknown_keys(arguments: Sequence[str] | None = None) -> None:
         return
     files = given["config_file"]
     several = isinstance(files, str) and files.startswith(("[", "("))
-    config = ConfigParser.load_config_files(ast.literal_eval(files) if several else files)
-    known = set(config) | OWN | (TRACKING if "tracking" in given else set())
+    names = ast.literal_eval(files) if several else files.split(",") if isinstance(files, str) else files
+    # those of the folder, too: one command line may serve training and evaluation
+    files_there = {*names, *(str(file) for name in names for file in Path(name).parent.glob("*.json"))}
+    held = (key for name in files_there if Path(name).stem != "metadata" for key in ConfigParser.load_config_file(name))
+    known = {key.split("#")[0] for key in held} | OWN
+    known |= TRACKING if "tracking" in given else set()
     for key in given:
         top = key.removeprefix("+").replace("::", "#").split("#")[0]
         if top not in known:

@@ -66,7 +66,7 @@ def plan(datalist: dict[str, Any], file: Path, method: str, minutes: float, tria
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind = "2D" if dimensions(datalist) == 2 else "slices" if has_thick_slices(datalist) else "3D"
     settings, reasons = {"2D": of_images, "3D": of_volumes, "slices": of_slices}[kind](datalist, device)
-    settings |= {"iterations": EPOCH} | ({} if kind == "slices" else {"loss": LOSS})  # that bundle has it
+    settings |= {"iterations": EPOCH} | ({} if kind == "slices" else {"method#loss": LOSS})  # that bundle has it
     reasons.append("loss cross-entropy + Dice: alone, one forgets small classes, the other lets large ones spread.")
     if device == "cpu":
         demo = json.loads((BUNDLE[kind] / "configs" / "demo.json").read_text())

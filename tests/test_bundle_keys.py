@@ -15,6 +15,7 @@ from common.bundle_keys import refuse_unknown_keys
 def files(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps({"epochs": 1, "val_interval": 1, "method": {"_target_": "x"}}))
     (tmp_path / "demo.json").write_text(json.dumps({"patch_size": [1]}))
+    (tmp_path / "evaluate.json").write_text(json.dumps({"lesions": None}))
     return [str(tmp_path / "train.json"), str(tmp_path / "demo.json")]
 
 
@@ -29,6 +30,7 @@ def test_keys_of_the_configurations_and_of_the_command(files):
     refuse_unknown_keys(typed(files, "--method::threshold", "0.7", "--method#view#anything", "$None", "--+epochs", "1"))
     refuse_unknown_keys(["training", f"--config_file={files[0]}", "--epochs", "--", "--trace"])
     refuse_unknown_keys(typed(files, "--tracking", "mlflow", "--run_name", "a"))
+    refuse_unknown_keys(typed(files, "--lesions", "$None"))  # of the evaluation, which has the same command line
     refuse_unknown_keys(["training", "--epohcs", "3"])  # without a configuration MONAI says what is missing
 
 
@@ -52,7 +54,8 @@ def test_keys_and_methods_that_are_none(files, words, message):
 
 
 def test_a_file_of_arguments(files, tmp_path):
-    path = tmp_path / "args.json"
+    path = tmp_path / "further" / "args.json"
+    path.parent.mkdir()
     path.write_text(json.dumps({"config_file": files, "epochs": 2}))
     refuse_unknown_keys(["training", "--args_file", str(path)])
     path.write_text(json.dumps({"config_file": files, "epohcs": 2}))
