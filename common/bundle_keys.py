@@ -42,22 +42,22 @@ def refuse_unknown_keys(arguments: Sequence[str] | None = None) -> None:
     several = isinstance(files, str) and files.startswith(("[", "("))
     names = ast.literal_eval(files) if several else files.split(",") if isinstance(files, str) else files
     # those of the folder, too: one command line may serve training and evaluation
-    files_there = {*names, *(str(file) for name in names for file in Path(name).parent.glob("*.json"))}
-    held = (key for name in files_there if Path(name).stem != "metadata" for key in ConfigParser.load_config_file(name))
+    paths = {*names, *(str(file) for name in names for file in Path(name).parent.glob("*.json"))}
+    held = (key for name in paths if Path(name).stem != "metadata" for key in ConfigParser.load_config_file(name))
     known = {key.split("#")[0] for key in held} | OWN
     known |= TRACKING if "tracking" in given else set()
     for key in given:
         top = key.removeprefix("+").replace("::", "#").split("#")[0]
         if top not in known:
-            near = difflib.get_close_matches(top, known, 1)
+            near = difflib.get_close_matches(top, sorted(known), 1)
             raise ValueError(
                 f"--{key} must be a key of {files}, got one that is none: "
                 f"{f'write --{near[0]}' if near else 'see docs/reference/configuration.md'}."
             )
     method = str(given.get("method#_target_", given.get("method::_target_", "")))
     if method.startswith("common.methods.") and method.rpartition(".")[2] not in methods.__all__:
-        names = ", ".join(name for name in methods.__all__ if name not in ("Method", "Step"))
-        raise ValueError(f"method#_target_ must be common.methods. and one of {names}, got {method}.")
+        there = ", ".join(name for name in methods.__all__ if name not in ("Method", "Step"))
+        raise ValueError(f"method#_target_ must be common.methods. and one of {there}, got {method}.")
 
 
 def _typed(arguments: Sequence[str]) -> dict[str, str]:

@@ -55,12 +55,13 @@ def export(run: str | Path, output: str | Path) -> Path:
         raise ValueError(f"output must be a {', '.join(WRITERS)} file, got {output}: choose one of these suffixes.")
     require_trained(root, NEEDED)
     require_packages(output)
-    require_sides(root, output)
+    parser = inference_of(root)
+    require_sides(parser, output)
     files = [output, output.with_suffix(".bin")] if output.suffix == ".xml" else [output]
     for file in files:
         if file.exists():
             raise FileExistsError(f"{file} must not be there yet, got one: remove it, or give another output.")
-    network = trained_network(root)
+    network = trained_network(parser, root)
     with ExitStack() as stack:
         temporary = [stack.enter_context(replacing(file)) for file in files]
         # under its own name: an archive of TorchScript names its folder after the file, and MONAI Deploy looks there
@@ -80,23 +81,26 @@ def require_packages(output: Path) -> None:
         raise ValueError(f'{output} needs {" and ".join(missing)}, got none: pip install -e ".[{extra}]".')
 
 
-def require_sides(root: Path, output: Path) -> None:
-    """Refuses a size of the bundle's own that the network pads, which scripts do and traced forms cannot."""
-    file = root / "configs" / "inference.json"
-    config = read_json(file, "make the bundle again")
-    key = "image_size" if "image_size" in config else "patch_size"
-    sides = config[key]
-    if output.suffix != ".ts" and any(side % GRANULE for side in sides):
-        raise ValueError(
-            f"{output} needs {key} in multiples of {GRANULE}, got {sides} in {file}: export to .ts, or train at "
-            "another size."
-        )
-
-
-def trained_network(root: Path) -> nn.Module:
-    """The network of a bundle as its ``inference.json`` makes it, with its weights, in evaluation mode."""
+def inference_of(root: Path) -> ConfigParser:
+    """A bundle's ``inference.json``."""
     parser = ConfigParser()
     parser.read_config(read_json(root / "configs" / "inference.json", "make the bundle again"))
+    return parser
+
+
+def require_sides(parser: ConfigParser, output: Path) -> None:
+    """Refuses a size of the bundle's own that the network pads, which scripts do and traced forms cannot."""
+    for key in ("image_size", "patch_size"):
+        sides = parser.get_parsed_content(key) if key in parser.config else []
+        if output.suffix != ".ts" and any(side % GRANULE for side in sides):
+            raise ValueError(
+                f"{output} needs {key} in multiples of {GRANULE}, got {sides} in the bundle's inference.json: export "
+                "to .ts, or train at another size."
+            )
+
+
+def trained_network(parser: ConfigParser, root: Path) -> nn.Module:
+    """The network of a bundle as its ``inference.json`` makes it, with its weights, in evaluation mode."""
     network = parser.get_parsed_content("network_def")
     return load_weights(root / "models" / "model.pt", network).eval().requires_grad_(False)
 

@@ -55,6 +55,15 @@ def test_damaged_weights_are_not_loaded(tmp_path, damage):
         SCRIPTS["load_weights"](str(path))
 
 
+@pytest.mark.parametrize(
+    ("mode", "bands"), [("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3), ("P", 0), ("1", 1), ("I;16", 1)]
+)
+def test_channels_of_a_picture(tmp_path, mode, bands):
+    """A palette's are its colours in training, and its numbers to MONAI's reader: it has no channel to take here."""
+    Image.new(mode, (8, 8)).save(tmp_path / "a.png")
+    assert SCRIPTS["bands"](tmp_path / "a.png") == bands
+
+
 def test_an_image_without_a_name_is_not_the_working_directory():
     """MONAI Label asks for one where it does not know the image."""
     with pytest.raises(ValueError, match="an image must have a name, got none"):

@@ -101,12 +101,12 @@ def twins(files: Iterable[str], names: Sequence[str]) -> dict[str, str]:
 
 
 def bands(file: Path) -> int | None:
-    """How many channels a picture has, transparency not counted; None where it cannot be opened."""
+    """How many channels a picture has, without transparency; 0 for a palette, None where it cannot be opened."""
     from PIL import Image
 
     try:
         with Image.open(file) as picture:
-            return len({*picture.getbands()} - {"A"})
+            return len({*picture.getbands()} - {"A", "P"})
     except Exception:  # what is wrong is said when it is read
         return None
 
